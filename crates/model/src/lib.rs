@@ -1,0 +1,32 @@
+//! What the cluster agrees on.
+//!
+//! This crate is the ground on which all others stand: the words of the design as types, the specification that
+//! operators write, the replicated [`State`] and the [`Command`]s that change it. It has no I/O, no clock and no
+//! async; time is always given. See `OVERVIEW.md`.
+
+pub mod apply;
+pub mod command;
+pub mod dial;
+pub mod event;
+pub mod ids;
+pub mod operation;
+pub mod rendezvous;
+pub mod spec;
+pub mod state;
+pub mod time;
+pub mod timing;
+
+pub use apply::{Applied, Effect, Refusal};
+pub use command::{Command, NewVerdict, Proposal};
+pub use event::Event;
+pub use ids::{
+    ClusterName, Epoch, FloatingIpName, Generation, Incarnation, NodeId, NodeName, OperationId, RequestId,
+    Revision, RoomKey, RouteName, SiteName, Token, UpstreamName,
+};
+pub use operation::{
+    Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
+};
+pub use spec::ClusterSpec;
+pub use state::{Format, Owner, Pin, State, Verdict};
+pub use time::{BootTime, WallTime};
+pub use timing::{Profile, Timing};
