@@ -1,0 +1,129 @@
+//! Who this node is to others, by its certificate. Every channel between nodes, and of the API, is mutual TLS.
+
+use crate::config::TlsConfig;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use twinsite_model::{ClusterName, NodeId};
+
+/// The certificates of one process.
+#[derive(Clone)]
+pub struct Credentials {
+    ca: Vec<u8>,
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+/// Why the certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read.
+    #[error("{}: {source}; check tls.ca, tls.cert and tls.key", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file holds no usable certificate or key.
+    #[error("{}: {problem}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
+    /// The certificate is somebody else's.
+    #[error("{}: the certificate belongs to {found}, this node is {expected}; give it its own certificate", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What the certificate says.
+        found: String,
+        /// What it should say.
+        expected: String,
+    },
+}
+
+/// The URI name in a node's certificate.
+pub fn node_uri(cluster: &ClusterName, node: NodeId) -> String {
+    format!("twinsite://{cluster}/node/{node}")
+}
+
+/// The DNS name under which every node of a cluster can be verified, whatever address it was reached at.
+pub fn server_name(cluster: &ClusterName) -> String {
+    format!("{cluster}.twinsite.internal")
+}
+
+impl Credentials {
+    /// Reads the three files.
+    pub fn load(tls: &TlsConfig) -> Result<Self, IdentityError> {
+        let read = |path: &Path| {
+            fs::read(path).map_err(|source| IdentityError::Read { path: path.to_owned(), source })
+        };
+        let this = Self { ca: read(&tls.ca)?, cert: read(&tls.cert)?, key: read(&tls.key)? };
+        for (path, pem) in [(&tls.ca, &this.ca), (&tls.cert, &this.cert)] {
+            first_certificate(path, pem)?;
+        }
+        if rustls_pki_types::PrivateKeyDer::from_pem_slice(&this.key).is_err() {
+            let problem = "there is no private key in this PEM file".to_owned();
+            return Err(IdentityError::Unusable { path: tls.key.clone(), problem });
+        }
+        Ok(this)
+    }
+
+    /// Checks that the certificate is this node's.
+    pub fn check_node(
+        &self,
+        path: &Path,
+        cluster: &ClusterName,
+        node: NodeId,
+    ) -> Result<(), IdentityError> {
+        let names = uri_names(&first_certificate(path, &self.cert)?);
+        let expected = node_uri(cluster, node);
+        if names.contains(&expected) {
+            Ok(())
+        } else {
+            let found = if names.is_empty() { "nobody (no URI name)".to_owned() } else { names.join(", ") };
+            Err(IdentityError::Other { path: path.to_owned(), found, expected })
+        }
+    }
+
+    /// For servers: only peers with a certificate of the same authority get in.
+    pub fn server(&self) -> ServerTlsConfig {
+        ServerTlsConfig::new()
+            .identity(Identity::from_pem(&self.cert, &self.key))
+            .client_ca_root(Certificate::from_pem(&self.ca))
+    }
+
+    /// For clients of any node of the cluster.
+    pub fn client(&self, cluster: &ClusterName) -> ClientTlsConfig {
+        ClientTlsConfig::new()
+            .identity(Identity::from_pem(&self.cert, &self.key))
+            .ca_certificate(Certificate::from_pem(&self.ca))
+            .domain_name(server_name(cluster))
+    }
+}
+
+fn first_certificate(path: &Path, pem: &[u8]) -> Result<CertificateDer<'static>, IdentityError> {
+    CertificateDer::from_pem_slice(pem).map_err(|_| IdentityError::Unusable {
+        path: path.to_owned(),
+        problem: "there is no certificate in this PEM file".to_owned(),
+    })
+}
+
+/// The URI names of a certificate.
+pub fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    use x509_parser::extensions::GeneralName;
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return Vec::new() };
+    let uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    });
+    uris.collect()
+}

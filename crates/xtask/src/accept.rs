@@ -1,0 +1,213 @@
+//! `cargo xtask accept`: the full counts, an hour or more. Each part keeps its report under `tests/accept`; a part
+//! that was interrupted goes on where it stopped, as long as the revision is the same.
+
+use crate::prerequisites::ensure;
+use crate::run::{TaskError, cargo, found, output, root, run, target};
+use crate::test::exercise_command;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+/// Which parts.
+#[derive(Args)]
+pub struct Arguments {
+    /// The part: exercises, rooms, kills, flips, simulation; all of them if none is named
+    name: Option<String>,
+    /// Begin anew, whatever an earlier run of this revision found
+    #[arg(long)]
+    again: bool,
+}
+
+/// Runs in a row of each exercise.
+const RUNS: u32 = 20;
+
+/// The report of one part.
+#[derive(Default, Serialize, Deserialize)]
+struct Report {
+    /// What was tested.
+    revision: String,
+    /// The machine.
+    machine: String,
+    /// Each item: what came of it.
+    items: BTreeMap<String, Item>,
+}
+
+/// One item of a part.
+#[derive(Serialize, Deserialize)]
+struct Item {
+    passed: bool,
+    seconds: f64,
+    /// The command that shows it.
+    command: String,
+    /// What the item measured, if it measured anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<serde_json::Value>,
+}
+
+/// One thing to do.
+struct Job {
+    item: String,
+    command: Command,
+    /// Whether standard output is a JSON report to be kept.
+    json: bool,
+}
+
+/// Runs the parts.
+pub fn run_parts(arguments: &Arguments) -> Result<(), TaskError> {
+    let parts = ["exercises", "rooms", "kills", "flips", "simulation"];
+    let wanted: Vec<_> = match &arguments.name {
+        Some(name) if parts.contains(&name.as_str()) => vec![name.as_str()],
+        Some(name) => {
+            let known = parts.join(", ");
+            return Err(TaskError::Failed(format!("there is no part `{name}`; choose one of {known}")));
+        }
+        None => parts.to_vec(),
+    };
+    run(&mut cargo(&["build", "--workspace", "--release"]))?;
+    let mut failed = 0;
+    for part in wanted {
+        failed += run_part(part, arguments.again)?;
+    }
+    if failed == 0 { Ok(()) } else { Err(TaskError::Failed(format!("{failed} items failed"))) }
+}
+
+fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
+    let mut report = Report::open(part, again);
+    for mut job in jobs(part) {
+        if report.items.get(&job.item).is_some_and(|item| item.passed) {
+            anstream::println!("{part}: {}: passed before", job.item);
+            continue;
+        }
+        anstream::println!("{part}: {} ...", job.item);
+        let began = Instant::now();
+        let (passed, measured) = if job.json {
+            let printed = job
+                .command
+                .output()
+                .map_err(|source| TaskError::Start { program: crate::run::describe(&job.command), source })?;
+            (printed.status.success(), serde_json::from_slice(&printed.stdout).ok())
+        } else {
+            (run(&mut job.command).is_ok(), None)
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        let word = if passed { "passed" } else { "FAILED" };
+        anstream::println!("{part}: {}: {word} in {seconds:.1} s", job.item);
+        let command = crate::run::describe(&job.command);
+        report.items.insert(job.item, Item { passed, seconds, command, measured });
+        report.save(part)?;
+    }
+    Ok(report.items.values().filter(|item| !item.passed).count())
+}
+
+fn jobs(part: &str) -> Vec<Job> {
+    match part {
+        "exercises" => exercises(),
+        "rooms" => vec![tests("rooms", "TWINSITE_ROUNDS", "20")],
+        "kills" => vec![tests("kills", "TWINSITE_KILLS", "200")],
+        "flips" => vec![Job {
+            item: "every byte".to_owned(),
+            command: {
+                let mut command = test_runner("twinsite-consensus", "flip");
+                command.env("TWINSITE_FLIPS", "all");
+                command
+            },
+            json: false,
+        }],
+        _ => vec![Job {
+            item: "200,000 seeds".to_owned(),
+            command: {
+                let mut command = Command::new(target().join("release/twinsite-sim"));
+                command.args(["--seeds", "200000"]);
+                command
+            },
+            json: false,
+        }],
+    }
+}
+
+fn exercises() -> Vec<Job> {
+    let stores: &[&str] =
+        if ensure("redis-server", "redis-server") { &["redis", "embedded"] } else { &["embedded"] };
+    let mut jobs = Vec::new();
+    for exercise in crate::test::EXERCISES {
+        for store in stores {
+            if *store == "embedded" && exercise.starts_with("redis-") {
+                continue;
+            }
+            let mut command = exercise_command(exercise, store, RUNS);
+            command.arg("--json");
+            jobs.push(Job { item: format!("{exercise}, {store}"), command, json: true });
+        }
+    }
+    jobs
+}
+
+/// An end-to-end test with its full count instead of its sample.
+fn tests(name: &str, variable: &str, count: &str) -> Job {
+    let mut command = test_runner("twinsite-tests", name);
+    command.env(variable, count);
+    Job { item: format!("{name}, {count}"), command, json: false }
+}
+
+fn test_runner(package: &str, filter: &str) -> Command {
+    if found("cargo-nextest") {
+        cargo(&["nextest", "run", "--release", "--profile", "accept", "--package", package, filter])
+    } else {
+        cargo(&["test", "--release", "--package", package, filter])
+    }
+}
+
+impl Report {
+    fn path(part: &str) -> PathBuf {
+        root().join("tests/accept").join(format!("{part}.json"))
+    }
+
+    /// The report of an earlier run of this revision, or a new one.
+    fn open(part: &str, again: bool) -> Self {
+        let revision = revision();
+        let earlier = fs::read(Self::path(part)).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        match earlier {
+            Some(Self { revision: of, machine, items }) if of == revision && !again => {
+                Self { revision: of, machine, items }
+            }
+            _ => Self { revision, machine: machine(), items: BTreeMap::new() },
+        }
+    }
+
+    fn save(&self, part: &str) -> Result<(), TaskError> {
+        let path = Self::path(part);
+        let failed = |source| TaskError::File { path: path.clone(), source };
+        let json = serde_json::to_vec_pretty(self).map_err(|error| failed(error.into()))?;
+        fs::create_dir_all(root().join("tests/accept")).map_err(failed)?;
+        fs::write(&path, json).map_err(failed)
+    }
+}
+
+/// The sources that are tested: the tree of `crates`, `proto` and `scenarios`, so that a change of a document or
+/// of a report does not make a run worthless.
+fn revision() -> String {
+    let tree = |folder: &str| {
+        output(Command::new("git").args(["rev-parse", &format!("HEAD:{folder}")]).current_dir(root()))
+    };
+    let trees: Option<Vec<_>> = ["crates", "proto", "scenarios"].into_iter().map(tree).collect();
+    let clean = output(
+        Command::new("git")
+            .args(["status", "--porcelain", "--", "crates", "proto", "scenarios"])
+            .current_dir(root()),
+    );
+    let changed = if clean.is_some_and(|text| text.is_empty()) { "" } else { "+changed" };
+    trees.map_or_else(
+        || "unknown".to_owned(),
+        |trees| trees.iter().map(|tree| &tree[..12.min(tree.len())]).collect::<Vec<_>>().join("-") + changed,
+    )
+}
+
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = output(Command::new("uname").arg("-sr")).unwrap_or_default();
+    format!("{cores} cores, {kernel}")
+}

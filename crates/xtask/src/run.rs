@@ -1,0 +1,132 @@
+//! Running other programs, and saying what happened.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Why a task ended badly.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// A program could not be started.
+    #[error("cannot start `{program}`: {source}")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A program said no.
+    #[error("`{program}` ended with {status}")]
+    Ended {
+        /// The program and its arguments.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// Some checks failed.
+    #[error("{0}")]
+    Failed(String),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// The project's top folder.
+pub fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// `cargo`, the one that runs this.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(root());
+    command
+}
+
+/// Runs a program to its end, its output going where ours goes.
+pub fn run(command: &mut Command) -> Result<Duration, TaskError> {
+    let began = Instant::now();
+    let program = describe(command);
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .map_err(|source| TaskError::Start { program: program.clone(), source })?;
+    if status.success() { Ok(began.elapsed()) } else { Err(TaskError::Ended { program, status }) }
+}
+
+/// Runs a program and returns what it printed, or nothing if it is missing or said no.
+pub fn output(command: &mut Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Whether a program is on the path.
+pub fn found(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// A command as a person would type it.
+pub fn describe(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(command.get_program()).to_string_lossy().into_owned();
+    command.get_args().fold(name, |line, argument| line + " " + &argument.to_string_lossy())
+}
+
+/// Checks that ran one after the other, for the summary.
+#[derive(Default)]
+pub struct Checks {
+    passed: Vec<(String, Duration)>,
+    failed: Vec<(String, String)>,
+    left_out: Vec<(String, String)>,
+}
+
+impl Checks {
+    /// Runs one check; a failure is noted and the others still run.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<(), TaskError>) {
+        anstream::println!("\n== {name}");
+        let began = Instant::now();
+        match check() {
+            Ok(()) => self.passed.push((name.to_owned(), began.elapsed())),
+            Err(error) => {
+                anstream::println!("{name}: {error}");
+                self.failed.push((name.to_owned(), error.to_string()));
+            }
+        }
+    }
+
+    /// Notes a check that could not run here.
+    pub fn leave_out(&mut self, name: &str, why: &str) {
+        anstream::println!("\n== {name}: left out ({why})");
+        self.left_out.push((name.to_owned(), why.to_owned()));
+    }
+
+    /// Prints what ran, and fails if anything did.
+    pub fn finish(self) -> Result<(), TaskError> {
+        anstream::println!("\n== summary");
+        for (name, took) in &self.passed {
+            anstream::println!("  passed    {name} ({:.1} s)", took.as_secs_f64());
+        }
+        for (name, why) in &self.left_out {
+            anstream::println!("  left out  {name}: {why}");
+        }
+        for (name, why) in &self.failed {
+            anstream::println!("  FAILED    {name}: {why}");
+        }
+        let (passed, failed, skipped) = (self.passed.len(), self.failed.len(), self.left_out.len());
+        anstream::println!("checks: {passed} passed, {failed} failed, {skipped} skipped");
+        if failed == 0 { Ok(()) } else { Err(TaskError::Failed(format!("{failed} checks failed"))) }
+    }
+}
