@@ -1,1 +1,24 @@
-fn main() {}
+//! twinsite: a high-availability controller for services that run at two sites.
+//!
+//! This binary assembles the crates: `cli` is what people type, `node` is one running node, `demo` a whole cluster
+//! on one machine. What each part decides or stores is in the crate that is named after it.
+
+#![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers")]
+
+mod cli;
+mod config;
+mod identity;
+mod telemetry;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run(cli::arguments::Arguments::parse()) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            anstream::eprintln!("twinsite: {error}");
+            ExitCode::from(error.code())
+        }
+    }
+}

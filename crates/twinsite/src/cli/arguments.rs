@@ -1,0 +1,394 @@
+//! The command line: what can be typed, with examples.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+use twinsite_model::spec::HumanDuration;
+use twinsite_model::{FloatingIpName, NodeId, SiteName, UpstreamName};
+
+/// High availability for a service that runs at two sites
+#[derive(Debug, Parser)]
+#[command(
+    name = "twinsite",
+    version,
+    max_term_width = 110,
+    after_help = "Examples:
+  twinsite demo                                    a whole cluster on this machine, to look at and to break
+  twinsite demo --exercise owner-killed            kill the owner of the floating IP and measure what clients see
+  twinsite status                                  who owns what, and whether it could fail over now
+  twinsite switchover --to sbg --plan              what a planned move would do, without doing it
+
+Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no quorum (the answer is this node's own, and old);
+4 nobody answered."
+)]
+pub struct Arguments {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole cluster on this machine: two sites, a witness, meeting instances, Redis
+    Demo(DemoArguments),
+    /// Run one node of a cluster
+    Node(NodeArguments),
+    /// Run the guardian of a node: it outlives the node, ends it when it hangs, and says so to the cluster
+    Guardian(NodeArguments),
+    /// Show who owns what, what is healthy, and whether it could fail over now
+    Status(StatusArguments),
+    /// Follow the cluster's changes as they happen
+    Watch(WatchArguments),
+    /// List recent moves of the floating IPs, with the time of each step
+    Events(QueryArguments),
+    /// Explain why things are as they are, and what could happen now
+    Explain(ExplainArguments),
+    /// Move a floating IP while both sides are up: drained, without a failed request
+    Switchover(MoveArguments),
+    /// Move a floating IP although its owner is not well
+    Failover(MoveArguments),
+    /// Stop automatic moves for a while
+    Pause(PauseArguments),
+    /// Let automatic moves happen again
+    Resume(QueryArguments),
+    /// List upstreams, drain one, or end a drain
+    #[command(subcommand)]
+    Upstream(UpstreamCommand),
+    /// List rooms and where they are
+    Sessions(QueryArguments),
+    /// List, add, promote and remove members
+    #[command(subcommand)]
+    Members(MembersCommand),
+    /// Check configuration and timing before a node starts
+    Check(CheckArguments),
+    /// Forced recovery when the quorum is lost for good: offline, on one survivor, by a person who names what is lost
+    Recover(RecoverArguments),
+    /// Print completions for a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// A small meeting server for demos and drills
+    #[command(hide = true)]
+    MeetingInstance(MeetingArguments),
+}
+
+/// How the cluster is reached.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArguments {
+    /// File that names the nodes and the certificates [default: ./client.toml, then /etc/twinsite/client.toml, then
+    /// the running demo's]
+    #[arg(long, env = "TWINSITE_CLIENT", value_name = "FILE")]
+    pub client: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A query without arguments of its own.
+#[derive(Debug, Args)]
+pub struct QueryArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite status
+  twinsite status --json | jq .floating_ips
+  twinsite status --watch")]
+pub struct StatusArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// Show it again whenever it changes
+    #[arg(long)]
+    pub watch: bool,
+    /// Ask for this node's own view, however old
+    #[arg(long)]
+    pub local: bool,
+}
+
+/// `watch`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite watch
+  twinsite watch --since 1042 --json")]
+pub struct WatchArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// Begin after this revision instead of now
+    #[arg(long, value_name = "REVISION")]
+    pub since: Option<u64>,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite explain
+  twinsite explain --ip public --json")]
+pub struct ExplainArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// Only this floating IP
+    #[arg(long, value_name = "NAME")]
+    pub ip: Option<FloatingIpName>,
+}
+
+/// `switchover` and `failover`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite switchover --to sbg --plan
+  twinsite switchover --to sbg
+  twinsite failover --to sbg-2 --override target-reaches-store")]
+pub struct MoveArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// The floating IP [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub ip: Option<FloatingIpName>,
+    /// The site or node that shall own it [default: the best one]
+    #[arg(long, value_name = "SITE|NODE")]
+    pub to: Option<String>,
+    /// Print steps, rules and the outage to expect, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Override a safety rule by its name; may be given several times
+    #[arg(long = "override", value_name = "RULE")]
+    pub overrides: Vec<String>,
+    /// Return as soon as the move has begun
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `pause`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite pause --for 30m --reason 'switch replacement at gra'")]
+pub struct PauseArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// How long; a pause always ends by itself [default: the cluster's policy]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub duration: Option<HumanDuration>,
+    /// Why, for those who find it
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// `upstream`.
+#[derive(Debug, Subcommand)]
+pub enum UpstreamCommand {
+    /// List upstreams with the cluster's verdict and the evidence
+    List(QueryArguments),
+    /// Let an upstream run empty: live rooms stay, new ones go elsewhere
+    Drain(DrainArguments),
+    /// End a drain
+    Undrain(DrainArguments),
+}
+
+/// `upstream drain` and `undrain`.
+#[derive(Debug, Args)]
+pub struct DrainArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// The upstream
+    pub upstream: UpstreamName,
+    /// When it should be empty, from now
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub deadline: Option<HumanDuration>,
+}
+
+/// `members`.
+#[derive(Debug, Subcommand)]
+pub enum MembersCommand {
+    /// List members, who votes, who leads, and how far each log is
+    List(QueryArguments),
+    /// Add a node of the specification as a learner
+    Add(AddArguments),
+    /// Give a learner a vote
+    Promote(MemberArguments),
+    /// Remove a node for good; its id never comes back
+    Remove(MemberArguments),
+    /// Hand the leadership to a node
+    Lead(MemberArguments),
+}
+
+/// `members add`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite members add node.toml-fragment.toml     a file with one [[node]] table as in cluster.toml")]
+pub struct AddArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// A file with one [[node]] table, as in cluster.toml
+    pub file: PathBuf,
+}
+
+/// A member by name or number.
+#[derive(Debug, Args)]
+pub struct MemberArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// The node, by name or id
+    pub node: String,
+}
+
+/// `node` and `guardian`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite node --config /etc/twinsite/node.toml")]
+pub struct NodeArguments {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/twinsite/node.toml")]
+    pub config: PathBuf,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// For machines
+    Json,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite check --config node.toml
+  twinsite check --timing --profile wan")]
+pub struct CheckArguments {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print every timing inequality with its numbers
+    #[arg(long)]
+    pub timing: bool,
+    /// The profile to look at, if there is no configuration
+    #[arg(long, default_value = "wan")]
+    pub profile: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `recover`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite recover --config node.toml --lost gra-1 --lost gra-2 --lost wit-1
+  twinsite recover --config node.toml --lost gra-1 --lost gra-2 --lost wit-1 --attest-power-off gra-1,gra-2,wit-1
+
+The node must be stopped. Its membership becomes itself alone, the generation grows, and every node of an older
+generation is refused until it rejoins under a new id. Commands that only the lost nodes acknowledged are gone.")]
+pub struct RecoverArguments {
+    /// The survivor's configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/twinsite/node.toml")]
+    pub config: PathBuf,
+    /// A voter that is lost; name every one but the survivor
+    #[arg(long, value_name = "NODE", required = true)]
+    pub lost: Vec<String>,
+    /// Attest that these nodes are powered off, to skip the waiting; type every lost name again
+    #[arg(long, value_name = "NODE,NODE", value_delimiter = ',')]
+    pub attest_power_off: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite demo
+  twinsite demo --exercise site-lost --profile wan
+  twinsite demo --exercise owner-frozen --runs 20 --json
+  twinsite demo --list")]
+pub struct DemoArguments {
+    /// Run this exercise, print its report, and end
+    #[arg(long, value_name = "NAME")]
+    pub exercise: Option<String>,
+    /// List the exercises
+    #[arg(long)]
+    pub list: bool,
+    /// The timings: lan or wan
+    #[arg(long, value_enum, default_value_t = ProfileArgument::Lan)]
+    pub profile: ProfileArgument,
+    /// How often the exercise runs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Use this Redis instead of starting one
+    #[arg(long, value_name = "URL", conflicts_with = "embedded")]
+    pub redis: Option<String>,
+    /// Keep session placement in the replicated state, without Redis
+    #[arg(long)]
+    pub embedded: bool,
+    /// Where the cluster's files go [default: a new folder, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
+/// A profile on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProfileArgument {
+    /// Fast recovery, sites a millisecond apart
+    Lan,
+    /// Patient, sites on a wide-area network
+    Wan,
+}
+
+impl From<ProfileArgument> for twinsite_model::Profile {
+    fn from(profile: ProfileArgument) -> Self {
+        match profile {
+            ProfileArgument::Lan => Self::Lan,
+            ProfileArgument::Wan => Self::Wan,
+        }
+    }
+}
+
+/// `meeting-instance`.
+#[derive(Debug, Args)]
+pub struct MeetingArguments {
+    /// Where it listens
+    #[arg(long)]
+    pub listen: std::net::SocketAddr,
+    /// Its name
+    #[arg(long)]
+    pub name: UpstreamName,
+    /// The file from which it reads the address that it announces
+    #[arg(long)]
+    pub announced_file: PathBuf,
+    /// End when standard input closes
+    #[arg(long)]
+    pub exit_with_stdin: bool,
+}
+
+/// Where a move shall go: a site, or one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// The best node of a site.
+    Site(SiteName),
+    /// Exactly this node.
+    Node(NodeId),
+}
+
+fn duration(text: &str) -> Result<HumanDuration, String> {
+    humantime::parse_duration(text)
+        .map(HumanDuration)
+        .map_err(|error| format!("{error}; write it with a unit, as in 30s, 10m or 2h"))
+}

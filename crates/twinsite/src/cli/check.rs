@@ -1,0 +1,74 @@
+//! `twinsite check`: what can be known before a node starts.
+
+use super::arguments::CheckArguments;
+use super::{CliError, Exit};
+use crate::config;
+use crate::identity::Credentials;
+use serde_json::json;
+use twinsite_model::timing::Inequality;
+use twinsite_model::{Profile, Timing};
+
+/// Checks the configuration, or only the timings of a profile.
+pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
+    let loaded = arguments.config.as_deref().map(config::load).transpose()?;
+    if let Some(loaded) = &loaded {
+        let credentials = Credentials::load(&loaded.node.tls)?;
+        credentials.check_node(&loaded.node.tls.cert, &loaded.spec.cluster, loaded.me.id)?;
+    }
+    let timing = match &loaded {
+        Some(loaded) => loaded.spec.timing(),
+        None => Timing::of(profile(&arguments.profile)?),
+    };
+    let rules = timing.inequalities();
+    let holds = rules.iter().all(|rule| rule.holds);
+    if arguments.json {
+        let rules: Vec<_> = rules.iter().map(to_json).collect();
+        super::output::json(&json!({ "ok": holds, "wait_ms": timing.wait().as_secs_f64() * 1e3, "timing": rules }))?;
+    } else {
+        if let Some(loaded) = &loaded {
+            super::output::line(&format!(
+                "node {} (id {}) of cluster {}, site {}: configuration and certificate fit together",
+                loaded.me.name, loaded.me.id, loaded.spec.cluster, loaded.me.site
+            ))?;
+        }
+        if arguments.timing || !holds {
+            print_timing(&timing, &rules)?;
+        }
+    }
+    Ok(if holds { Exit::Done } else { Exit::Refused })
+}
+
+fn profile(name: &str) -> Result<Profile, CliError> {
+    match name {
+        "lan" => Ok(Profile::Lan),
+        "wan" => Ok(Profile::Wan),
+        other => Err(CliError::Usage(format!("--profile `{other}`: write lan or wan"))),
+    }
+}
+
+fn print_timing(timing: &Timing, rules: &[Inequality]) -> Result<(), CliError> {
+    let mut table = super::output::table(&["", "RULE", "NUMBERS", "WHY"]);
+    for rule in rules {
+        let mark = if rule.holds { "ok" } else { "BROKEN" };
+        table.add_row([mark, rule.rule, &format!("{:?} < {:?}", rule.low, rule.high), rule.why]);
+    }
+    super::output::line(&table.to_string())?;
+    super::output::line(&format!(
+        "\nA silent owner is waited out for W = lease*(1+r)/(1-r) + slack = {:.1} ms (r = {} ppm).\n\
+         Assumed of every machine: no clock is wrong in rate by more than r; disks keep what they have synced; the\n\
+         kernel ends a process within the slack after SIGKILL; all holders of a loopback address share one network\n\
+         namespace. A hypervisor that pauses a whole guest may stop its clocks: give such machines a longer lease.",
+        timing.wait().as_secs_f64() * 1e3,
+        timing.drift_ppm
+    ))
+}
+
+fn to_json(rule: &Inequality) -> serde_json::Value {
+    json!({
+        "rule": rule.rule,
+        "low_ms": rule.low.as_secs_f64() * 1e3,
+        "high_ms": rule.high.as_secs_f64() * 1e3,
+        "holds": rule.holds,
+        "why": rule.why,
+    })
+}
