@@ -1,1 +1,4 @@
-//! twinsite-drill
+//! Drills: a fault, on purpose, with guards, clients, measurements and a report. See `OVERVIEW.md`.
+
+pub mod meeting;
+pub mod wan;
