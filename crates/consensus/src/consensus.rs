@@ -1,0 +1,268 @@
+//! The handle: propose, read, follow, ask how it stands, stop.
+
+use crate::changes::{Published, Subscription};
+use crate::disk::{Disk, DiskError};
+use crate::encoding;
+use crate::error::{ProposeError, ReadError, StartError, StopReason, WaitError};
+use crate::inbound::Inbound;
+use crate::local::Local;
+use crate::log_store::LogStore;
+use crate::network::Network;
+use crate::options::Options;
+use crate::raft_types::{Command, Types};
+use crate::state_machine::StateMachine;
+use crate::status::{LogIndex, RaftStatus};
+use crate::transport::Transport;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::error::{
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+};
+use openraft::{AsyncRuntime, Instant, LinearizerOption, Raft};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, watch};
+use twinsite_model::{Applied, Generation, NodeId, Proposal, State};
+
+/// The largest encoded proposal, in bytes.
+pub(crate) const PROPOSAL_BYTES_MAX: usize = 2 << 20;
+
+/// One node's part in the consensus. Cheap to clone; the last clone's drop does not stop it, [`Self::shutdown`] does.
+pub struct Consensus<RT: AsyncRuntime> {
+    pub(crate) raft: Raft<Types<RT>, StateMachine>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What the handle's clones have in common.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) published: Arc<Published>,
+    local: Arc<Local>,
+    disk: Arc<dyn Disk>,
+    status: watch::Sender<RaftStatus>,
+    started: watch::Sender<bool>,
+    proposals: Semaphore,
+}
+
+impl<RT: AsyncRuntime> Clone for Consensus<RT> {
+    fn clone(&self) -> Self {
+        Self { raft: self.raft.clone(), shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<RT: AsyncRuntime> Consensus<RT> {
+    /// Reads the disk, restores the state, and takes part after `options.start_delay`.
+    pub async fn start<T: Transport>(
+        options: Options,
+        disk: Arc<dyn Disk>,
+        transport: T,
+    ) -> Result<Self, StartError> {
+        let config = Arc::new(options.config()?);
+        let mut contents = disk.load()?;
+        let published = Arc::new(Published::new(options.subscription_capacity));
+        let (cluster, node) = (options.cluster.clone(), options.node);
+        let local = Arc::new(Local::new(cluster, node, Arc::clone(&disk), &contents)?);
+        let log = LogStore::new(Arc::clone(&disk), Arc::clone(&published), &contents)?;
+        let machine = StateMachine::new(Arc::clone(&published), Arc::clone(&disk), contents.snapshot.take())?;
+        let network = Network::<RT, T>::new(Arc::clone(&local), transport);
+        let raft = Raft::build(node.0, config, network, log, machine).await.map_err(|fatal| {
+            published.stopped().unwrap_or_else(|| StopReason::Internal(fatal.to_string()))
+        })?;
+
+        let status = RaftStatus::read(&raft.metrics().borrow_watched(), &published, false);
+        let shared = Arc::new(Shared {
+            proposals: Semaphore::new(options.proposals_max),
+            options,
+            published,
+            local,
+            disk,
+            status: watch::Sender::new(status),
+            started: watch::Sender::new(false),
+        });
+        let consensus = Self { raft, shared };
+        drop(RT::spawn(consensus.clone().take_part()));
+        drop(RT::spawn(consensus.clone().follow_status()));
+        Ok(consensus)
+    }
+
+    /// Keeps silent until every lease is over that this node's former life may have granted, then takes part.
+    async fn take_part(self) {
+        RT::sleep(self.shared.options.start_delay).await;
+        if self.shared.published.stopped().is_none() {
+            self.raft.run();
+            self.shared.started.send_replace(true);
+            self.refresh_status();
+        }
+    }
+
+    async fn follow_status(self) {
+        let mut metrics = self.raft.metrics();
+        while metrics.changed().await.is_ok() {
+            self.refresh_status();
+        }
+        self.shared.published.stop(StopReason::Internal("its task ended".to_owned()));
+        self.refresh_status();
+    }
+
+    fn refresh_status(&self) {
+        let started = *self.shared.started.borrow();
+        let metrics = self.raft.metrics();
+        let status = RaftStatus::read(&metrics.borrow_watched(), &self.shared.published, started);
+        self.shared.status.send_if_modified(|current| {
+            let is_new = *current != status;
+            *current = status;
+            is_new
+        });
+    }
+
+    /// Has the command agreed on and applied, on the leader only. Bounded by `options.propose_timeout`.
+    pub async fn propose(&self, proposal: &Proposal) -> Result<Applied, ProposeError> {
+        let bytes = encoding::encode_proposal(proposal);
+        if bytes.len() > PROPOSAL_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes: bytes.len(), max: PROPOSAL_BYTES_MAX });
+        }
+        if !*self.shared.started.borrow() {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        let _turn = self.shared.proposals.try_acquire().map_err(|_| ProposeError::Busy)?;
+        let write = self.raft.client_write(Command(bytes.into()));
+        match RT::timeout(self.shared.options.propose_timeout, write).await {
+            Ok(Ok(written)) => {
+                // The state machine answers every command; see `StateMachine::apply_one`.
+                written.data.0.ok_or(ProposeError::OutcomeUnknown)
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                Err(match forward.reason {
+                    ForwardReason::LeaseExpired => ProposeError::LeaseNotYetHeld,
+                    _ => ProposeError::NotLeader { leader: self.other_leader(&forward) },
+                })
+            }
+            // Its entry was in the log when leadership changed: it may yet be committed by the next leader.
+            Ok(Err(RaftError::APIError(_))) | Err(_) => Err(ProposeError::OutcomeUnknown),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(self.stop_reason(&fatal).into()),
+        }
+    }
+
+    /// A place in the log such that whoever has applied it sees everything that was acknowledged before this call.
+    ///
+    /// Each call is answered by a quorum that acknowledged a heartbeat *sent after the call arrived*; an older
+    /// acknowledgement, however recent, never counts. Concurrent calls share heartbeats under that condition. On the
+    /// leader only; bounded by `options.read_timeout`. Then use [`Self::wait_applied`].
+    pub async fn read_index(&self) -> Result<LogIndex, ReadError> {
+        if !*self.shared.started.borrow() {
+            return Err(ReadError::NotLeader { leader: None });
+        }
+        let timeout = self.shared.options.read_timeout;
+        // Maximum age zero = ReadIndex; `true` = send heartbeats now rather than wait for the next round.
+        let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(timeout);
+        match RT::timeout(2 * timeout, self.raft.get_read_linearizer(option)).await {
+            Ok(Ok(linearizer)) => Ok(LogIndex(linearizer.read_log_id().log_id().index)),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                Err(ReadError::NotLeader { leader: self.other_leader(&forward) })
+            }
+            Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(ReadError::NoQuorum)
+            }
+            Ok(Err(RaftError::Fatal(fatal))) => Err(self.stop_reason(&fatal).into()),
+        }
+    }
+
+    /// Waits until the entry at `index` is applied here, at most `timeout`.
+    pub async fn wait_applied(&self, index: LogIndex, timeout: Duration) -> Result<(), WaitError> {
+        let mut applied = self.shared.published.applied();
+        let reached = async { applied.wait_for(|count| *count > index.0).await.is_ok() };
+        let stopped = self.stopped();
+        match RT::timeout(timeout, RT::select2(reached, stopped)).await {
+            Ok(openraft::async_runtime::Select2::First(true)) => Ok(()),
+            Ok(openraft::async_runtime::Select2::First(false)) => Err(StopReason::Shutdown.into()),
+            Ok(openraft::async_runtime::Select2::Second(reason)) => Err(reason.into()),
+            Err(_) => Err(WaitError::TimedOut),
+        }
+    }
+
+    /// Resolves when the node no longer takes part, with the reason.
+    pub async fn stopped(&self) -> StopReason {
+        let mut status = self.shared.status.subscribe();
+        let ended = status.wait_for(|status| status.stopped.is_some()).await;
+        ended.ok().and_then(|status| status.stopped.clone()).unwrap_or(StopReason::Shutdown)
+    }
+
+    /// The state as applied here. Possibly old; see [`Self::read_index`].
+    pub fn state(&self) -> Arc<State> {
+        self.shared.published.state()
+    }
+
+    /// The state now, and every change after it.
+    pub fn subscribe(&self) -> (Arc<State>, Subscription) {
+        self.shared.published.subscribe()
+    }
+
+    /// The last entry that was applied here.
+    pub fn applied_index(&self) -> Option<LogIndex> {
+        self.shared.published.applied_index()
+    }
+
+    /// How it stands, now and whenever that changes.
+    pub fn status(&self) -> watch::Receiver<RaftStatus> {
+        self.shared.status.subscribe()
+    }
+
+    /// How long ago the newest message was sent that a quorum acknowledged; only a leader knows. For display: the
+    /// clock may have stood still meanwhile.
+    pub fn quorum_ack_age(&self) -> Option<Duration> {
+        let metrics = self.raft.metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked.map(|acked| *acked)?;
+        Some(Instant::elapsed(&acked))
+    }
+
+    /// How many forced recoveries this node's disk knows of, plus one.
+    pub fn generation(&self) -> Generation {
+        self.shared.local.generation()
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.shared.options.node
+    }
+
+    /// Takes the peers' messages.
+    pub fn inbound(&self) -> Inbound<RT> {
+        Inbound {
+            raft: self.raft.clone(),
+            local: Arc::clone(&self.shared.local),
+            published: Arc::clone(&self.shared.published),
+            started: self.shared.started.subscribe(),
+        }
+    }
+
+    /// Begins to take a snapshot; it appears in the status when it is done.
+    pub async fn trigger_snapshot(&self) -> Result<(), StopReason> {
+        self.raft.trigger().snapshot().await.map_err(|fatal| self.stop_reason(&fatal))
+    }
+
+    /// Stops taking part and releases the disk. Bounded by `options.propose_timeout`.
+    pub async fn shutdown(&self) {
+        self.shared.published.stop(StopReason::Shutdown);
+        self.refresh_status();
+        if RT::timeout(self.shared.options.propose_timeout, self.raft.shutdown()).await.is_err() {
+            tracing::warn!("the consensus did not end in time");
+        }
+        self.shared.disk.close();
+    }
+
+    fn other_leader(&self, forward: &ForwardToLeader<Types<RT>>) -> Option<NodeId> {
+        forward.leader_id.map(NodeId).filter(|leader| *leader != self.node())
+    }
+
+    pub(crate) fn stop_reason(&self, fatal: &Fatal<Types<RT>>) -> StopReason {
+        self.shared.published.stopped().unwrap_or_else(|| match fatal {
+            Fatal::Stopped => StopReason::Shutdown,
+            other => StopReason::Internal(other.to_string()),
+        })
+    }
+}
+
+impl From<DiskError> for StopReason {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
