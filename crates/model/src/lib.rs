@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod command;
 pub mod dial;
+pub mod encoding;
 pub mod event;
 pub mod ids;
 pub mod operation;

@@ -11,6 +11,7 @@ pub mod validate;
 pub use cidr::Cidr;
 pub use duration::HumanDuration;
 pub use parse::{SpecError, from_json, from_toml, to_json};
+pub(crate) use parse::{from_log, node_from_json, node_to_json};
 
 use crate::ids::{ClusterName, FloatingIpName, NodeId, NodeName, RouteName, SiteName, UpstreamName};
 use crate::timing::{Profile, Timing};
