@@ -164,7 +164,7 @@ impl State {
         }
         let expected = proposal.expected_revision?;
         (expected != self.revision)
-            .then(|| Err(Refusal::RevisionMismatch { expected, actual: self.revision }))
+            .then_some(Err(Refusal::RevisionMismatch { expected, actual: self.revision }))
     }
 
     fn remember(&mut self, request: RequestId) {

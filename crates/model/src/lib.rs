@@ -31,3 +31,8 @@ pub use spec::ClusterSpec;
 pub use state::{Format, Owner, Pin, State, Verdict};
 pub use time::{BootTime, WallTime};
 pub use timing::{Profile, Timing};
+
+#[cfg(test)]
+mod arbitrary;
+#[cfg(test)]
+mod samples;

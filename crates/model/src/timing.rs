@@ -132,7 +132,7 @@ impl Timing {
         );
         less(
             Duration::ZERO,
-            Duration::from_secs(600).saturating_sub(self.lease),
+            Duration::from_mins(10).saturating_sub(self.lease),
             "lease < 10min",
             "an outage as long as the lease must stay an outage that people accept",
         );

@@ -1,67 +1,37 @@
-//! Log entries.
+//! Commands.
 
-use super::codes::Coded;
-use super::operation::rules;
-use super::pb::log_proposal::Command as Pb;
-use super::pieces::{address, ip_name, required, room, token, token_to_pb, upstream};
-use super::{DecodeError, pb};
-use crate::command::{Command, NewVerdict, Proposal};
-use crate::ids::{Generation, Incarnation, NodeId, OperationId, RequestId, Revision};
+use super::fields::{
+    Choice, read_address, read_choices, read_name, read_room, read_token, required, required_token,
+    write_address, write_choices, write_name, write_room, write_token,
+};
+use super::wire::log_proposal::Command as Wire;
+use super::{DecodeError, spec, wire};
+use crate::command::{Command, NewVerdict};
+use crate::ids::{Generation, Incarnation, NodeId, OperationId, Token, UpstreamName};
 use crate::operation::{Fence, OperationKind, Outcome, Reason, Step, StepResult};
-use crate::spec;
 use crate::state::{Format, Verdict};
 use crate::time::WallTime;
-use std::sync::Arc;
+use std::net::IpAddr;
 
-pub(super) fn to_pb(proposal: &Proposal) -> pb::LogProposal {
-    pb::LogProposal {
-        at_ms: proposal.at.0,
-        by: proposal.by.clone(),
-        request_id: proposal.request.as_ref().map_or_else(String::new, |id| id.as_str().to_owned()),
-        expected_revision: proposal.expected_revision.map(|revision| revision.0),
-        command: Some(command_to_pb(&proposal.command)),
-    }
-}
-
-pub(super) fn from_pb(proposal: pb::LogProposal) -> Result<Proposal, DecodeError> {
-    let request = match proposal.request_id {
-        id if id.is_empty() => None,
-        id => {
-            let too_long = || DecodeError::Malformed("the request id is too long".to_owned());
-            Some(RequestId::new(id).ok_or_else(too_long)?)
-        }
-    };
-    Ok(Proposal {
-        at: WallTime(proposal.at_ms),
-        by: proposal.by,
-        request,
-        expected_revision: proposal.expected_revision.map(Revision),
-        command: command(proposal.command.ok_or(DecodeError::Unknown("a command"))?)?,
-    })
-}
-
-fn command_to_pb(command: &Command) -> Pb {
+pub(super) fn write(command: &Command) -> Wire {
     match command {
-        Command::ApplySpec { spec } => Pb::ApplySpec(pb::LogApplySpec { spec_json: spec::to_json(spec) }),
-        Command::PutNode { node } => Pb::PutNode(pb::LogPutNode { node_json: spec::node_to_json(node) }),
-        Command::RetireNode { node } => Pb::RetireNode(pb::LogRetireNode { node: node.0 }),
-        Command::RaiseFormat { format } => Pb::RaiseFormat(pb::LogRaiseFormat { format: format.0 }),
-        Command::RecordLife { node, incarnation, format_max, version } => Pb::RecordLife(pb::LogRecordLife {
-            node: node.0,
-            incarnation: incarnation.0,
-            format_max: format_max.0,
-            version: version.clone(),
-        }),
-        Command::SetVerdicts { verdicts } => {
-            let verdicts = verdicts.iter().map(|new| pb::LogVerdict {
-                upstream: new.upstream.to_string(),
-                health: new.health.code(),
-                evidence: new.evidence.clone(),
-            });
-            Pb::SetVerdicts(pb::LogSetVerdicts { verdicts: verdicts.collect() })
+        Command::ApplySpec { spec } => Wire::ApplySpec(wire::ApplySpec { spec: Some(spec::write(spec)) }),
+        Command::PutNode { node } => Wire::PutNode(wire::PutNode { node: Some(spec::write_node(node)) }),
+        Command::RetireNode { node } => Wire::RetireNode(wire::RetireNode { node: node.0 }),
+        Command::RaiseFormat { format } => Wire::RaiseFormat(wire::RaiseFormat { format: format.0 }),
+        Command::RecordLife { node, incarnation, format_max, version } => {
+            Wire::RecordLife(wire::RecordLife {
+                node: node.0,
+                incarnation: incarnation.0,
+                format_max: format_max.0,
+                version: version.clone(),
+            })
         }
-        Command::SetDrain { upstream, draining, deadline } => Pb::SetDrain(pb::LogSetDrain {
-            upstream: upstream.to_string(),
+        Command::SetVerdicts { verdicts } => {
+            Wire::SetVerdicts(wire::SetVerdicts { verdicts: verdicts.iter().map(write_verdict).collect() })
+        }
+        Command::SetDrain { upstream, draining, deadline } => Wire::SetDrain(wire::SetDrain {
+            upstream: write_name(upstream),
             draining: *draining,
             deadline_ms: deadline.map(|at| at.0),
         }),
@@ -74,180 +44,203 @@ fn command_to_pb(command: &Command) -> Pb {
             target,
             target_incarnation,
             overrides,
-        } => Pb::BeginOperation(pb::LogBeginOperation {
-            ip: ip.to_string(),
-            kind: kind.code(),
-            reason: reason.code(),
+        } => Wire::BeginOperation(wire::BeginOperation {
+            ip: write_name(ip),
+            kind: kind.write(),
+            reason: reason.write(),
             evidence: evidence.clone(),
-            from: from.map(token_to_pb),
+            from: from.map(write_token),
             target: target.0,
             target_incarnation: target_incarnation.0,
-            overrides: overrides.iter().map(|rule| rule.code()).collect(),
+            overrides: write_choices(overrides),
         }),
-        Command::StartStep { ip, operation, step } => {
-            Pb::StartStep(pb::LogStartStep { ip: ip.to_string(), operation: operation.0, step: step.code() })
-        }
-        Command::FinishStep { ip, operation, step, result, detail } => Pb::FinishStep(pb::LogFinishStep {
-            ip: ip.to_string(),
+        Command::StartStep { ip, operation, step } => Wire::StartStep(wire::StartStep {
+            ip: write_name(ip),
             operation: operation.0,
-            step: step.code(),
-            result: result.code(),
+            step: step.write(),
+        }),
+        Command::FinishStep { ip, operation, step, result, detail } => Wire::FinishStep(wire::FinishStep {
+            ip: write_name(ip),
+            operation: operation.0,
+            step: step.write(),
+            result: result.write(),
             detail: detail.clone(),
         }),
-        Command::CompleteFence { ip, operation, fence, detail } => Pb::CompleteFence(pb::LogCompleteFence {
-            ip: ip.to_string(),
+        Command::CompleteFence { ip, operation, fence, detail } => Wire::CompleteFence(wire::CompleteFence {
+            ip: write_name(ip),
             operation: operation.0,
-            fence: fence.code(),
+            fence: fence.write(),
             detail: detail.clone(),
         }),
         Command::Assign { ip, operation } => {
-            Pb::Assign(pb::LogAssign { ip: ip.to_string(), operation: operation.0 })
+            Wire::Assign(wire::Assign { ip: write_name(ip), operation: operation.0 })
         }
         Command::Retarget { ip, operation, target, target_incarnation, detail } => {
-            Pb::Retarget(pb::LogRetarget {
-                ip: ip.to_string(),
+            Wire::Retarget(wire::Retarget {
+                ip: write_name(ip),
                 operation: operation.0,
                 target: target.0,
                 target_incarnation: target_incarnation.0,
                 detail: detail.clone(),
             })
         }
-        Command::CloseOperation { ip, operation, outcome } => Pb::CloseOperation(pb::LogCloseOperation {
-            ip: ip.to_string(),
+        Command::CloseOperation { ip, operation, outcome } => Wire::CloseOperation(wire::CloseOperation {
+            ip: write_name(ip),
             operation: operation.0,
-            outcome: outcome.code(),
+            outcome: outcome.write(),
         }),
-        Command::AbortOperation { ip, operation, detail } => Pb::AbortOperation(pb::LogAbortOperation {
-            ip: ip.to_string(),
+        Command::AbortOperation { ip, operation, detail } => Wire::AbortOperation(wire::AbortOperation {
+            ip: write_name(ip),
             operation: operation.0,
             detail: detail.clone(),
         }),
         Command::Pause { until, reason } => {
-            Pb::Pause(pb::LogPause { until_ms: until.0, reason: reason.clone() })
+            Wire::Pause(wire::Pause { until_ms: until.0, reason: reason.clone() })
         }
-        Command::Resume { expired } => Pb::Resume(pb::LogResume { expired: *expired }),
-        Command::ResetBreaker => Pb::ResetBreaker(pb::LogResetBreaker {}),
-        Command::RaiseGeneration { generation, statement } => Pb::RaiseGeneration(pb::LogRaiseGeneration {
+        Command::Resume { expired } => Wire::Resume(wire::Resume { expired: *expired }),
+        Command::ResetBreaker => Wire::ResetBreaker(wire::ResetBreaker {}),
+        Command::RaiseGeneration { generation, statement } => Wire::RaiseGeneration(wire::RaiseGeneration {
             generation: generation.0,
             statement: statement.clone(),
         }),
-        Command::RecordAnnounced { by, announced } => {
-            let announced = announced.iter().map(|(upstream, address, token)| pb::LogAnnounced {
-                upstream: upstream.to_string(),
-                address: address.to_string(),
-                token: Some(token_to_pb(*token)),
-            });
-            Pb::RecordAnnounced(pb::LogRecordAnnounced { by: by.0, announced: announced.collect() })
-        }
-        Command::PinRoom { room, upstream, replace, token } => Pb::PinRoom(pb::LogPinRoom {
-            room: room.0.to_vec(),
-            upstream: upstream.to_string(),
-            replace: replace.as_ref().map(ToString::to_string),
-            token: Some(token_to_pb(*token)),
+        Command::RecordAnnounced { by, announced } => Wire::RecordAnnounced(wire::RecordAnnounced {
+            by: by.0,
+            announced: announced.iter().map(write_announced).collect(),
         }),
-        Command::TouchRooms { rooms, token } => Pb::TouchRooms(pb::LogTouchRooms {
-            rooms: rooms.iter().map(|room| room.0.to_vec()).collect(),
-            token: Some(token_to_pb(*token)),
+        Command::PinRoom { room, upstream, replace, token } => Wire::PinRoom(wire::PinRoom {
+            room: write_room(room),
+            upstream: write_name(upstream),
+            replace: replace.as_ref().map(write_name),
+            token: Some(write_token(*token)),
         }),
-        Command::ExpireRooms { before } => Pb::ExpireRooms(pb::LogExpireRooms { before_ms: before.0 }),
+        Command::TouchRooms { rooms, token } => Wire::TouchRooms(wire::TouchRooms {
+            rooms: rooms.iter().map(write_room).collect(),
+            token: Some(write_token(*token)),
+        }),
+        Command::ExpireRooms { before } => Wire::ExpireRooms(wire::ExpireRooms { before_ms: before.0 }),
     }
 }
 
-fn command(command: Pb) -> Result<Command, DecodeError> {
+pub(super) fn read(command: Wire) -> Result<Command, DecodeError> {
     Ok(match command {
-        Pb::ApplySpec(m) => Command::ApplySpec { spec: Arc::new(spec::from_log(&m.spec_json)?) },
-        Pb::PutNode(m) => Command::PutNode { node: spec::node_from_json(&m.node_json)? },
-        Pb::RetireNode(m) => Command::RetireNode { node: NodeId(m.node) },
-        Pb::RaiseFormat(m) => Command::RaiseFormat { format: Format(m.format) },
-        Pb::RecordLife(m) => Command::RecordLife {
-            node: NodeId(m.node),
-            incarnation: Incarnation(m.incarnation),
-            format_max: Format(m.format_max),
-            version: m.version,
+        Wire::ApplySpec(c) => Command::ApplySpec { spec: spec::read(&required(c.spec, "spec")?)? },
+        Wire::PutNode(c) => Command::PutNode { node: spec::read_node(&required(c.node, "node")?)? },
+        Wire::RetireNode(c) => Command::RetireNode { node: NodeId(c.node) },
+        Wire::RaiseFormat(c) => Command::RaiseFormat { format: Format(c.format) },
+        Wire::RecordLife(c) => Command::RecordLife {
+            node: NodeId(c.node),
+            incarnation: Incarnation(c.incarnation),
+            format_max: Format(c.format_max),
+            version: c.version,
         },
-        Pb::SetVerdicts(m) => {
-            let verdict = |new: pb::LogVerdict| {
-                let health = Verdict::from_code(new.health)?;
-                Ok(NewVerdict { upstream: upstream(new.upstream)?, health, evidence: new.evidence })
-            };
-            let verdicts = m.verdicts.into_iter().map(verdict).collect::<Result<_, DecodeError>>()?;
-            Command::SetVerdicts { verdicts }
+        Wire::SetVerdicts(c) => Command::SetVerdicts {
+            verdicts: c.verdicts.into_iter().map(read_verdict).collect::<Result<_, _>>()?,
+        },
+        Wire::SetDrain(c) => Command::SetDrain {
+            upstream: read_name(c.upstream, "upstream")?,
+            draining: c.draining,
+            deadline: c.deadline_ms.map(WallTime),
+        },
+        Wire::BeginOperation(c) => Command::BeginOperation {
+            ip: read_name(c.ip, "ip")?,
+            kind: OperationKind::read_required(c.kind, "kind")?,
+            reason: Reason::read_required(c.reason, "reason")?,
+            evidence: c.evidence,
+            from: c.from.map(read_token),
+            target: NodeId(c.target),
+            target_incarnation: Incarnation(c.target_incarnation),
+            overrides: read_choices(&c.overrides, "overrides")?,
+        },
+        Wire::StartStep(c) => Command::StartStep {
+            ip: read_name(c.ip, "ip")?,
+            operation: OperationId(c.operation),
+            step: Step::read_required(c.step, "step")?,
+        },
+        Wire::FinishStep(c) => Command::FinishStep {
+            ip: read_name(c.ip, "ip")?,
+            operation: OperationId(c.operation),
+            step: Step::read_required(c.step, "step")?,
+            result: StepResult::read_required(c.result, "result")?,
+            detail: c.detail,
+        },
+        Wire::CompleteFence(c) => Command::CompleteFence {
+            ip: read_name(c.ip, "ip")?,
+            operation: OperationId(c.operation),
+            fence: Fence::read_required(c.fence, "fence")?,
+            detail: c.detail,
+        },
+        Wire::Assign(c) => {
+            Command::Assign { ip: read_name(c.ip, "ip")?, operation: OperationId(c.operation) }
         }
-        Pb::SetDrain(m) => Command::SetDrain {
-            upstream: upstream(m.upstream)?,
-            draining: m.draining,
-            deadline: m.deadline_ms.map(WallTime),
+        Wire::Retarget(c) => Command::Retarget {
+            ip: read_name(c.ip, "ip")?,
+            operation: OperationId(c.operation),
+            target: NodeId(c.target),
+            target_incarnation: Incarnation(c.target_incarnation),
+            detail: c.detail,
         },
-        Pb::BeginOperation(m) => Command::BeginOperation {
-            ip: ip_name(m.ip)?,
-            kind: OperationKind::from_code(m.kind)?,
-            reason: Reason::from_code(m.reason)?,
-            evidence: m.evidence,
-            from: m.from.map(token),
-            target: NodeId(m.target),
-            target_incarnation: Incarnation(m.target_incarnation),
-            overrides: rules(&m.overrides)?,
+        Wire::CloseOperation(c) => Command::CloseOperation {
+            ip: read_name(c.ip, "ip")?,
+            operation: OperationId(c.operation),
+            outcome: Outcome::read_required(c.outcome, "outcome")?,
         },
-        Pb::StartStep(m) => Command::StartStep {
-            ip: ip_name(m.ip)?,
-            operation: OperationId(m.operation),
-            step: Step::from_code(m.step)?,
+        Wire::AbortOperation(c) => Command::AbortOperation {
+            ip: read_name(c.ip, "ip")?,
+            operation: OperationId(c.operation),
+            detail: c.detail,
         },
-        Pb::FinishStep(m) => Command::FinishStep {
-            ip: ip_name(m.ip)?,
-            operation: OperationId(m.operation),
-            step: Step::from_code(m.step)?,
-            result: StepResult::from_code(m.result)?,
-            detail: m.detail,
-        },
-        Pb::CompleteFence(m) => Command::CompleteFence {
-            ip: ip_name(m.ip)?,
-            operation: OperationId(m.operation),
-            fence: Fence::from_code(m.fence)?,
-            detail: m.detail,
-        },
-        Pb::Assign(m) => Command::Assign { ip: ip_name(m.ip)?, operation: OperationId(m.operation) },
-        Pb::Retarget(m) => Command::Retarget {
-            ip: ip_name(m.ip)?,
-            operation: OperationId(m.operation),
-            target: NodeId(m.target),
-            target_incarnation: Incarnation(m.target_incarnation),
-            detail: m.detail,
-        },
-        Pb::CloseOperation(m) => Command::CloseOperation {
-            ip: ip_name(m.ip)?,
-            operation: OperationId(m.operation),
-            outcome: Outcome::from_code(m.outcome)?,
-        },
-        Pb::AbortOperation(m) => Command::AbortOperation {
-            ip: ip_name(m.ip)?,
-            operation: OperationId(m.operation),
-            detail: m.detail,
-        },
-        Pb::Pause(m) => Command::Pause { until: WallTime(m.until_ms), reason: m.reason },
-        Pb::Resume(m) => Command::Resume { expired: m.expired },
-        Pb::ResetBreaker(pb::LogResetBreaker {}) => Command::ResetBreaker,
-        Pb::RaiseGeneration(m) => {
-            Command::RaiseGeneration { generation: Generation(m.generation), statement: m.statement }
+        Wire::Pause(c) => Command::Pause { until: WallTime(c.until_ms), reason: c.reason },
+        Wire::Resume(c) => Command::Resume { expired: c.expired },
+        Wire::ResetBreaker(wire::ResetBreaker {}) => Command::ResetBreaker,
+        Wire::RaiseGeneration(c) => {
+            Command::RaiseGeneration { generation: Generation(c.generation), statement: c.statement }
         }
-        Pb::RecordAnnounced(m) => {
-            let announced = |entry: pb::LogAnnounced| {
-                let token = token(required(entry.token, "the token of an announcement")?);
-                Ok((upstream(entry.upstream)?, address(&entry.address)?, token))
-            };
-            let announced = m.announced.into_iter().map(announced).collect::<Result<_, DecodeError>>()?;
-            Command::RecordAnnounced { by: NodeId(m.by), announced }
-        }
-        Pb::PinRoom(m) => Command::PinRoom {
-            room: room(&m.room)?,
-            upstream: upstream(m.upstream)?,
-            replace: m.replace.map(upstream).transpose()?,
-            token: token(required(m.token, "the token of a pin")?),
+        Wire::RecordAnnounced(c) => Command::RecordAnnounced {
+            by: NodeId(c.by),
+            announced: c.announced.into_iter().map(read_announced).collect::<Result<_, _>>()?,
         },
-        Pb::TouchRooms(m) => Command::TouchRooms {
-            rooms: m.rooms.iter().map(|key| room(key)).collect::<Result<_, _>>()?,
-            token: token(required(m.token, "the token of a touch")?),
+        Wire::PinRoom(c) => Command::PinRoom {
+            room: read_room(&c.room)?,
+            upstream: read_name(c.upstream, "upstream")?,
+            replace: c.replace.map(|name| read_name(name, "replace")).transpose()?,
+            token: required_token(c.token)?,
         },
-        Pb::ExpireRooms(m) => Command::ExpireRooms { before: WallTime(m.before_ms) },
+        Wire::TouchRooms(c) => Command::TouchRooms {
+            rooms: c.rooms.iter().map(|room| read_room(room)).collect::<Result<_, _>>()?,
+            token: required_token(c.token)?,
+        },
+        Wire::ExpireRooms(c) => Command::ExpireRooms { before: WallTime(c.before_ms) },
     })
+}
+
+fn write_verdict(verdict: &NewVerdict) -> wire::NewVerdict {
+    wire::NewVerdict {
+        upstream: write_name(&verdict.upstream),
+        health: verdict.health.write(),
+        evidence: verdict.evidence.clone(),
+    }
+}
+
+fn read_verdict(verdict: wire::NewVerdict) -> Result<NewVerdict, DecodeError> {
+    Ok(NewVerdict {
+        upstream: read_name(verdict.upstream, "upstream")?,
+        health: Verdict::read_required(verdict.health, "health")?,
+        evidence: verdict.evidence,
+    })
+}
+
+fn write_announced((upstream, address, token): &(UpstreamName, IpAddr, Token)) -> wire::NewAnnounced {
+    wire::NewAnnounced {
+        upstream: write_name(upstream),
+        address: write_address(*address),
+        token: Some(write_token(*token)),
+    }
+}
+
+fn read_announced(announced: wire::NewAnnounced) -> Result<(UpstreamName, IpAddr, Token), DecodeError> {
+    Ok((
+        read_name(announced.upstream, "upstream")?,
+        read_address(&announced.address)?,
+        required_token(announced.token)?,
+    ))
 }

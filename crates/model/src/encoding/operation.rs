@@ -1,85 +1,101 @@
-//! The journal.
+//! Operations with their journal, and owners.
 
-use super::codes::Coded;
-use super::pieces::{ip_name, owner, owner_to_pb, token, token_to_pb};
-use super::{DecodeError, pb};
-use crate::ids::{Incarnation, NodeId, OperationId};
-use crate::operation::{
-    Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
+use super::fields::{
+    Choice, read_choices, read_name, read_token, required_token, write_choices, write_name, write_token,
 };
+use super::{DecodeError, wire};
+use crate::ids::{Incarnation, NodeId, OperationId};
+use crate::operation::{Fence, Operation, OperationKind, Outcome, Reason, Step, StepRecord, StepResult};
+use crate::state::Owner;
 use crate::time::WallTime;
 
-pub(super) fn to_pb(operation: &Operation) -> pb::LogOperation {
-    pb::LogOperation {
-        id: operation.id.0,
-        ip: operation.ip.to_string(),
-        kind: operation.kind.code(),
-        reason: operation.reason.code(),
-        evidence: operation.evidence.clone(),
-        from: operation.from.as_ref().map(owner_to_pb),
-        target: operation.target.0,
-        target_incarnation: operation.target_incarnation.0,
-        by: operation.by.clone(),
-        overrides: operation.overrides.iter().map(|rule| rule.code()).collect(),
-        fence: operation.fence.map(Coded::code),
-        token: operation.token.map(token_to_pb),
-        steps: operation.steps.iter().map(step_to_pb).collect(),
-        ended_ms: operation.ended.map(|(at, _)| at.0),
-        outcome: operation.ended.map(|(_, outcome)| outcome.code()),
+pub(super) fn write_owner(owner: &Owner) -> wire::SnapshotOwner {
+    wire::SnapshotOwner {
+        node: owner.node.0,
+        incarnation: owner.incarnation.0,
+        token: Some(write_token(owner.token)),
+        since_ms: owner.since.0,
+        revoked: owner.revoked,
     }
 }
 
-pub(super) fn from_pb(operation: pb::LogOperation) -> Result<Operation, DecodeError> {
-    Ok(Operation {
-        id: OperationId(operation.id),
-        ip: ip_name(operation.ip)?,
-        kind: OperationKind::from_code(operation.kind)?,
-        reason: Reason::from_code(operation.reason)?,
-        evidence: operation.evidence,
-        from: operation.from.map(owner).transpose()?,
-        target: NodeId(operation.target),
-        target_incarnation: Incarnation(operation.target_incarnation),
-        by: operation.by,
-        overrides: rules(&operation.overrides)?,
-        fence: operation.fence.map(Fence::from_code).transpose()?,
-        token: operation.token.map(token),
-        steps: operation.steps.into_iter().map(step).collect::<Result<_, _>>()?,
-        ended: both(operation.ended_ms, operation.outcome, Outcome::from_code)?,
+pub(super) fn read_owner(owner: wire::SnapshotOwner) -> Result<Owner, DecodeError> {
+    Ok(Owner {
+        node: NodeId(owner.node),
+        incarnation: Incarnation(owner.incarnation),
+        token: required_token(owner.token)?,
+        since: WallTime(owner.since_ms),
+        revoked: owner.revoked,
     })
 }
 
-pub(super) fn rules(codes: &[u32]) -> Result<Vec<SafetyRule>, DecodeError> {
-    codes.iter().map(|code| SafetyRule::from_code(*code)).collect()
+pub(super) fn write(operation: &Operation) -> wire::SnapshotOperation {
+    wire::SnapshotOperation {
+        id: operation.id.0,
+        ip: write_name(&operation.ip),
+        kind: operation.kind.write(),
+        reason: operation.reason.write(),
+        evidence: operation.evidence.clone(),
+        from: operation.from.as_ref().map(write_owner),
+        target: operation.target.0,
+        target_incarnation: operation.target_incarnation.0,
+        by: operation.by.clone(),
+        overrides: write_choices(&operation.overrides),
+        fence: operation.fence.map_or(0, Choice::write),
+        token: operation.token.map(write_token),
+        steps: operation.steps.iter().map(write_step).collect(),
+        outcome: operation.ended.map_or(0, |(_, outcome)| outcome.write()),
+        ended_ms: operation.ended.map(|(at, _)| at.0),
+    }
 }
 
-fn step_to_pb(record: &StepRecord) -> pb::LogStep {
-    pb::LogStep {
-        step: record.step.code(),
+pub(super) fn read(operation: wire::SnapshotOperation) -> Result<Operation, DecodeError> {
+    Ok(Operation {
+        id: OperationId(operation.id),
+        ip: read_name(operation.ip, "ip")?,
+        kind: OperationKind::read_required(operation.kind, "kind")?,
+        reason: Reason::read_required(operation.reason, "reason")?,
+        evidence: operation.evidence,
+        from: operation.from.map(read_owner).transpose()?,
+        target: NodeId(operation.target),
+        target_incarnation: Incarnation(operation.target_incarnation),
+        by: operation.by,
+        overrides: read_choices(&operation.overrides, "overrides")?,
+        fence: Fence::read(operation.fence)?,
+        token: operation.token.map(read_token),
+        steps: operation.steps.into_iter().map(read_step).collect::<Result<_, _>>()?,
+        ended: end(operation.ended_ms, Outcome::read(operation.outcome)?, "outcome")?,
+    })
+}
+
+fn write_step(record: &StepRecord) -> wire::SnapshotStep {
+    wire::SnapshotStep {
+        step: record.step.write(),
         started_ms: record.started.0,
+        result: record.finished.map_or(0, |(_, result)| result.write()),
         finished_ms: record.finished.map(|(at, _)| at.0),
-        result: record.finished.map(|(_, result)| result.code()),
         detail: record.detail.clone(),
     }
 }
 
-fn step(record: pb::LogStep) -> Result<StepRecord, DecodeError> {
+fn read_step(record: wire::SnapshotStep) -> Result<StepRecord, DecodeError> {
     Ok(StepRecord {
-        step: Step::from_code(record.step)?,
+        step: Step::read_required(record.step, "step")?,
         started: WallTime(record.started_ms),
-        finished: both(record.finished_ms, record.result, StepResult::from_code)?,
+        finished: end(record.finished_ms, StepResult::read(record.result)?, "result")?,
         detail: record.detail,
     })
 }
 
-/// A time and a result that are there together or not at all.
-fn both<T>(
+/// When and how something ended: both or neither.
+fn end<T>(
     at_ms: Option<u64>,
-    code: Option<u32>,
-    from_code: impl FnOnce(u32) -> Result<T, DecodeError>,
+    how: Option<T>,
+    field: &'static str,
 ) -> Result<Option<(WallTime, T)>, DecodeError> {
-    match (at_ms, code) {
-        (Some(at), Some(code)) => Ok(Some((WallTime(at), from_code(code)?))),
+    match (at_ms, how) {
+        (Some(at), Some(how)) => Ok(Some((WallTime(at), how))),
         (None, None) => Ok(None),
-        _ => Err(DecodeError::Malformed("an end without its time or its result".to_owned())),
+        _ => Err(DecodeError::invalid(field, "a time without a result, or a result without a time")),
     }
 }

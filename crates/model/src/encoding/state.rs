@@ -1,174 +1,225 @@
-//! Snapshots.
+//! The replicated state.
 
-use super::codes::Coded;
-use super::operation;
-use super::pieces::{address, ip_name, owner, owner_to_pb, required, room, token, token_to_pb, upstream};
-use super::{DecodeError, pb};
-use crate::ids::{Epoch, Generation, Incarnation, NodeId, RequestId, Revision};
-use crate::spec;
+use super::fields::{
+    Choice, read_address, read_name, read_room, required_token, write_address, write_name, write_room,
+    write_token,
+};
+use super::{DecodeError, operation, read_request, spec, wire};
+use crate::ids::{Epoch, FloatingIpName, Generation, Incarnation, NodeId, Revision, RoomKey, UpstreamName};
 use crate::state::{
     AnnouncedRecord, Drain, EmbeddedSessions, FloatingIpState, Format, NodeLife, Pause, Pin, State, Verdict,
     VerdictRecord,
 };
 use crate::time::WallTime;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-pub(super) fn to_pb(state: &State) -> pb::LogState {
-    let nodes = state.nodes.iter().map(|(node, life)| pb::LogNodeLife {
+pub(super) fn write(state: &State) -> wire::Snapshot {
+    wire::Snapshot {
+        revision: state.revision.0,
+        format: state.format.0,
+        generation: state.generation.0,
+        wall_ms: state.wall.0,
+        spec: state.spec.as_deref().map(spec::write),
+        spec_revision: state.spec_revision.0,
+        nodes: state.nodes.iter().map(write_node).collect(),
+        retired_nodes: state.retired_nodes.iter().map(|node| node.0).collect(),
+        verdicts: state.verdicts.iter().map(write_verdict).collect(),
+        drains: state.drains.iter().map(write_drain).collect(),
+        floating_ips: state.floating_ips.iter().map(write_floating_ip).collect(),
+        moves: state.moves.0,
+        pause: state.pause.as_ref().map(write_pause),
+        automatic_failovers_ms: state.automatic_failovers.iter().map(|at| at.0).collect(),
+        history: state.history.iter().map(operation::write).collect(),
+        announced: state.announced.iter().map(write_announced).collect(),
+        sessions_token: Some(write_token(state.sessions.token)),
+        pins: state.sessions.pins.iter().map(write_pin).collect(),
+        requests: state
+            .requests
+            .iter()
+            .map(|(id, revision)| wire::SnapshotRequest { id: id.as_str().to_owned(), revision: revision.0 })
+            .collect(),
+    }
+}
+
+pub(super) fn read(state: wire::Snapshot) -> Result<State, DecodeError> {
+    let format = Format(state.format);
+    if format > Format::NEWEST {
+        return Err(DecodeError::newer(format!("format {}", format.0)));
+    }
+    let pins = table(state.pins, "pins", read_pin)?;
+    let sessions = EmbeddedSessions { token: required_token(state.sessions_token)?, pins };
+    let retired = state.retired_nodes.into_iter().map(NodeId);
+    let requests = state.requests.into_iter();
+    Ok(State {
+        revision: Revision(state.revision),
+        format,
+        generation: Generation(state.generation),
+        wall: WallTime(state.wall_ms),
+        spec: state.spec.as_ref().map(spec::read).transpose()?,
+        spec_revision: Revision(state.spec_revision),
+        nodes: table(state.nodes, "nodes", |node| Ok(read_node(node)))?,
+        retired_nodes: table(retired.collect(), "retired_nodes", |node| Ok((node, ())))?
+            .into_keys()
+            .collect(),
+        verdicts: table(state.verdicts, "verdicts", read_verdict)?,
+        drains: table(state.drains, "drains", read_drain)?,
+        floating_ips: table(state.floating_ips, "floating_ips", read_floating_ip)?,
+        moves: Epoch(state.moves),
+        pause: state.pause.map(read_pause),
+        automatic_failovers: state.automatic_failovers_ms.into_iter().map(WallTime).collect(),
+        history: state.history.into_iter().map(operation::read).collect::<Result<_, _>>()?,
+        announced: table(state.announced, "announced", read_announced)?,
+        sessions,
+        requests: requests
+            .map(|request| Ok((read_request(request.id)?, Revision(request.revision))))
+            .collect::<Result<_, DecodeError>>()?,
+    })
+}
+
+/// Reads a list that stands for a table: keys in order, each once.
+fn table<W, K: Ord, V>(
+    list: Vec<W>,
+    field: &'static str,
+    read: impl Fn(W) -> Result<(K, V), DecodeError>,
+) -> Result<BTreeMap<K, V>, DecodeError> {
+    let mut table = BTreeMap::new();
+    for entry in list {
+        let (key, value) = read(entry)?;
+        if table.last_key_value().is_some_and(|(last, _)| *last >= key) {
+            return Err(DecodeError::invalid(field, "its keys are not in order"));
+        }
+        table.insert(key, value);
+    }
+    Ok(table)
+}
+
+fn write_node((node, life): (&NodeId, &NodeLife)) -> wire::SnapshotNode {
+    wire::SnapshotNode {
         node: node.0,
         incarnation: life.incarnation.0,
         format_max: life.format_max.0,
         version: life.version.clone(),
         since_ms: life.since.0,
-    });
-    let verdicts = state.verdicts.iter().map(|(upstream, record)| pb::LogVerdictRecord {
-        upstream: upstream.to_string(),
-        health: record.health.code(),
+    }
+}
+
+fn read_node(node: wire::SnapshotNode) -> (NodeId, NodeLife) {
+    let life = NodeLife {
+        incarnation: Incarnation(node.incarnation),
+        format_max: Format(node.format_max),
+        version: node.version,
+        since: WallTime(node.since_ms),
+    };
+    (NodeId(node.node), life)
+}
+
+fn write_verdict((upstream, record): (&UpstreamName, &VerdictRecord)) -> wire::SnapshotVerdict {
+    wire::SnapshotVerdict {
+        upstream: write_name(upstream),
+        health: record.health.write(),
         since_ms: record.since.0,
         evidence: record.evidence.clone(),
-    });
-    let drains = state.drains.iter().map(|(upstream, drain)| pb::LogDrain {
-        upstream: upstream.to_string(),
+    }
+}
+
+fn read_verdict(verdict: wire::SnapshotVerdict) -> Result<(UpstreamName, VerdictRecord), DecodeError> {
+    let record = VerdictRecord {
+        health: Verdict::read_required(verdict.health, "health")?,
+        since: WallTime(verdict.since_ms),
+        evidence: verdict.evidence,
+    };
+    Ok((read_name(verdict.upstream, "upstream")?, record))
+}
+
+fn write_drain((upstream, drain): (&UpstreamName, &Drain)) -> wire::SnapshotDrain {
+    wire::SnapshotDrain {
+        upstream: write_name(upstream),
         since_ms: drain.since.0,
         by: drain.by.clone(),
         deadline_ms: drain.deadline.map(|at| at.0),
-    });
-    let floating_ips = state.floating_ips.iter().map(|(ip, entry)| pb::LogFloatingIp {
-        ip: ip.to_string(),
+    }
+}
+
+fn read_drain(drain: wire::SnapshotDrain) -> Result<(UpstreamName, Drain), DecodeError> {
+    let record =
+        Drain { since: WallTime(drain.since_ms), by: drain.by, deadline: drain.deadline_ms.map(WallTime) };
+    Ok((read_name(drain.upstream, "upstream")?, record))
+}
+
+fn write_floating_ip((ip, entry): (&FloatingIpName, &FloatingIpState)) -> wire::SnapshotFloatingIp {
+    wire::SnapshotFloatingIp {
+        ip: write_name(ip),
         epoch: entry.epoch.0,
-        owner: entry.owner.as_ref().map(owner_to_pb),
-        operation: entry.operation.as_ref().map(operation::to_pb),
-    });
-    let announced = state.announced.iter().map(|(upstream, record)| pb::LogAnnouncedRecord {
-        upstream: upstream.to_string(),
-        address: record.address.to_string(),
-        token: Some(token_to_pb(record.token)),
+        owner: entry.owner.as_ref().map(operation::write_owner),
+        operation: entry.operation.as_ref().map(operation::write),
+    }
+}
+
+fn read_floating_ip(
+    entry: wire::SnapshotFloatingIp,
+) -> Result<(FloatingIpName, FloatingIpState), DecodeError> {
+    let state = FloatingIpState {
+        epoch: Epoch(entry.epoch),
+        owner: entry.owner.map(operation::read_owner).transpose()?,
+        operation: entry.operation.map(operation::read).transpose()?,
+    };
+    Ok((read_name(entry.ip, "ip")?, state))
+}
+
+fn write_pause(pause: &Pause) -> wire::SnapshotPause {
+    wire::SnapshotPause {
+        until_ms: pause.until.0,
+        since_ms: pause.since.0,
+        by: pause.by.clone(),
+        reason: pause.reason.clone(),
+    }
+}
+
+fn read_pause(pause: wire::SnapshotPause) -> Pause {
+    Pause {
+        until: WallTime(pause.until_ms),
+        since: WallTime(pause.since_ms),
+        by: pause.by,
+        reason: pause.reason,
+    }
+}
+
+fn write_announced((upstream, record): (&UpstreamName, &AnnouncedRecord)) -> wire::SnapshotAnnounced {
+    wire::SnapshotAnnounced {
+        upstream: write_name(upstream),
+        address: write_address(record.address),
+        token: Some(write_token(record.token)),
         since_ms: record.since.0,
         by: record.by.0,
-    });
-    let pins = state.sessions.pins.iter().map(|(room, pin)| pb::LogPin {
-        room: room.0.to_vec(),
-        upstream: pin.upstream.to_string(),
-        token: Some(token_to_pb(pin.token)),
-        touched_ms: pin.touched.0,
-    });
-    let requests = state
-        .requests
-        .iter()
-        .map(|(id, revision)| pb::LogRequest { id: id.as_str().to_owned(), revision: revision.0 });
-    pb::LogState {
-        revision: state.revision.0,
-        format: state.format.0,
-        generation: state.generation.0,
-        wall_ms: state.wall.0,
-        spec_json: state.spec.as_ref().map_or_else(Vec::new, |spec| spec::to_json(spec)),
-        spec_revision: state.spec_revision.0,
-        nodes: nodes.collect(),
-        retired_nodes: state.retired_nodes.iter().map(|node| node.0).collect(),
-        verdicts: verdicts.collect(),
-        drains: drains.collect(),
-        floating_ips: floating_ips.collect(),
-        moves: state.moves.0,
-        pause: state.pause.as_ref().map(|pause| pb::LogPauseRecord {
-            until_ms: pause.until.0,
-            since_ms: pause.since.0,
-            by: pause.by.clone(),
-            reason: pause.reason.clone(),
-        }),
-        automatic_failovers_ms: state.automatic_failovers.iter().map(|at| at.0).collect(),
-        history: state.history.iter().map(operation::to_pb).collect(),
-        announced: announced.collect(),
-        sessions_token: Some(token_to_pb(state.sessions.token)),
-        pins: pins.collect(),
-        requests: requests.collect(),
     }
 }
 
-pub(super) fn from_pb(m: pb::LogState) -> Result<State, DecodeError> {
-    if m.format > Format::NEWEST.0 {
-        return Err(DecodeError::NewerFormat(m.format));
-    }
-    let spec = if m.spec_json.is_empty() { None } else { Some(Arc::new(spec::from_log(&m.spec_json)?)) };
-    Ok(State {
-        revision: Revision(m.revision),
-        format: Format(m.format),
-        generation: Generation(m.generation),
-        wall: WallTime(m.wall_ms),
-        spec,
-        spec_revision: Revision(m.spec_revision),
-        nodes: m.nodes.into_iter().map(node_life).collect(),
-        retired_nodes: m.retired_nodes.into_iter().map(NodeId).collect(),
-        verdicts: m.verdicts.into_iter().map(verdict).collect::<Result<_, _>>()?,
-        drains: m.drains.into_iter().map(drain).collect::<Result<_, _>>()?,
-        floating_ips: m.floating_ips.into_iter().map(floating_ip).collect::<Result<_, _>>()?,
-        moves: Epoch(m.moves),
-        pause: m.pause.map(|pause| Pause {
-            until: WallTime(pause.until_ms),
-            since: WallTime(pause.since_ms),
-            by: pause.by,
-            reason: pause.reason,
-        }),
-        automatic_failovers: m.automatic_failovers_ms.into_iter().map(WallTime).collect(),
-        history: m.history.into_iter().map(operation::from_pb).collect::<Result<_, _>>()?,
-        announced: m.announced.into_iter().map(announced).collect::<Result<_, _>>()?,
-        sessions: EmbeddedSessions {
-            token: token(required(m.sessions_token, "the sessions' token")?),
-            pins: m.pins.into_iter().map(pin).collect::<Result<_, _>>()?,
-        },
-        requests: m.requests.into_iter().map(request).collect::<Result<_, _>>()?,
-    })
-}
-
-fn node_life(m: pb::LogNodeLife) -> (NodeId, NodeLife) {
-    let life = NodeLife {
-        incarnation: Incarnation(m.incarnation),
-        format_max: Format(m.format_max),
-        version: m.version,
-        since: WallTime(m.since_ms),
-    };
-    (NodeId(m.node), life)
-}
-
-fn verdict(m: pb::LogVerdictRecord) -> Result<(crate::UpstreamName, VerdictRecord), DecodeError> {
-    let health = Verdict::from_code(m.health)?;
-    let record = VerdictRecord { health, since: WallTime(m.since_ms), evidence: m.evidence };
-    Ok((upstream(m.upstream)?, record))
-}
-
-fn drain(m: pb::LogDrain) -> Result<(crate::UpstreamName, Drain), DecodeError> {
-    let drain = Drain { since: WallTime(m.since_ms), by: m.by, deadline: m.deadline_ms.map(WallTime) };
-    Ok((upstream(m.upstream)?, drain))
-}
-
-fn floating_ip(m: pb::LogFloatingIp) -> Result<(crate::FloatingIpName, FloatingIpState), DecodeError> {
-    let state = FloatingIpState {
-        epoch: Epoch(m.epoch),
-        owner: m.owner.map(owner).transpose()?,
-        operation: m.operation.map(operation::from_pb).transpose()?,
-    };
-    Ok((ip_name(m.ip)?, state))
-}
-
-fn announced(m: pb::LogAnnouncedRecord) -> Result<(crate::UpstreamName, AnnouncedRecord), DecodeError> {
+fn read_announced(
+    announced: wire::SnapshotAnnounced,
+) -> Result<(UpstreamName, AnnouncedRecord), DecodeError> {
     let record = AnnouncedRecord {
-        address: address(&m.address)?,
-        token: token(required(m.token, "the token of an announcement")?),
-        since: WallTime(m.since_ms),
-        by: NodeId(m.by),
+        address: read_address(&announced.address)?,
+        token: required_token(announced.token)?,
+        since: WallTime(announced.since_ms),
+        by: NodeId(announced.by),
     };
-    Ok((upstream(m.upstream)?, record))
+    Ok((read_name(announced.upstream, "upstream")?, record))
 }
 
-fn pin(m: pb::LogPin) -> Result<(crate::RoomKey, Pin), DecodeError> {
-    let pin = Pin {
-        upstream: upstream(m.upstream)?,
-        token: token(required(m.token, "the token of a pin")?),
-        touched: WallTime(m.touched_ms),
-    };
-    Ok((room(&m.room)?, pin))
+fn write_pin((room, pin): (&RoomKey, &Pin)) -> wire::SnapshotPin {
+    wire::SnapshotPin {
+        room: write_room(room),
+        upstream: write_name(&pin.upstream),
+        token: Some(write_token(pin.token)),
+        touched_ms: pin.touched.0,
+    }
 }
 
-fn request(m: pb::LogRequest) -> Result<(RequestId, Revision), DecodeError> {
-    let bad = || DecodeError::Malformed("a request id is empty or too long".to_owned());
-    Ok((RequestId::new(m.id).ok_or_else(bad)?, Revision(m.revision)))
+fn read_pin(pin: wire::SnapshotPin) -> Result<(RoomKey, Pin), DecodeError> {
+    let record = Pin {
+        upstream: read_name(pin.upstream, "upstream")?,
+        token: required_token(pin.token)?,
+        touched: WallTime(pin.touched_ms),
+    };
+    Ok((read_room(&pin.room)?, record))
 }

@@ -11,7 +11,6 @@ pub mod validate;
 pub use cidr::Cidr;
 pub use duration::HumanDuration;
 pub use parse::{SpecError, from_json, from_toml, to_json};
-pub(crate) use parse::{from_log, node_from_json, node_to_json};
 
 use crate::ids::{ClusterName, FloatingIpName, NodeId, NodeName, RouteName, SiteName, UpstreamName};
 use crate::timing::{Profile, Timing};
@@ -371,7 +370,7 @@ impl Default for SessionsSpec {
         Self {
             store: SessionStoreKind::Embedded,
             url: None,
-            room_ttl: HumanDuration(Duration::from_secs(3_600)),
+            room_ttl: HumanDuration(Duration::from_hours(1)),
             placement_timeout: HumanDuration(Duration::from_millis(50)),
             audit: false,
         }
@@ -402,9 +401,9 @@ impl Default for PolicySpec {
             observe_only: false,
             healthy_upstreams_min: 1,
             failovers_max: 2,
-            failover_window: HumanDuration(Duration::from_secs(3_600)),
+            failover_window: HumanDuration(Duration::from_hours(1)),
             drain_timeout: HumanDuration(Duration::from_secs(10)),
-            pause_default: HumanDuration(Duration::from_secs(3_600)),
+            pause_default: HumanDuration(Duration::from_hours(1)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reading and writing the specification.
 
-use super::{ClusterSpec, NodeSpec, SPEC_VERSION, validate};
+use super::{ClusterSpec, SPEC_VERSION, validate};
+use serde::Serialize;
 
 /// Why a specification cannot be used: one line that says what is wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,36 +36,11 @@ pub fn from_json(text: &[u8]) -> Result<ClusterSpec, SpecError> {
     checked(spec)
 }
 
-/// Writes a specification as the log keeps it.
-pub fn to_json(spec: &ClusterSpec) -> Vec<u8> {
-    serde_json::to_vec(spec).unwrap_or_default()
-}
-
-/// Reads a specification from the log. It was validated before it was proposed; rules that became stricter since
-/// must not stop a node from reading what the cluster agreed on.
-pub(crate) fn from_log(text: &[u8]) -> Result<ClusterSpec, SpecError> {
-    let version: VersionOnly =
-        serde_json::from_slice(text).map_err(|error| SpecError::Syntax(error.to_string()))?;
-    if version.version > SPEC_VERSION {
-        return Err(SpecError::Version { found: version.version });
-    }
-    serde_json::from_slice(text).map_err(|error| SpecError::Syntax(error.to_string()))
-}
-
-/// Writes one node as the log keeps it.
-pub(crate) fn node_to_json(node: &NodeSpec) -> Vec<u8> {
-    serde_json::to_vec(node).unwrap_or_default()
-}
-
-/// Reads one node from the log.
-pub(crate) fn node_from_json(text: &[u8]) -> Result<NodeSpec, SpecError> {
-    serde_json::from_slice(text).map_err(|error| SpecError::Syntax(error.to_string()))
-}
-
-/// What is read before anything else, because everything else depends on it.
-#[derive(serde::Deserialize)]
-struct VersionOnly {
-    version: u32,
+/// Writes a specification, or a part of one, as the log keeps it.
+#[allow(clippy::expect_used)] // see the message
+pub fn to_json(part: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(part)
+        .expect("every key of a specification is text, and no part of it fails to be written")
 }
 
 fn checked(spec: ClusterSpec) -> Result<ClusterSpec, SpecError> {

@@ -1,0 +1,378 @@
+//! Values for tests: a usual specification, one command of every kind, a state with something in every field.
+//!
+//! The golden files are made of these: what is here is never changed, only added to.
+
+use crate::command::{Command, NewVerdict, Proposal};
+use crate::ids::{
+    Epoch, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey, Token, UpstreamName,
+};
+use crate::operation::{
+    Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
+};
+use crate::spec::{ClusterSpec, from_toml};
+use crate::state::{
+    AnnouncedRecord, Drain, EmbeddedSessions, FloatingIpState, Format, NodeLife, Owner, Pause, Pin, State,
+    Verdict, VerdictRecord,
+};
+use crate::time::WallTime;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Two sites with two proxies and two upstreams each, a witness, two floating IPs.
+pub(crate) const SPEC: &str = r#"
+version = 1
+cluster = "meet"
+profile = "lan"
+
+[[site]]
+name = "gra"
+announced_ip = "192.0.2.10"
+
+[[site]]
+name = "sbg"
+announced_ip = "198.51.100.10"
+announce = "floating"
+
+[[site]]
+name = "wit"
+witness = true
+
+[[node]]
+id = 1
+name = "gra-1"
+site = "gra"
+peer = "10.1.0.1:7100"
+api = "10.1.0.1:7101"
+http = ["10.1.0.1:8080"]
+
+[[node]]
+id = 2
+name = "gra-2"
+site = "gra"
+peer = "10.1.0.2:7100"
+api = "10.1.0.2:7101"
+
+[[node]]
+id = 3
+name = "sbg-1"
+site = "sbg"
+peer = "10.2.0.1:7100"
+api = "10.2.0.1:7101"
+
+[[node]]
+id = 4
+name = "sbg-2"
+site = "sbg"
+peer = "[2001:db8::4]:7100"
+api = "[2001:db8::4]:7101"
+
+[[node]]
+id = 5
+name = "wit-1"
+site = "wit"
+kind = "witness"
+peer = "10.3.0.1:7100"
+api = "10.3.0.1:7101"
+
+[[upstream]]
+name = "gra-meet-1"
+site = "gra"
+address = "10.1.0.11:3443"
+
+[[upstream]]
+name = "gra-meet-2"
+site = "gra"
+address = "10.1.0.12:3443"
+
+[[upstream]]
+name = "sbg-meet-1"
+site = "sbg"
+address = "10.2.0.11:3443"
+
+[[upstream]]
+name = "sbg-meet-2"
+site = "sbg"
+address = "10.2.0.12:3443"
+
+[[floating_ip]]
+name = "public"
+address = "127.0.0.10"
+ports = [8080]
+provider = "loopback"
+sites = ["gra", "sbg"]
+
+[[floating_ip]]
+name = "second"
+address = "127.0.0.11"
+ports = [8080, 8081]
+provider = "loopback"
+failback = { after = "10m" }
+on_quorum_unknown = "serve-frozen"
+
+[[route]]
+name = "signalling"
+hosts = ["meet.example.org", "*.meet.example.org"]
+path = "/socket.io/*"
+room_query = "roomId"
+
+[[route]]
+name = "static"
+path = "/static/*"
+upstreams = ["gra-meet-1", "sbg-meet-1"]
+balance = "round_robin"
+
+[[route]]
+name = "all"
+path = "/*"
+"#;
+
+pub(crate) fn spec() -> ClusterSpec {
+    from_toml(SPEC).unwrap()
+}
+
+pub(crate) fn upstream(name: &str) -> UpstreamName {
+    UpstreamName::new(name).unwrap()
+}
+
+/// One proposal for every command, with the name of its golden file.
+pub(crate) fn proposals() -> Vec<(&'static str, Proposal)> {
+    let ip = || "public".parse().unwrap();
+    let operation = OperationId(40);
+    let room = RoomKey([7; 16]);
+    let token = Token::new(1, 7);
+    let commands = vec![
+        ("apply-spec", Command::ApplySpec { spec: Arc::new(spec()) }),
+        ("put-node", Command::PutNode { node: spec().nodes[3].clone() }),
+        ("retire-node", Command::RetireNode { node: NodeId(4) }),
+        ("raise-format", Command::RaiseFormat { format: Format(2) }),
+        (
+            "record-life",
+            Command::RecordLife {
+                node: NodeId(1),
+                incarnation: Incarnation(0xdead_beef_0000_0001),
+                format_max: Format(1),
+                version: "0.1.0".to_owned(),
+            },
+        ),
+        (
+            "set-verdicts",
+            Command::SetVerdicts {
+                verdicts: vec![
+                    NewVerdict {
+                        upstream: upstream("gra-meet-1"),
+                        health: Verdict::Unhealthy,
+                        evidence: vec!["gra-1: refused".to_owned(), "sbg-1: timed out".to_owned()],
+                    },
+                    NewVerdict {
+                        upstream: upstream("sbg-meet-1"),
+                        health: Verdict::Healthy,
+                        evidence: Vec::new(),
+                    },
+                    NewVerdict {
+                        upstream: upstream("sbg-meet-2"),
+                        health: Verdict::Unknown,
+                        evidence: Vec::new(),
+                    },
+                ],
+            },
+        ),
+        (
+            "set-drain",
+            Command::SetDrain {
+                upstream: upstream("gra-meet-2"),
+                draining: true,
+                deadline: Some(WallTime(1_800_000_600_000)),
+            },
+        ),
+        (
+            "begin-operation",
+            Command::BeginOperation {
+                ip: ip(),
+                kind: OperationKind::Failover,
+                reason: Reason::OwnerSilent,
+                evidence: vec!["no renewal for 3.1 s".to_owned()],
+                from: Some(Token::new(1, 6)),
+                target: NodeId(3),
+                target_incarnation: Incarnation(33),
+                overrides: SafetyRule::ALL.to_vec(),
+            },
+        ),
+        ("start-step", Command::StartStep { ip: ip(), operation, step: Step::Announce }),
+        (
+            "finish-step",
+            Command::FinishStep {
+                ip: ip(),
+                operation,
+                step: Step::Observe,
+                result: StepResult::TimedOut,
+                detail: "not seen in 5 s".to_owned(),
+            },
+        ),
+        (
+            "complete-fence",
+            Command::CompleteFence {
+                ip: ip(),
+                operation,
+                fence: Fence::LeaseEnded,
+                detail: "W = 3.106 s".to_owned(),
+            },
+        ),
+        ("assign", Command::Assign { ip: ip(), operation }),
+        (
+            "retarget",
+            Command::Retarget {
+                ip: ip(),
+                operation,
+                target: NodeId(4),
+                target_incarnation: Incarnation(44),
+                detail: "sbg-1 died".to_owned(),
+            },
+        ),
+        ("close-operation", Command::CloseOperation { ip: ip(), operation, outcome: Outcome::Unverified }),
+        ("abort-operation", Command::AbortOperation { ip: ip(), operation, detail: "asked to".to_owned() }),
+        ("pause", Command::Pause { until: WallTime(1_800_000_000_001), reason: "kernel update".to_owned() }),
+        ("resume", Command::Resume { expired: true }),
+        ("reset-breaker", Command::ResetBreaker),
+        (
+            "raise-generation",
+            Command::RaiseGeneration {
+                generation: Generation(2),
+                statement: "gra is off: gra-1 gra-2".to_owned(),
+            },
+        ),
+        (
+            "record-announced",
+            Command::RecordAnnounced {
+                by: NodeId(1),
+                announced: vec![
+                    (upstream("gra-meet-1"), "192.0.2.10".parse().unwrap(), token),
+                    (upstream("gra-meet-2"), "2001:db8::10".parse().unwrap(), token),
+                ],
+            },
+        ),
+        (
+            "pin-room",
+            Command::PinRoom {
+                room,
+                upstream: upstream("gra-meet-1"),
+                replace: Some(upstream("gra-meet-2")),
+                token,
+            },
+        ),
+        ("touch-rooms", Command::TouchRooms { rooms: vec![room, RoomKey([8; 16])], token }),
+        ("expire-rooms", Command::ExpireRooms { before: WallTime(1_799_999_999_999) }),
+    ];
+    let proposal = |(name, command)| {
+        let proposal = Proposal {
+            at: WallTime(1_800_000_000_000),
+            by: "anna".to_owned(),
+            request: RequestId::new("4d1c"),
+            expected_revision: Some(Revision(39)),
+            command,
+        };
+        (name, proposal)
+    };
+    commands.into_iter().map(proposal).collect()
+}
+
+fn owner(node: u64, epoch: u64) -> Owner {
+    Owner {
+        node: NodeId(node),
+        incarnation: Incarnation(node * 11),
+        token: Token::new(2, epoch),
+        since: WallTime(1_800_000_000_500),
+        revoked: epoch == 6,
+    }
+}
+
+fn operation(id: u64, ended: Option<Outcome>) -> Operation {
+    let at = |ms: u64| WallTime(1_800_000_000_000 + ms);
+    Operation {
+        id: OperationId(id),
+        ip: "public".parse().unwrap(),
+        kind: OperationKind::Switchover,
+        reason: Reason::Operator,
+        evidence: vec!["asked by anna".to_owned()],
+        from: Some(owner(1, 6)),
+        target: NodeId(3),
+        target_incarnation: Incarnation(33),
+        by: "anna".to_owned(),
+        overrides: vec![SafetyRule::BreakerClosed],
+        fence: ended.map(|_| Fence::Released),
+        token: ended.map(|_| Token::new(2, 7)),
+        steps: vec![
+            StepRecord {
+                step: Step::Decide,
+                started: at(1),
+                finished: Some((at(1), StepResult::Done)),
+                detail: "operator".to_owned(),
+            },
+            StepRecord { step: Step::Drain, started: at(2), finished: None, detail: String::new() },
+        ],
+        ended: ended.map(|outcome| (at(900), outcome)),
+    }
+}
+
+/// A state with something in every field.
+pub(crate) fn rich_state() -> State {
+    let life = NodeLife {
+        incarnation: Incarnation(11),
+        format_max: Format(1),
+        version: "0.1.0".to_owned(),
+        since: WallTime(1_800_000_000_000),
+    };
+    let verdict = VerdictRecord {
+        health: Verdict::Healthy,
+        since: WallTime(1_800_000_000_000),
+        evidence: vec!["gra-1: 200 in 2 ms".to_owned()],
+    };
+    let drain =
+        Drain { since: WallTime(1_800_000_000_100), by: "anna".to_owned(), deadline: Some(WallTime(9)) };
+    let moving =
+        FloatingIpState { epoch: Epoch(6), owner: Some(owner(1, 6)), operation: Some(operation(41, None)) };
+    let announced = AnnouncedRecord {
+        address: "192.0.2.10".parse().unwrap(),
+        token: Token::new(2, 6),
+        since: WallTime(1_800_000_000_600),
+        by: NodeId(1),
+    };
+    let pin = Pin {
+        upstream: upstream("gra-meet-1"),
+        token: Token::new(2, 12),
+        touched: WallTime(1_800_000_000_700),
+    };
+    State {
+        revision: Revision(42),
+        format: Format(1),
+        generation: Generation(2),
+        wall: WallTime(1_800_000_000_999),
+        spec: Some(Arc::new(spec())),
+        spec_revision: Revision(3),
+        nodes: BTreeMap::from([(NodeId(1), life)]),
+        retired_nodes: BTreeSet::from([NodeId(9), NodeId(10)]),
+        verdicts: BTreeMap::from([(upstream("gra-meet-1"), verdict)]),
+        drains: BTreeMap::from([(upstream("gra-meet-2"), drain)]),
+        floating_ips: BTreeMap::from([
+            ("public".parse().unwrap(), moving),
+            ("second".parse().unwrap(), FloatingIpState::default()),
+        ]),
+        moves: Epoch(12),
+        pause: Some(Pause {
+            until: WallTime(1_800_003_600_000),
+            since: WallTime(1_800_000_000_000),
+            by: "anna".to_owned(),
+            reason: "kernel update".to_owned(),
+        }),
+        automatic_failovers: VecDeque::from([WallTime(1_799_999_000_000), WallTime(1_799_999_500_000)]),
+        history: VecDeque::from([
+            operation(30, Some(Outcome::Aborted)),
+            operation(35, Some(Outcome::Verified)),
+        ]),
+        announced: BTreeMap::from([(upstream("gra-meet-1"), announced)]),
+        sessions: EmbeddedSessions {
+            token: Token::new(2, 12),
+            pins: BTreeMap::from([(RoomKey([1; 16]), pin.clone()), (RoomKey([2; 16]), pin)]),
+        },
+        requests: VecDeque::from([(RequestId::new("4d1c").unwrap(), Revision(40))]),
+    }
+}
