@@ -2,7 +2,6 @@
 
 use crate::changes::{Published, Subscription};
 use crate::disk::{Disk, DiskError};
-use crate::encoding;
 use crate::error::{ProposeError, ReadError, StartError, StopReason, WaitError};
 use crate::inbound::Inbound;
 use crate::local::Local;
@@ -21,6 +20,7 @@ use openraft::{AsyncRuntime, Instant, LinearizerOption, Raft};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use twinsite_model::encoding;
 use twinsite_model::{Applied, Generation, NodeId, Proposal, State};
 
 /// The largest encoded proposal, in bytes.

@@ -10,7 +10,6 @@
 mod changes;
 mod consensus;
 mod disk;
-mod encoding;
 mod error;
 pub mod grpc;
 mod inbound;

@@ -93,7 +93,8 @@ impl Options {
             backoff: "20ms 40ms ...200ms".to_owned(),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_after),
             max_in_snapshot_log_to_keep: self.keep_after_snapshot,
-            purge_batch_size: 64,
+            // Removing entries costs a commit on disk, so it is not done one by one.
+            purge_batch_size: (self.snapshot_after / 10).max(1),
             install_snapshot_timeout: 10_000,
             max_payload_entries: 300,
             api_channel_size: Some(4_096),

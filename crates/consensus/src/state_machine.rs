@@ -2,7 +2,6 @@
 
 use crate::changes::{Change, Published};
 use crate::disk::{self, Disk, DiskError, Write};
-use crate::encoding;
 use crate::error::StopReason;
 use crate::pb;
 use crate::raft_types::{
@@ -17,6 +16,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twinsite_model::State;
+use twinsite_model::encoding;
 
 /// The state machine of one node.
 #[derive(Clone)]

@@ -88,6 +88,17 @@ impl RedbDisk {
         Self::open(directory, identity)
     }
 
+    /// Makes the directory look like one of another version.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(crate) fn set_format_for_test(directory: &Path, format: u64) {
+        let database = Database::open(directory.join(Self::FILE)).unwrap();
+        let writing = database.begin_write().unwrap();
+        let sealed = seal(key::FORMAT, &format.to_le_bytes());
+        writing.open_table(META).unwrap().insert(key::FORMAT, &*sealed).unwrap();
+        writing.commit().unwrap();
+    }
+
     /// Opens with another way to reach the file; tests make it fail.
     pub(crate) fn open_by<B: StorageBackend>(
         directory: &Path,

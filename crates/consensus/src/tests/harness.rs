@@ -308,3 +308,12 @@ pub(crate) async fn wait_for(node: &Node, what: &str, wanted: impl Fn(&crate::Ra
 pub(crate) async fn try_propose(node: &Node, request: &str) -> Result<Applied, ProposeError> {
     node.propose(&proposal(request)).await
 }
+
+/// Whether a state remembers a request.
+pub(crate) struct RequestKnown;
+
+impl RequestKnown {
+    pub(crate) fn in_state(state: &twinsite_model::State, request: &str) -> bool {
+        state.request(&RequestId::new(request).unwrap()).is_some()
+    }
+}

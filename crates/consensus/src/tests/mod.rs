@@ -3,6 +3,7 @@
 
 mod clusters;
 mod freshness;
+mod grpc;
 mod harness;
 mod membership;
 mod storage;
