@@ -1,4 +1,9 @@
 //! Drills: a fault, on purpose, with guards, clients, measurements and a report. See `OVERVIEW.md`.
 
+pub mod layout;
+pub mod load;
+pub mod measure;
 pub mod meeting;
+pub mod process;
+pub mod scenario;
 pub mod wan;

@@ -1,0 +1,452 @@
+//! Who lives where in a cluster on one machine.
+//!
+//! One loopback block `127.P.0.0/16` for a cluster: the floating address is `127.P.0.10`; site number `s` lives in
+//! `127.P.s.0/24` (node N at `.N`, meeting instance N at `.(10+N)`, Redis at the last site's `.9`); from site `a`,
+//! site `b` is reached at `127.P.(10a+b).0/24`, where the WAN relay listens. Clients come from
+//! `127.(P+128).0.0/16`.
+
+use crate::wan::Passage;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+use twinsite_model::dial::DialRule;
+use twinsite_model::spec::{
+    AnnounceMode, Balance, Cidr, FloatingIpSpec, HealthSpec, HumanDuration, NodeKind, NodeSpec, PolicySpec,
+    ProviderKind, RouteSpec, SessionStoreKind, SessionsSpec, SiteSpec, UpstreamSpec,
+};
+use twinsite_model::{
+    ClusterName, ClusterSpec, FloatingIpName, NodeId, NodeName, Profile, SiteName, UpstreamName,
+};
+
+/// The port of the consensus between nodes.
+pub const PEER_PORT: u16 = 7100;
+/// The port of the public API.
+pub const API_PORT: u16 = 7101;
+/// The port of the metrics.
+pub const METRICS_PORT: u16 = 7102;
+/// The port on which nodes and the floating address serve HTTP.
+pub const HTTP_PORT: u16 = 8080;
+/// The port of the meeting instances.
+pub const MEETING_PORT: u16 = 3443;
+/// The port of Redis.
+pub const REDIS_PORT: u16 = 6379;
+
+/// The blocks from which a cluster takes its own.
+pub const BLOCKS: std::ops::RangeInclusive<u8> = 64..=119;
+/// How far the clients' block is from the cluster's.
+const CLIENT_BLOCK_OFFSET: u8 = 128;
+
+/// What a scenario asks of a cluster. The default is the standard shape: two sites with two proxies and three
+/// meeting instances each, and a witness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Proxy nodes at each of the two sites, 1 or 2 and up to 8.
+    pub nodes_per_site: u8,
+    /// Meeting instances at each of the two sites, up to 8.
+    pub instances_per_site: u8,
+    /// Which address the meeting instances announce.
+    pub announce: AnnounceMode,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { nodes_per_site: 2, instances_per_site: 3, announce: AnnounceMode::Floating }
+    }
+}
+
+/// Which store keeps session placement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Store {
+    /// A Redis of the cluster's own, started and stopped with it.
+    OwnRedis,
+    /// A Redis that runs already; faults are never injected into it.
+    OtherRedis(String),
+    /// The table in the replicated state.
+    Embedded,
+}
+
+/// A node with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePlace {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// Its site.
+    pub site: SiteName,
+    /// What it is for.
+    pub kind: NodeKind,
+    /// Its own address.
+    pub ip: IpAddr,
+}
+
+/// A meeting instance with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstancePlace {
+    /// Its name.
+    pub name: UpstreamName,
+    /// Its site.
+    pub site: SiteName,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// A whole cluster on one machine.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The second number of the cluster's addresses.
+    pub block: u8,
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// The timings.
+    pub profile: Profile,
+    /// The sites, in the order of preference, the witness last.
+    pub sites: Vec<SiteName>,
+    /// The nodes.
+    pub nodes: Vec<NodePlace>,
+    /// The meeting instances.
+    pub instances: Vec<InstancePlace>,
+    /// The name of the floating IP.
+    pub floating_ip: FloatingIpName,
+    /// The floating address, with the HTTP port.
+    pub floating: SocketAddr,
+    /// Where session placement is kept.
+    pub store: Store,
+    /// Which address the meeting instances announce.
+    pub announce: AnnounceMode,
+}
+
+/// The names of the sites; the last is the witness.
+const SITES: [&str; 3] = ["gra", "sbg", "wit"];
+
+#[allow(clippy::expect_used)] // every argument below is built from the constants above and small numbers
+fn name<T: std::str::FromStr<Err = twinsite_model::ids::NameError>>(text: &str) -> T {
+    text.parse().expect("lower-case letters, digits and dashes make a name")
+}
+
+impl Layout {
+    /// The standard cluster, in a block of addresses.
+    pub fn paired(block: u8, profile: Profile, shape: &Shape, store: Store) -> Self {
+        let sites: Vec<SiteName> = SITES.iter().map(|site| name(site)).collect();
+        let mut nodes = Vec::new();
+        let mut instances = Vec::new();
+        for (site, number) in sites.iter().zip(1_u8..) {
+            let witness = usize::from(number) == sites.len();
+            let count = if witness { 1 } else { shape.nodes_per_site.clamp(1, 8) };
+            for n in 1..=count {
+                nodes.push(NodePlace {
+                    id: NodeId(nodes.len() as u64 + 1),
+                    name: name(&format!("{site}-{n}")),
+                    site: site.clone(),
+                    kind: if witness { NodeKind::Witness } else { NodeKind::Proxy },
+                    ip: address(block, number, n),
+                });
+            }
+            for n in 1..=if witness { 0 } else { shape.instances_per_site.clamp(1, 8) } {
+                instances.push(InstancePlace {
+                    name: name(&format!("{site}-meet-{n}")),
+                    site: site.clone(),
+                    address: SocketAddr::new(address(block, number, 10 + n), MEETING_PORT),
+                });
+            }
+        }
+        Self {
+            block,
+            cluster: name(&format!("demo-{block}")),
+            profile,
+            sites,
+            nodes,
+            instances,
+            floating_ip: name("public"),
+            floating: SocketAddr::new(address(block, 0, 10), HTTP_PORT),
+            store,
+            announce: shape.announce,
+        }
+    }
+
+    /// The node with this name.
+    pub fn node(&self, name: &NodeName) -> Option<&NodePlace> {
+        self.nodes.iter().find(|node| node.name == *name)
+    }
+
+    /// The nodes of a site.
+    pub fn nodes_at<'a>(&'a self, site: &'a SiteName) -> impl Iterator<Item = &'a NodePlace> {
+        self.nodes.iter().filter(move |node| node.site == *site)
+    }
+
+    /// The meeting instances of a site.
+    pub fn instances_at<'a>(&'a self, site: &'a SiteName) -> impl Iterator<Item = &'a InstancePlace> {
+        self.instances.iter().filter(move |instance| instance.site == *site)
+    }
+
+    /// The sites that serve.
+    pub fn serving_sites(&self) -> impl Iterator<Item = &SiteName> {
+        self.sites.iter().filter(|site| self.instances_at(site).next().is_some())
+    }
+
+    /// Where the clients' HTTP goes on a node's own address.
+    pub fn own_http(&self, node: &NodePlace) -> SocketAddr {
+        SocketAddr::new(node.ip, HTTP_PORT)
+    }
+
+    /// Where a node's API answers.
+    pub fn api(&self, node: &NodePlace) -> SocketAddr {
+        SocketAddr::new(node.ip, API_PORT)
+    }
+
+    /// The own address of a site, which its instances announce when they do not announce the floating one.
+    pub fn site_address(&self, site: &SiteName) -> IpAddr {
+        address(self.block, self.site_number(site), 100)
+    }
+
+    /// What the instances of `site` should announce while `owner_site` holds the floating address.
+    pub fn announced(&self, site: &SiteName, owner_site: Option<&SiteName>) -> IpAddr {
+        match self.announce {
+            AnnounceMode::Floating if owner_site == Some(site) => self.floating.ip(),
+            _ => self.site_address(site),
+        }
+    }
+
+    /// The address of client number `n`, of 16,000.
+    pub fn client(&self, n: usize) -> IpAddr {
+        let (high, low) = ((n / 250 % 64) as u8, (n % 250) as u8 + 1);
+        IpAddr::V4(Ipv4Addr::new(127, self.block + CLIENT_BLOCK_OFFSET, high, low))
+    }
+
+    /// Where the cluster's own Redis listens.
+    pub fn redis(&self) -> SocketAddr {
+        SocketAddr::new(address(self.block, self.sites.len() as u8, 9), REDIS_PORT)
+    }
+
+    /// The URL of the session store, if it is a Redis.
+    pub fn redis_url(&self) -> Option<String> {
+        match &self.store {
+            Store::OwnRedis => Some(format!("redis://{}/0", self.redis())),
+            Store::OtherRedis(url) => Some(url.clone()),
+            Store::Embedded => None,
+        }
+    }
+
+    /// A site's number, from 1.
+    pub fn site_number(&self, site: &SiteName) -> u8 {
+        self.sites.iter().position(|known| known == site).map_or(0, |index| index as u8 + 1)
+    }
+
+    /// The dial map of the nodes of a site.
+    pub fn dial_rules(&self, from: &SiteName) -> Vec<DialRule> {
+        let others = self.sites.iter().filter(|site| *site != from);
+        others
+            .map(|to| DialRule {
+                prefix: network(self.block, self.site_number(to)),
+                via: network(self.block, self.view(from, to)),
+            })
+            .collect()
+    }
+
+    /// An address of site `to` as the nodes of site `from` dial it.
+    pub fn seen_from(&self, from: &SiteName, to: &SiteName, address: SocketAddr) -> SocketAddr {
+        match address.ip() {
+            IpAddr::V4(ip) if from != to => {
+                let [first, block, _, host] = ip.octets();
+                let ip = Ipv4Addr::new(first, block, self.view(from, to), host);
+                SocketAddr::new(ip.into(), address.port())
+            }
+            _ => address,
+        }
+    }
+
+    fn view(&self, from: &SiteName, to: &SiteName) -> u8 {
+        10 * self.site_number(from) + self.site_number(to)
+    }
+
+    /// Every address that some site dials across the WAN.
+    pub fn passages(&self) -> Vec<Passage> {
+        let mut passages = Vec::new();
+        let pairs = self.sites.iter().flat_map(|from| self.sites.iter().map(move |to| (from, to)));
+        for (from, to) in pairs.filter(|(from, to)| from != to) {
+            let mut targets = Vec::new();
+            for node in self.nodes_at(to) {
+                let ports = [Some(PEER_PORT), Some(API_PORT), node.kind.serves().then_some(HTTP_PORT)];
+                targets.extend(ports.into_iter().flatten().map(|port| SocketAddr::new(node.ip, port)));
+            }
+            targets.extend(self.instances_at(to).map(|instance| instance.address));
+            if self.store == Store::OwnRedis && Some(to) == self.sites.last() {
+                targets.push(self.redis());
+            }
+            passages.extend(targets.into_iter().map(|target| Passage {
+                from: from.clone(),
+                to: to.clone(),
+                via: self.seen_from(from, to, target),
+                target,
+            }));
+        }
+        passages
+    }
+
+    /// The addresses at which a node is reached, from its own site and from the others.
+    pub fn addresses_of(&self, node: &NodePlace) -> Vec<IpAddr> {
+        let own = SocketAddr::new(node.ip, 0);
+        self.sites.iter().map(|from| self.seen_from(from, &node.site, own).ip()).collect()
+    }
+
+    /// The cluster's specification.
+    pub fn spec(&self) -> ClusterSpec {
+        let ms = |ms| HumanDuration(Duration::from_millis(ms));
+        // Drills break things more often than the breaker of a live cluster would let pass.
+        let policy = PolicySpec { failovers_max: 10_000, drain_timeout: ms(5_000), ..PolicySpec::default() };
+        let health = match self.profile {
+            Profile::Lan => HealthSpec { interval: ms(250), timeout: ms(400), ..HealthSpec::default() },
+            Profile::Wan => HealthSpec::default(),
+        };
+        let store = match self.store {
+            Store::Embedded => SessionStoreKind::Embedded,
+            Store::OwnRedis | Store::OtherRedis(_) => SessionStoreKind::Redis,
+        };
+        ClusterSpec {
+            version: twinsite_model::spec::SPEC_VERSION,
+            cluster: self.cluster.clone(),
+            profile: self.profile,
+            timing: twinsite_model::spec::TimingOverrides::default(),
+            sites: self.sites.iter().map(|site| self.site_spec(site)).collect(),
+            nodes: self.nodes.iter().map(|node| self.node_spec(node)).collect(),
+            upstreams: self.instances.iter().map(upstream_spec).collect(),
+            floating_ips: vec![FloatingIpSpec {
+                name: self.floating_ip.clone(),
+                address: self.floating.ip(),
+                ports: vec![self.floating.port()],
+                provider: ProviderKind::Loopback,
+                sites: self.serving_sites().cloned().collect(),
+                failback: twinsite_model::spec::Failback::Manual,
+                on_quorum_unknown: None,
+            }],
+            routes: vec![RouteSpec {
+                name: name("meeting"),
+                hosts: Vec::new(),
+                path: "/*".to_owned(),
+                upstreams: Vec::new(),
+                balance: Balance::IpHash,
+                room_query: Some("roomId".to_owned()),
+                connect_timeout: ms(500),
+                response_timeout: ms(10_000),
+                body_idle_timeout: ms(10_000),
+                tunnel_idle_timeout: ms(600_000),
+            }],
+            health,
+            sessions: SessionsSpec { store, url: self.redis_url(), audit: true, ..SessionsSpec::default() },
+            policy,
+            proxy: twinsite_model::spec::ProxySpec::default(),
+        }
+    }
+
+    fn site_spec(&self, site: &SiteName) -> SiteSpec {
+        let witness = self.instances_at(site).next().is_none();
+        SiteSpec {
+            name: site.clone(),
+            witness,
+            announced_ip: (!witness).then(|| self.site_address(site)),
+            announce: self.announce,
+        }
+    }
+
+    fn node_spec(&self, node: &NodePlace) -> NodeSpec {
+        NodeSpec {
+            id: node.id,
+            name: node.name.clone(),
+            site: node.site.clone(),
+            kind: node.kind,
+            peer: SocketAddr::new(node.ip, PEER_PORT),
+            api: self.api(node),
+            http: node.kind.serves().then(|| self.own_http(node)).into_iter().collect(),
+        }
+    }
+
+    /// Each node's number by name, as answers and tokens name them.
+    pub fn sites_by_node(&self) -> BTreeMap<NodeName, SiteName> {
+        self.nodes.iter().map(|node| (node.name.clone(), node.site.clone())).collect()
+    }
+}
+
+fn upstream_spec(instance: &InstancePlace) -> UpstreamSpec {
+    UpstreamSpec {
+        name: instance.name.clone(),
+        site: instance.site.clone(),
+        address: instance.address.to_string(),
+    }
+}
+
+fn address(block: u8, network: u8, host: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(127, block, network, host))
+}
+
+#[allow(clippy::expect_used)] // built from numbers
+fn network(block: u8, network: u8) -> Cidr {
+    format!("127.{block}.{network}.0/24").parse().expect("four numbers and a length make a prefix")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use twinsite_model::dial::DialMap;
+
+    fn layout(store: Store) -> Layout {
+        Layout::paired(70, Profile::Lan, &Shape::default(), store)
+    }
+
+    #[test]
+    fn the_specification_is_valid_and_survives_its_file() {
+        for store in [Store::OwnRedis, Store::Embedded, Store::OtherRedis("redis://127.0.0.1:7/0".into())] {
+            let spec = layout(store).spec();
+            let text = toml::to_string(&spec).unwrap();
+            assert_eq!(twinsite_model::spec::from_toml(&text).unwrap(), spec, "{text}");
+        }
+    }
+
+    #[test]
+    fn nodes_are_numbered_and_placed_as_agreed() {
+        let layout = layout(Store::OwnRedis);
+        let nodes: Vec<_> =
+            layout.nodes.iter().map(|node| format!("{}={} {}", node.name, node.id, node.ip)).collect();
+        let expected = [
+            "gra-1=1 127.70.1.1",
+            "gra-2=2 127.70.1.2",
+            "sbg-1=3 127.70.2.1",
+            "sbg-2=4 127.70.2.2",
+            "wit-1=5 127.70.3.1",
+        ];
+        assert_eq!(nodes, expected);
+        assert_eq!(layout.redis().to_string(), "127.70.3.9:6379");
+        assert_eq!(layout.floating.to_string(), "127.70.0.10:8080");
+    }
+
+    #[test]
+    fn every_dial_across_sites_meets_a_relay_and_no_relay_has_another_ones_address() {
+        let layout = layout(Store::OwnRedis);
+        let passages = layout.passages();
+        for passage in &passages {
+            let rules = DialMap(layout.dial_rules(&passage.from));
+            assert_eq!(rules.resolve(passage.target), passage.via);
+        }
+        let addresses: BTreeSet<_> = passages.iter().map(|passage| passage.via).collect();
+        assert_eq!(addresses.len(), passages.len());
+        let home = DialMap(layout.dial_rules(&layout.sites[0]));
+        assert_eq!(home.resolve(layout.floating), layout.floating);
+    }
+
+    #[test]
+    fn clients_have_distinct_addresses_outside_the_cluster() {
+        let layout = layout(Store::Embedded);
+        let clients: BTreeSet<_> = (0..1_000).map(|n| layout.client(n)).collect();
+        assert_eq!(clients.len(), 1_000);
+        assert!(clients.iter().all(|ip| ip.to_string().starts_with("127.198.")));
+    }
+
+    #[test]
+    fn only_the_owners_site_announces_the_floating_address() {
+        let layout = layout(Store::Embedded);
+        let [gra, sbg] = [&layout.sites[0], &layout.sites[1]];
+        assert_eq!(layout.announced(gra, Some(gra)), layout.floating.ip());
+        assert_eq!(layout.announced(sbg, Some(gra)), layout.site_address(sbg));
+        assert_eq!(layout.announced(gra, None), layout.site_address(gra));
+    }
+}

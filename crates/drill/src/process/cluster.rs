@@ -1,0 +1,259 @@
+//! The running cluster: start, break, repair, end.
+
+use super::children::{Children, PidTable};
+use super::files::Files;
+use super::{Block, FilesError, Launcher, ProcessError, ProcessName, Progress, readiness};
+use crate::layout::{Layout, Shape, Store};
+use crate::wan::Wan;
+use rustix::process::Signal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use twinsite_model::{NodeName, Profile};
+
+/// How long a new cluster may take until it is healthy.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a process may take to end when it is asked to.
+const END_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What kind of cluster to start.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The programs.
+    pub launcher: Launcher,
+    /// Where its files go; none for a new folder that is removed at the end.
+    pub directory: Option<PathBuf>,
+    /// The timings.
+    pub profile: Profile,
+    /// How many of what.
+    pub shape: Shape,
+    /// Where session placement is kept.
+    pub store: Store,
+}
+
+/// A running cluster. [`Cluster::stop`] ends it in order; dropping it ends it at once.
+#[derive(Debug)]
+pub struct Cluster {
+    layout: Layout,
+    files: Files,
+    launcher: Launcher,
+    children: Children,
+    wan: Wan,
+    _block: Block,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Cluster {
+    /// Claims addresses, writes files, starts everything and waits until all is healthy.
+    pub async fn start(
+        options: ClusterOptions,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<Self, ProcessError> {
+        let block = Block::claim()?;
+        let layout = Layout::paired(block.number(), options.profile, &options.shape, options.store);
+        let (root, temporary) = match options.directory {
+            Some(root) => (root, None),
+            None => {
+                let made = tempfile::Builder::new()
+                    .prefix("twinsite-")
+                    .tempdir()
+                    .map_err(|source| FilesError::Write { path: std::env::temp_dir(), source })?;
+                (made.path().to_owned(), Some(made))
+            }
+        };
+        // Absolute, because each process may look at it from elsewhere.
+        let root = std::path::absolute(&root).map_err(|source| FilesError::Write { path: root, source })?;
+        let files = Files::new(root);
+        files.write(&layout)?;
+        let wan = Wan::start(&layout.passages())?;
+        let children = Children::new().map_err(|source| ProcessError::Spawn {
+            process: ProcessName::Redis,
+            program: "/bin/sh".to_owned(),
+            source,
+        })?;
+        let mut cluster = Self {
+            layout,
+            files,
+            launcher: options.launcher,
+            children,
+            wan,
+            _block: block,
+            _temporary: temporary,
+        };
+        cluster.bring_up(progress).await?;
+        Ok(cluster)
+    }
+
+    async fn bring_up(&mut self, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), ProcessError> {
+        for process in self.processes() {
+            self.start_process(&process)?;
+        }
+        self.wait_healthy(READY_PATIENCE, progress).await
+    }
+
+    /// Everything that belongs to the cluster, in the order of starting: what others need comes first.
+    pub fn processes(&self) -> Vec<ProcessName> {
+        let redis = (self.layout.store == Store::OwnRedis).then_some(ProcessName::Redis);
+        let instances = self.layout.instances.iter().map(|one| ProcessName::Instance(one.name.clone()));
+        let nodes = self.layout.nodes.iter().map(|node| &node.name);
+        let nodes =
+            nodes.flat_map(|name| [ProcessName::Guardian(name.clone()), ProcessName::Node(name.clone())]);
+        redis.into_iter().chain(instances).chain(nodes).collect()
+    }
+
+    /// Who lives where.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The folder with all files: `cluster.toml`, `ca.pem`, `operator.pem`, `operator.key`, and one folder for
+    /// each process with its log.
+    pub fn directory(&self) -> &Path {
+        self.files.root()
+    }
+
+    /// The links between the sites.
+    pub fn wan(&self) -> &Wan {
+        &self.wan
+    }
+
+    /// The numbers of the running processes.
+    pub fn pids(&self) -> &PidTable {
+        self.children.pids()
+    }
+
+    /// Whether a process runs (or is frozen).
+    pub fn runs(&mut self, process: &ProcessName) -> bool {
+        self.children.runs(process)
+    }
+
+    /// Waits until everything that is visible from outside is healthy.
+    pub async fn wait_healthy(
+        &mut self,
+        patience: Duration,
+        progress: &mut (dyn FnMut(Progress) + Send),
+    ) -> Result<(), ProcessError> {
+        let logs = self.files.root().to_owned();
+        readiness::wait(&self.layout, &mut self.children, &logs, patience, progress).await
+    }
+
+    /// Starts a process that does not run.
+    pub fn start_process(&mut self, process: &ProcessName) -> Result<(), ProcessError> {
+        if self.children.runs(process) {
+            return Ok(());
+        }
+        let (command, log, with_stdin) = match process {
+            ProcessName::Node(name) => {
+                let config = self.files.node_config(self.known_node(process, name)?);
+                (self.launcher.node(&config), config.with_file_name("node.log"), true)
+            }
+            ProcessName::Guardian(name) => {
+                let config = self.files.node_config(self.known_node(process, name)?);
+                (self.launcher.guardian(&config), config.with_file_name("guardian.log"), true)
+            }
+            ProcessName::Instance(name) => {
+                let place = self.layout.instances.iter().find(|place| place.name == *name);
+                let place = place.ok_or_else(|| ProcessError::Unknown(process.clone()))?;
+                let log = self.files.of(name.as_str()).join("instance.log");
+                (self.launcher.meeting(place, &self.files.announced(name)), log, true)
+            }
+            ProcessName::Redis => {
+                self.own_redis()?;
+                let home = self.files.redis();
+                (self.launcher.redis(self.layout.redis(), &home), self.files.of("redis.log"), false)
+            }
+        };
+        self.children.spawn(process, command, &log, with_stdin)
+    }
+
+    fn known_node<'a>(
+        &self,
+        process: &ProcessName,
+        name: &'a NodeName,
+    ) -> Result<&'a NodeName, ProcessError> {
+        self.layout.node(name).map(|_| name).ok_or_else(|| ProcessError::Unknown(process.clone()))
+    }
+
+    fn own_redis(&self) -> Result<(), ProcessError> {
+        if self.layout.store == Store::OwnRedis { Ok(()) } else { Err(ProcessError::NotOurRedis) }
+    }
+
+    /// kill -9, and waits until the process is gone.
+    pub async fn kill(&mut self, process: &ProcessName) -> Result<(), ProcessError> {
+        self.children.kill(process).await
+    }
+
+    /// kill -9 of several at once: all signals are sent before the first wait, in this order.
+    pub async fn kill_all(&mut self, processes: &[ProcessName]) -> Result<(), ProcessError> {
+        for process in processes {
+            if self.children.runs(process) {
+                self.children.signal(process, Signal::KILL)?;
+            }
+        }
+        for process in processes {
+            self.children.kill(process).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks a process to end, as an orderly stop does, and waits for it.
+    pub async fn terminate(&mut self, process: &ProcessName) -> Result<(), ProcessError> {
+        self.children.end(process, Signal::TERM, END_PATIENCE).await.map(drop)
+    }
+
+    /// Stops a process in its tracks; it does not notice.
+    pub fn freeze(&mut self, process: &ProcessName) -> Result<(), ProcessError> {
+        self.children.signal(process, Signal::STOP)
+    }
+
+    /// Lets a frozen process go on, if it still lives.
+    pub fn thaw(&mut self, process: &ProcessName) -> Result<(), ProcessError> {
+        if self.children.runs(process) { self.children.signal(process, Signal::CONT) } else { Ok(()) }
+    }
+
+    /// Empties the cluster's own Redis.
+    pub async fn flush_redis(&self) -> Result<(), ProcessError> {
+        self.own_redis()?;
+        let client = redis::Client::open(format!("redis://{}/0", self.layout.redis()))?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        redis::cmd("FLUSHALL").exec_async(&mut connection).await?;
+        Ok(())
+    }
+
+    /// Runs the offline recovery on a stopped survivor and returns what it said.
+    pub async fn recover(
+        &mut self,
+        survivor: &NodeName,
+        lost: &[NodeName],
+        attest: bool,
+    ) -> Result<String, ProcessError> {
+        let process = ProcessName::Node(survivor.clone());
+        let config = self.files.node_config(self.known_node(&process, survivor)?);
+        let mut command = self.launcher.recover(&config, lost, attest);
+        command.stdin(std::process::Stdio::null()).kill_on_drop(true);
+        let program = self.launcher.twinsite.display().to_string();
+        let output =
+            command.output().await.map_err(|source| ProcessError::Spawn { process, program, source })?;
+        let said =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).join("");
+        if output.status.success() {
+            Ok(said)
+        } else {
+            let status = output.status.to_string();
+            Err(ProcessError::Recover { node: survivor.clone(), status, output: said })
+        }
+    }
+
+    /// Ends everything, forgets all data, and starts anew at the same addresses.
+    pub async fn rebuild(&mut self, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), ProcessError> {
+        let all = self.processes();
+        self.kill_all(&all).await?;
+        self.wan.heal()?;
+        self.files.wipe(&self.layout)?;
+        self.bring_up(progress).await
+    }
+
+    /// Ends everything and removes the temporary folder.
+    pub async fn stop(mut self) {
+        self.children.end_all().await;
+    }
+}

@@ -1,0 +1,189 @@
+//! What a drill does.
+
+use super::limit::Limit;
+use super::target::{InstanceTarget, NodeTarget, SiteTarget};
+use serde::Deserialize;
+use twinsite_model::spec::HumanDuration;
+
+/// One thing that is done.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// The pause before it.
+    #[serde(default = "no_pause")]
+    pub after: HumanDuration,
+    /// What is done.
+    #[serde(rename = "do")]
+    pub action: Action,
+}
+
+fn no_pause() -> HumanDuration {
+    HumanDuration(std::time::Duration::ZERO)
+}
+
+/// What can be done.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// kill -9.
+    Kill(Processes),
+    /// SIGSTOP.
+    Freeze(Processes),
+    /// SIGCONT, for those that still live.
+    Thaw(Processes),
+    /// SIGTERM, and wait for the end.
+    Stop(Processes),
+    /// Start what does not run.
+    Start(Processes),
+    /// Do something to Redis.
+    Redis(RedisAction),
+    /// Let nothing pass from one site to another; the way back stays open.
+    Cut(Cut),
+    /// Let nothing pass between this site and all others.
+    Isolate(SiteTarget),
+    /// Make a direction slow or narrow.
+    Shape(Shaping),
+    /// Make all links whole.
+    HealLinks,
+    /// Ask for a planned move.
+    Switchover(Destination),
+    /// Ask for a move although the owner may not be well.
+    Failover(Destination),
+    /// Stop automatic moves.
+    Pause(HumanDuration),
+    /// Allow automatic moves.
+    Resume,
+    /// The offline recovery on one survivor, after everything else was stopped.
+    Recover(Recover),
+    /// Stop and start every node, one after the other, each when all is healthy again; the owner last.
+    RestartRolling,
+    /// Wait until something is so; it is a failure if it never is.
+    Wait(Wait),
+}
+
+/// Processes of a cluster. Guardians come first, then nodes, then instances.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Processes {
+    /// The guardians of these nodes.
+    pub guardians: Option<NodeTarget>,
+    /// These nodes.
+    pub nodes: Option<NodeTarget>,
+    /// These meeting instances.
+    pub instances: Option<InstanceTarget>,
+}
+
+/// What can be done to Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RedisAction {
+    /// kill -9.
+    Kill,
+    /// Start it, with the data that it had.
+    Start,
+    /// SIGSTOP: it accepts connections and answers nothing.
+    Freeze,
+    /// SIGCONT.
+    Thaw,
+    /// Remove everything in it.
+    Flush,
+}
+
+/// One direction between two sites.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// The site that sends.
+    pub from: SiteTarget,
+    /// The site that receives.
+    pub to: SiteTarget,
+}
+
+/// One direction between two sites, and what it does to bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shaping {
+    /// The site that sends.
+    pub from: SiteTarget,
+    /// The site that receives.
+    pub to: SiteTarget,
+    /// How long each byte is on its way.
+    #[serde(default = "no_pause")]
+    pub delay: HumanDuration,
+    /// Up to so much more, at random.
+    #[serde(default = "no_pause")]
+    pub jitter: HumanDuration,
+    /// Bytes per second.
+    #[serde(default)]
+    pub rate: Option<u64>,
+}
+
+/// Where a move shall go.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// The site; the best node there is chosen.
+    pub to: SiteTarget,
+}
+
+/// The offline recovery.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recover {
+    /// Where; the first of these that may own the floating address. It is stopped, recovered and started.
+    pub on: NodeTarget,
+    /// Whether the person attests that the lost nodes are switched off, which saves the waiting.
+    #[serde(default)]
+    pub attest_power_off: bool,
+}
+
+/// Waiting for something.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wait {
+    /// For what.
+    pub until: Condition,
+    /// For how long at most.
+    pub within: Limit,
+}
+
+/// What can be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// The floating address is answered under a newer token than before the first step.
+    OwnerChanged,
+    /// The floating address is answered from the other site.
+    OwnerAtOtherSite,
+    /// The floating address is answered.
+    Answering,
+    /// The floating address is not answered by anybody.
+    Silent,
+    /// No verdict of an instance that was hit says healthy any more.
+    VictimsUnhealthy,
+    /// Every upstream has the verdict healthy, every node is there, nothing is moving.
+    Healthy,
+    /// There is a leader.
+    Led,
+    /// Every participant has a WebSocket.
+    ParticipantsBack,
+    /// No move is under way.
+    MovesEnded,
+}
+
+impl Condition {
+    /// The words for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OwnerChanged => "a new owner answers",
+            Self::OwnerAtOtherSite => "the other site answers",
+            Self::Answering => "somebody answers",
+            Self::Silent => "nobody answers",
+            Self::VictimsUnhealthy => "what was hit is seen as unhealthy",
+            Self::Healthy => "all is healthy",
+            Self::Led => "there is a leader",
+            Self::ParticipantsBack => "all participants are back",
+            Self::MovesEnded => "nothing moves",
+        }
+    }
+}

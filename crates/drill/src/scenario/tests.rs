@@ -1,0 +1,102 @@
+use super::*;
+
+const MINIMAL: &str = r#"
+version = 1
+name = "minimal"
+description = "The least that is a scenario."
+
+[[step]]
+do.kill = { nodes = "owner" }
+"#;
+
+fn errors(text: &str) -> Vec<String> {
+    let errors = Scenario::parse("x.toml", text).unwrap_err();
+    errors.iter().map(ToString::to_string).collect()
+}
+
+fn with(line: &str) -> String {
+    format!("{MINIMAL}\n{line}\n")
+}
+
+#[test]
+fn the_least_scenario_has_the_standard_cluster_and_load() {
+    let scenario = Scenario::parse("x.toml", MINIMAL).unwrap();
+    assert_eq!(scenario.topology.shape(), layout::Shape::default());
+    assert_eq!(scenario.load.plan().connect_every, Duration::from_millis(2));
+    let step = scenario.steps().next().unwrap();
+    let processes = Processes { nodes: Some(NodeTarget::Owner), ..Processes::default() };
+    assert_eq!(step.action, Action::Kill(processes));
+}
+
+#[test]
+fn every_exercise_of_the_program_is_right_and_has_its_files_name() {
+    for builtin in builtins() {
+        let scenario = builtin.scenario().unwrap_or_else(|errors| panic!("{errors:?}"));
+        assert_eq!(scenario.name(), builtin.name);
+        assert!(!scenario.description.is_empty());
+    }
+    assert!(builtin("no-such").unwrap_err().contains(&"owner-killed"));
+}
+
+#[test]
+fn no_exercise_file_is_left_out_of_the_program() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    let mut names: Vec<_> = builtins().iter().map(|builtin| builtin.name).collect();
+    names.sort_unstable();
+    assert_eq!(files, names);
+}
+
+#[test]
+fn stated_limits_of_the_exercises() {
+    let gap = |name: &str| {
+        let scenario = builtin(name).unwrap().scenario().unwrap();
+        let limits = scenario.limits_in(Profile::Lan);
+        limits.iter().find(|(limit, _)| *limit == "http_gap").map(|(_, limit)| limit.as_millis())
+    };
+    assert_eq!(gap("owner-killed"), Some(500));
+    assert_eq!(gap("owner-frozen"), Some(320 + 200));
+    assert_eq!(gap("site-lost"), Some(320 + 200));
+    assert_eq!(gap("site-lost-with-leader"), Some(120 + 320 + 400));
+    let switchover = builtin("switchover").unwrap().scenario().unwrap();
+    assert_eq!(switchover.limits.failed_requests, Some(0));
+}
+
+#[test]
+fn errors_name_file_line_and_key_and_say_what_to_do() {
+    let unknown = errors(&with("[load]\nparticipant = 3"));
+    assert!(unknown[0].starts_with("x.toml:10:1: unknown field `participant`"), "{unknown:?}");
+    let duration = errors(&with("[load]\nhttp_pause = 3"));
+    assert!(duration[0].starts_with("x.toml:10:14: "), "{duration:?}");
+    let limit = errors(&with("[limits]\nhttp_gap = \"leese + 1ms\""));
+    assert!(limit[0].starts_with("x.toml:10:12: `leese + 1ms` is no limit: write"), "{limit:?}");
+    let target = errors(&MINIMAL.replace("\"owner\"", "\"Owner!\""));
+    assert!(
+        target[0].contains("x.toml:7:") && target[0].contains("neither a name nor one of owner,"),
+        "{target:?}"
+    );
+    let version = errors(&MINIMAL.replace("version = 1", "version = 7"));
+    assert!(version[0].starts_with("x.toml:2:11: version: 7: this program reads version 1"), "{version:?}");
+    let rooms = errors(&with("[load]\nrooms = 0"));
+    assert_eq!(rooms, ["x.toml:10:1: rooms: 0: participants need at least one room"]);
+}
+
+#[test]
+fn contradictions_between_steps_are_found() {
+    let victims = errors(&MINIMAL.replace("\"owner\"", "\"victims\""));
+    assert_eq!(victims, ["x.toml:6:1: step 1.do: no earlier step has hit a node"]);
+    let nobody = errors(&MINIMAL.replace("nodes = \"owner\"", ""));
+    assert!(nobody[0].contains("names nobody"), "{nobody:?}");
+    let redis = errors(&with("[[step]]\ndo.redis = \"flush\""));
+    assert!(redis[0].contains("guards.store = \"own-redis\""), "{redis:?}");
+    let cut = errors(&with("[[step]]\ndo.cut = { from = \"gra\", to = \"gra\" }"));
+    assert!(cut[0].contains("step 2.do.cut: from and to are the same site"), "{cut:?}");
+    let none = errors("version = 1\nname = \"x\"\ndescription = \"x\"\n");
+    assert_eq!(none, ["x.toml: step: there is none; write at least one [[step]]"]);
+}
