@@ -305,7 +305,8 @@ impl State {
             return Err(Refusal::UnknownNode(node));
         }
         let incarnation = life.incarnation;
-        if self.nodes.get(&node).is_some_and(|known| known.incarnation == incarnation) {
+        // Lives of one disk are counted upwards, so a report that was late cannot bring an earlier one back.
+        if self.nodes.get(&node).is_some_and(|known| known.incarnation >= incarnation) {
             return Ok((Effect::Unchanged, Vec::new()));
         }
         self.nodes.insert(node, life);

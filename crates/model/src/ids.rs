@@ -148,7 +148,8 @@ number_type! {
     OperationId
 }
 
-/// One life of a process: drawn at random when it starts, so that no later life is taken for it.
+/// One life of a process. The upper half counts the lives of one disk, so that later lives are larger; the lower half
+/// is drawn at random, so that a restored copy of a disk is not taken for the original.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
 
