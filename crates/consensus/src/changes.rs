@@ -4,7 +4,7 @@ use crate::error::StopReason;
 use crate::status::LogIndex;
 use arc_swap::ArcSwap;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{broadcast, watch};
 use twinsite_model::{Event, NodeId, Revision, State};
 
@@ -69,7 +69,7 @@ pub(crate) struct Published {
     /// One more than the index of the last applied entry; zero before the first.
     applied: watch::Sender<u64>,
     retired: Mutex<BTreeSet<u64>>,
-    stopped: OnceLock<StopReason>,
+    stopped: watch::Sender<Option<StopReason>>,
 }
 
 impl Published {
@@ -79,7 +79,7 @@ impl Published {
             changes: broadcast::Sender::new(capacity),
             applied: watch::Sender::new(0),
             retired: Mutex::default(),
-            stopped: OnceLock::new(),
+            stopped: watch::Sender::new(None),
         }
     }
 
@@ -124,12 +124,24 @@ impl Published {
 
     /// Notes why the node stops; the first reason is the one that counts.
     pub(crate) fn stop(&self, reason: StopReason) {
-        if self.stopped.set(reason.clone()).is_ok() && reason != StopReason::Shutdown {
+        let is_first = self.stopped.send_if_modified(|stopped| {
+            let is_first = stopped.is_none();
+            stopped.get_or_insert_with(|| reason.clone());
+            is_first
+        });
+        if is_first && reason != StopReason::Shutdown {
             tracing::error!(%reason, "the consensus stops");
         }
     }
 
     pub(crate) fn stopped(&self) -> Option<StopReason> {
-        self.stopped.get().cloned()
+        self.stopped.borrow().clone()
+    }
+
+    /// Resolves when there is a reason.
+    pub(crate) async fn until_stopped(&self) -> StopReason {
+        let mut stopped = self.stopped.subscribe();
+        let reason = stopped.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or(StopReason::Shutdown)
     }
 }

@@ -12,6 +12,7 @@ use crate::raft_types::{Command, Types};
 use crate::state_machine::StateMachine;
 use crate::status::{LogIndex, RaftStatus};
 use crate::transport::Transport;
+use openraft::async_runtime::Select2;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
@@ -96,11 +97,35 @@ impl<RT: AsyncRuntime> Consensus<RT> {
 
     async fn follow_status(self) {
         let mut metrics = self.raft.metrics();
-        while metrics.changed().await.is_ok() {
-            self.refresh_status();
+        loop {
+            let stopped = self.shared.published.until_stopped();
+            match RT::select2(stopped, metrics.changed()).await {
+                Select2::First(reason) => {
+                    self.refresh_status();
+                    if reason != StopReason::Shutdown {
+                        // A leader that cannot write must not hold its followers with heartbeats.
+                        self.end_raft().await;
+                    }
+                    return;
+                }
+                Select2::Second(Ok(())) => {
+                    let running = metrics.borrow_watched().running_state.clone();
+                    if let Err(fatal) = running {
+                        self.shared.published.stop(StopReason::Internal(fatal.to_string()));
+                    }
+                    self.refresh_status();
+                }
+                Select2::Second(Err(_)) => {
+                    self.shared.published.stop(StopReason::Internal("its task ended".to_owned()));
+                }
+            }
         }
-        self.shared.published.stop(StopReason::Internal("its task ended".to_owned()));
-        self.refresh_status();
+    }
+
+    async fn end_raft(&self) {
+        if RT::timeout(self.shared.options.propose_timeout, self.raft.shutdown()).await.is_err() {
+            tracing::warn!("the consensus did not end in time");
+        }
     }
 
     fn refresh_status(&self) {
@@ -172,18 +197,16 @@ impl<RT: AsyncRuntime> Consensus<RT> {
         let reached = async { applied.wait_for(|count| *count > index.0).await.is_ok() };
         let stopped = self.stopped();
         match RT::timeout(timeout, RT::select2(reached, stopped)).await {
-            Ok(openraft::async_runtime::Select2::First(true)) => Ok(()),
-            Ok(openraft::async_runtime::Select2::First(false)) => Err(StopReason::Shutdown.into()),
-            Ok(openraft::async_runtime::Select2::Second(reason)) => Err(reason.into()),
+            Ok(Select2::First(true)) => Ok(()),
+            Ok(Select2::First(false)) => Err(StopReason::Shutdown.into()),
+            Ok(Select2::Second(reason)) => Err(reason.into()),
             Err(_) => Err(WaitError::TimedOut),
         }
     }
 
     /// Resolves when the node no longer takes part, with the reason.
     pub async fn stopped(&self) -> StopReason {
-        let mut status = self.shared.status.subscribe();
-        let ended = status.wait_for(|status| status.stopped.is_some()).await;
-        ended.ok().and_then(|status| status.stopped.clone()).unwrap_or(StopReason::Shutdown)
+        self.shared.published.until_stopped().await
     }
 
     /// The state as applied here. Possibly old; see [`Self::read_index`].
@@ -243,9 +266,7 @@ impl<RT: AsyncRuntime> Consensus<RT> {
     pub async fn shutdown(&self) {
         self.shared.published.stop(StopReason::Shutdown);
         self.refresh_status();
-        if RT::timeout(self.shared.options.propose_timeout, self.raft.shutdown()).await.is_err() {
-            tracing::warn!("the consensus did not end in time");
-        }
+        self.end_raft().await;
         self.shared.disk.close();
     }
 

@@ -46,7 +46,7 @@ pub enum StartError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// This node does not lead; it was certainly not carried out.
-    #[error("this node is not the leader{}", hint(.leader))]
+    #[error("this node is not the leader{}", hint(*.leader))]
     NotLeader {
         /// Who does, if known.
         leader: Option<NodeId>,
@@ -90,7 +90,7 @@ impl ProposeError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// This node does not lead.
-    #[error("this node is not the leader{}", hint(.leader))]
+    #[error("this node is not the leader{}", hint(*.leader))]
     NotLeader {
         /// Who does, if known.
         leader: Option<NodeId>,
@@ -125,7 +125,7 @@ pub enum WaitError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MembershipError {
     /// This node does not lead.
-    #[error("this node is not the leader{}", hint(.leader))]
+    #[error("this node is not the leader{}", hint(*.leader))]
     NotLeader {
         /// Who does, if known.
         leader: Option<NodeId>,
@@ -184,7 +184,7 @@ impl MembershipError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
     /// This node does not lead.
-    #[error("this node is not the leader{}", hint(.leader))]
+    #[error("this node is not the leader{}", hint(*.leader))]
     NotLeader {
         /// Who does, if known.
         leader: Option<NodeId>,
@@ -218,6 +218,6 @@ impl TransferError {
     }
 }
 
-fn hint(leader: &Option<NodeId>) -> String {
+fn hint(leader: Option<NodeId>) -> String {
     leader.map(|leader| format!("; node {leader} is")).unwrap_or_default()
 }

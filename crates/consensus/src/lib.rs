@@ -32,13 +32,19 @@ pub mod pb {
     tonic::include_proto!("twinsite.internal.v1");
 }
 
+/// What another runtime is made of: the traits, and tokio's parts as examples and building blocks.
+pub mod runtime {
+    pub use openraft_rt as traits;
+    pub use openraft_rt_tokio as tokio;
+}
+
 pub use changes::{Change, Lagged, Subscription, SubscriptionEnd};
 pub use consensus::Consensus;
 pub use disk::{Contents, Disk, DiskError, Done, Identity, MemoryDisk, RedbDisk, Urgency, Write};
 pub use error::{MembershipError, ProposeError, ReadError, StartError, StopReason, TransferError, WaitError};
 pub use inbound::Inbound;
 pub use local::Refused;
-pub use openraft::AsyncRuntime;
+pub use openraft_rt::AsyncRuntime;
 pub use openraft_rt_tokio::TokioRuntime;
 pub use options::{ElectionBias, Options};
 pub use recovery::{Recovered, RecoveryError, recover, recover_disk};

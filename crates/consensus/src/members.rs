@@ -107,13 +107,13 @@ impl<RT: AsyncRuntime> Consensus<RT> {
         let changing = self.raft.change_membership(change, retain);
         match RT::timeout(self.shared.options.propose_timeout, changing).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(error))) => Err(self.decline(error)),
+            Ok(Err(RaftError::APIError(error))) => Err(Self::decline(error)),
             Ok(Err(RaftError::Fatal(fatal))) => Err(self.stop_reason(&fatal).into()),
             Err(_) => Err(MembershipError::OutcomeUnknown),
         }
     }
 
-    fn decline(&self, error: ClientWriteError<Types<RT>>) -> MembershipError {
+    fn decline(error: ClientWriteError<Types<RT>>) -> MembershipError {
         use ChangeMembershipError as Change;
         match error {
             ClientWriteError::ForwardToLeader(forward) => {

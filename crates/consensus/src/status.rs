@@ -92,9 +92,7 @@ impl RaftStatus {
                 .and_then(|matched| matched.get(node))
                 .and_then(|id| id.as_ref().map(|id| LogIndex(id.index))),
         };
-        let stopped = published.stopped().or_else(|| {
-            metrics.running_state.as_ref().err().map(|fatal| StopReason::Internal(fatal.to_string()))
-        });
+        let stopped = published.stopped();
         Self {
             node: NodeId(metrics.id),
             started,

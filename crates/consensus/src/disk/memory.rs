@@ -63,12 +63,14 @@ impl Disk for MemoryDisk {
     }
 
     fn submit(&self, batch: Vec<Write>, _: Urgency, done: Done) {
-        let result = self.stored(|stored| match &stored.failure {
-            Some(failure) => Err(failure.clone()),
-            None => {
-                batch.into_iter().for_each(|write| stored.apply(write));
-                Ok(())
+        let result = self.stored(|stored| {
+            if let Some(failure) = &stored.failure {
+                return Err(failure.clone());
             }
+            for write in batch {
+                stored.apply(write);
+            }
+            Ok(())
         });
         done(result);
     }

@@ -191,7 +191,7 @@ impl Place {
             return Err(self.damaged("a page of consensus.redb is not what was written"));
         }
         if is_new {
-            self.format(&database, identity).map_err(|error| self.error(&error))?;
+            Self::format(&database, identity).map_err(|error| self.error(&error))?;
             let watermark = Watermark::create(&watermark_file).map_err(|error| self.error(&error.into()))?;
             let directory = File::open(&self.0).map_err(|error| self.error(&error.into()))?;
             directory.sync_all().map_err(|error| self.error(&error.into()))?;
@@ -229,7 +229,7 @@ impl Place {
         }
     }
 
-    fn format(&self, database: &Database, identity: &Identity) -> Result<(), redb::Error> {
+    fn format(database: &Database, identity: &Identity) -> Result<(), redb::Error> {
         let mut writing = database.begin_write()?;
         writing.set_durability(Durability::Immediate).map_err(as_redb)?;
         writing.set_two_phase_commit(true);

@@ -54,14 +54,13 @@ impl GrpcTransport {
         to: &Destination,
         lane: Lane,
     ) -> Result<RaftServiceClient<Channel>, TransportError> {
-        let known = self.connection(to, lane, |connection| connection.take_turn())?;
-        let channel = match known {
-            Some(channel) => channel,
-            None => {
-                let channel = self.dial(to).await?;
-                self.connection(to, lane, |connection| connection.channel = Some(channel.clone()));
-                channel
-            }
+        let known = self.connection(to, lane, Connection::take_turn)?;
+        let channel = if let Some(channel) = known {
+            channel
+        } else {
+            let channel = self.dial(to).await?;
+            self.connection(to, lane, |connection| connection.channel = Some(channel.clone()));
+            channel
         };
         Ok(RaftServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 /// Heartbeats rare enough that a held answer is not given up meanwhile.
 fn rare_heartbeats(options: &mut crate::Options) {
-    options.timing.heartbeat = Duration::from_millis(1_000);
+    options.timing.heartbeat = Duration::from_secs(1);
     options.timing.election_min = Duration::from_millis(2_500);
-    options.timing.election_max = Duration::from_millis(3_000);
+    options.timing.election_max = Duration::from_secs(3);
     options.read_timeout = Duration::from_millis(500);
 }
 
@@ -34,17 +34,16 @@ async fn an_answer_to_an_earlier_heartbeat_does_not_answer_a_later_read() {
 
     // From here on every *new* heartbeat is lost: only the held answers can still arrive.
     cluster.net.block(Kind::Heartbeat, true);
-    let late = tokio::spawn({
-        let leader = leader.clone();
-        async move { leader.read_index().await }
-    });
-    // The late read must be asked before the answers arrive; it is once its own heartbeat was tried or queued.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let late_leader = leader.clone();
+    let mut late = std::pin::pin!(late_leader.read_index());
+    assert!(futures_util::poll!(late.as_mut()).is_pending());
+    // The core takes requests in order: when it has answered this one, it has taken the late read.
+    leader.raft.with_raft_state(|_| ()).await.unwrap();
     cluster.net.hold_answers.send_replace(false);
 
     let early = tokio::time::timeout(DEADLINE, early).await.unwrap().unwrap();
     assert!(early.is_ok(), "the answers answer the read that was asked before their heartbeats: {early:?}");
-    let late = tokio::time::timeout(DEADLINE, late).await.unwrap().unwrap();
+    let late = tokio::time::timeout(DEADLINE, late).await.unwrap();
     assert_eq!(late, Err(ReadError::NoQuorum), "no heartbeat that followed the read was answered");
 
     cluster.net.block(Kind::Heartbeat, false);

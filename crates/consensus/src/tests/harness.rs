@@ -299,9 +299,8 @@ pub(crate) async fn has(node: &Node, request: &str) {
 pub(crate) async fn wait_for(node: &Node, what: &str, wanted: impl Fn(&crate::RaftStatus) -> bool) {
     let mut status = node.status();
     let waiting = status.wait_for(|status| wanted(status));
-    if tokio::time::timeout(DEADLINE, waiting).await.is_err() {
-        panic!("node {}: {what} never came; it is {:?}", node.node(), *node.status().borrow());
-    }
+    let came = tokio::time::timeout(DEADLINE, waiting).await.is_ok();
+    assert!(came, "node {}: {what} never came; it is {:?}", node.node(), *node.status().borrow());
 }
 
 /// Proposes once, wherever that is.

@@ -14,7 +14,7 @@ where
         loop {
             match change().await {
                 Err(error) if error.retryable() => {
-                    tokio::time::sleep(std::time::Duration::from_millis(10)).await
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
                 }
                 other => return other,
             }

@@ -338,3 +338,63 @@ async fn a_node_restarts_from_its_disk_through_many_snapshots() {
     let kept = contents(directory.path()).unwrap();
     assert!(kept.log.len() < 100 && kept.snapshot.is_some(), "{} entries", kept.log.len());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_is_recovered_on_its_directory_and_only_there() {
+    let directory = TempDir::new().unwrap();
+    let (name, survivor) = (cluster_name(), NodeId(1));
+    let missing = crate::recover(directory.path(), &name, survivor, Generation(2)).await.unwrap_err();
+    assert!(matches!(missing, crate::RecoveryError::Disk(DiskError::Missing { .. })), "{missing}");
+
+    let node = single(Arc::new(open(directory.path()).unwrap())).await;
+    node.initialize(&BTreeMap::from([
+        (NodeId(1), "node-1".to_owned()),
+        (NodeId(2), "node-2".to_owned()),
+        (NodeId(3), "node-3".to_owned()),
+    ]))
+    .await
+    .unwrap();
+    let running = crate::recover(directory.path(), &name, survivor, Generation(2)).await.unwrap_err();
+    assert!(matches!(running, crate::RecoveryError::Disk(DiskError::Locked { .. })), "{running}");
+    node.shutdown().await;
+    drop(node);
+
+    let other = ClusterName::new("other").unwrap();
+    assert!(crate::recover(directory.path(), &other, survivor, Generation(2)).await.is_err());
+    assert!(crate::recover(directory.path(), &name, NodeId(2), Generation(2)).await.is_err());
+    let recovered = crate::recover(directory.path(), &name, survivor, Generation(5)).await.unwrap();
+    assert_eq!((recovered.lost, recovered.generation), (vec![NodeId(2), NodeId(3)], Generation(5)));
+    let again = crate::recover(directory.path(), &name, survivor, Generation(5)).await.unwrap_err();
+    assert!(matches!(again, crate::RecoveryError::GenerationNotNewer { .. }), "{again}");
+
+    let node = single(Arc::new(open(directory.path()).unwrap())).await;
+    wait_for(&node, "leadership", |status| status.is_leader).await;
+    while node.propose(&proposal("alone")).await.is_err() {}
+    assert_eq!(node.generation(), Generation(5));
+    node.shutdown().await;
+}
+
+/// A disk that fails while nobody waits for it must not leave a leader that only sends heartbeats.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_fails_gives_up() {
+    let mut cluster = super::harness::Cluster::start(3).await;
+    cluster.propose("before").await;
+    let leader = cluster.leader().await;
+    let broken = leader.node().0;
+    cluster.disks[&broken].fail(Some(DiskError::Io { path: "/x".into(), why: "broken".into() }));
+    let failed = leader.propose(&proposal("lost or not")).await;
+    assert!(failed.is_err(), "{failed:?}");
+    assert!(matches!(leader.stopped().await, StopReason::Disk(_)));
+    cluster.nodes.remove(&broken);
+    cluster.propose("after").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_can_be_shut_down_before_it_takes_part() {
+    let mut late = options(1);
+    late.start_delay = std::time::Duration::from_mins(1);
+    let node = Node::start(late, Arc::new(MemoryDisk::new(1)), Net::new().end(1)).await.unwrap();
+    tokio::time::timeout(super::harness::DEADLINE, node.shutdown()).await.unwrap();
+    assert_eq!(node.stopped().await, StopReason::Shutdown);
+    assert!(!node.propose(&proposal("x")).await.unwrap_err().retryable() || !node.status().borrow().started);
+}
