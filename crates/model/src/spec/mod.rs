@@ -10,7 +10,7 @@ pub mod validate;
 
 pub use cidr::Cidr;
 pub use duration::HumanDuration;
-pub use parse::{SpecError, from_json, from_toml, to_json};
+pub use parse::{Place, SPEC_TEXT_BYTES_MAX, SpecError, from_json, from_toml, to_json};
 
 use crate::ids::{ClusterName, FloatingIpName, NodeId, NodeName, RouteName, SiteName, UpstreamName};
 use crate::timing::{Profile, Timing};

@@ -1,0 +1,103 @@
+//! Floating IPs.
+
+use super::{DAY, FLOATING_IPS_MAX, Findings, SECOND, key, unique, unusable};
+use crate::spec::{ClusterSpec, Failback, FloatingIpSpec, OnQuorumUnknown, ProviderKind};
+use std::collections::BTreeSet;
+
+pub(super) fn check(spec: &ClusterSpec, findings: &mut Findings) {
+    findings.count("floating_ip", spec.floating_ips.len(), 0..=FLOATING_IPS_MAX);
+    let ips = || spec.floating_ips.iter().enumerate();
+    unique(
+        ips().map(|(index, ip)| (&ip.name, key("floating_ip", index, &ip.name, "name"))),
+        "give each floating IP its own name",
+        findings,
+    );
+    unique(
+        ips().map(|(index, ip)| (ip.address, key("floating_ip", index, &ip.name, "address"))),
+        "write all its ports in one [[floating_ip]]: an address has one owner",
+        findings,
+    );
+    for (index, ip) in ips() {
+        check_ip(spec, index, ip, findings);
+    }
+}
+
+fn check_ip(spec: &ClusterSpec, index: usize, ip: &FloatingIpSpec, findings: &mut Findings) {
+    let key = |field| key("floating_ip", index, &ip.name, field);
+    if let Some(why) = unusable(ip.address) {
+        findings.add(key("address"), format!("{} {why}", ip.address), "write one address");
+    }
+    match ip.provider {
+        ProviderKind::Loopback if !ip.address.is_loopback() => findings.add(
+            key("provider"),
+            format!("`loopback` cannot move {}, which is not an address of the loopback range", ip.address),
+            "write an address of 127.0.0.0/8",
+        ),
+        ProviderKind::Loopback => {}
+    }
+    if ip.ports.is_empty() {
+        findings.add(key("ports"), "there are none", "write the ports on which the owner proxies HTTP");
+    }
+    if ip.ports.len() > 64 {
+        findings.add(key("ports"), "more than 64 ports", "write at most 64");
+    }
+    if ip.ports.contains(&0) {
+        findings.add(key("ports"), "port 0 stands for any port", "write ports from 1 to 65535");
+    }
+    check_sites(spec, ip, &key("sites"), findings);
+    if let Failback::After(stable) = ip.failback {
+        findings.duration(key("failback"), stable, SECOND..=30 * DAY);
+    }
+}
+
+fn check_sites(spec: &ClusterSpec, ip: &FloatingIpSpec, key: &str, findings: &mut Findings) {
+    let mut seen = BTreeSet::new();
+    for name in &ip.sites {
+        match spec.site(name) {
+            None => {
+                findings.add(key, format!("there is no site `{name}`"), "write names of [[site]] sections")
+            }
+            Some(site) if site.witness => findings.add(
+                key,
+                format!("`{name}` is a witness site: it cannot own an address"),
+                "remove it",
+            ),
+            Some(_) if !seen.insert(name) => {
+                findings.add(key, format!("`{name}` is there twice"), "write each site once");
+            }
+            Some(_) => {}
+        }
+    }
+    let sites = spec.owner_sites(ip);
+    let eligible = spec.nodes.iter().any(|node| node.kind.may_own() && sites.contains(&&node.site));
+    if !eligible {
+        findings.add(
+            key,
+            "no node may own this address",
+            "name a site that has a node of kind `proxy`, or add such a node",
+        );
+    }
+}
+
+pub(super) fn warn(spec: &ClusterSpec, findings: &mut Findings) {
+    for (index, ip) in spec.floating_ips.iter().enumerate() {
+        let frozen = ip.on_quorum_unknown() != OnQuorumUnknown::Stop;
+        if frozen && ip.provider == ProviderKind::Loopback {
+            findings.add(
+                key("floating_ip", index, &ip.name, "on_quorum_unknown"),
+                "the network cannot keep two holders of this address apart, and its holder would go on without a \
+                 quorum",
+                "write `on_quorum_unknown = \"stop\"`",
+            );
+        }
+        let sites = spec.owner_sites(ip);
+        let owners = spec.nodes.iter().filter(|node| node.kind.may_own() && sites.contains(&&node.site));
+        if owners.count() == 1 {
+            findings.add(
+                key("floating_ip", index, &ip.name, "sites"),
+                "only one node may own this address: its loss cannot be repaired",
+                "name a second site, or add a node of kind `proxy`",
+            );
+        }
+    }
+}
