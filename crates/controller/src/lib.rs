@@ -1,1 +1,32 @@
-//! twinsite-controller
+//! The leader's brain, and the owner's side of the lease.
+//!
+//! Pure: the state, observations and the time come in; commands and effects come out. No I/O, no clock, no async, no
+//! randomness, no unordered map. See `OVERVIEW.md`.
+
+mod controller;
+mod explain;
+mod faults;
+mod grantor;
+mod input;
+pub mod lease;
+mod notice;
+mod operator;
+mod plan;
+pub mod report;
+mod rules;
+
+pub use controller::Controller;
+pub use explain::{
+    CandidateExplanation, Explanation, Forecast, MovingExplanation, OwnerExplanation, QuietReason,
+};
+pub use faults::{Fault, Faults};
+pub use grantor::{Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
+pub use input::{CallId, Effect, Input, ProposeFailed, RoundFailed, RoundId, Ticket};
+pub use lease::{Holder, HolderInput, HolderOutput, StopReason};
+pub use notice::{Alarm, Decision, Drift, Notice};
+pub use operator::{
+    MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest,
+};
+pub use plan::{Plan, PlannedStep};
+pub use report::{AnnouncedView, FloatingIpView, LoadView, NodeReport, OutsideView, StoreView, UpstreamView};
+pub use rules::RuleResult;
