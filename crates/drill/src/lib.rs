@@ -1,5 +1,7 @@
 //! Drills: a fault, on purpose, with guards, clients, measurements and a report. See `OVERVIEW.md`.
 
+pub mod audit;
+pub mod engine;
 pub mod layout;
 pub mod load;
 pub mod measure;

@@ -71,7 +71,8 @@ struct Running {
     child: Child,
     log: PathBuf,
     /// Held, because closing it tells the process to end.
-    _stdin: Option<ChildStdin>,
+    #[cfg_attr(not(test), allow(dead_code))]
+    stdin: Option<ChildStdin>,
 }
 
 impl Running {
@@ -98,7 +99,7 @@ impl Children {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let mut child = command.spawn()?;
         let stdin = child.stdin.take();
-        let reaper = Running { child, log: PathBuf::new(), _stdin: stdin };
+        let reaper = Running { child, log: PathBuf::new(), stdin };
         let group = reaper.pid().ok_or_else(|| io::Error::other("the reaper ended at once"))?;
         Ok(Self { reaper, group, running: BTreeMap::new(), pids: PidTable::default() })
     }
@@ -129,7 +130,7 @@ impl Children {
         if let Some(pid) = child.id() {
             self.pids.insert(name.clone(), pid);
         }
-        self.running.insert(name.clone(), Running { child, log: log.to_owned(), _stdin: stdin });
+        self.running.insert(name.clone(), Running { child, log: log.to_owned(), stdin });
         Ok(())
     }
 
@@ -198,6 +199,12 @@ impl Children {
         }
         self.running.clear();
         self.pids.change(BTreeMap::clear);
+    }
+
+    /// Does to the reaper what the runner's death does.
+    #[cfg(test)]
+    pub(super) fn close_reaper_input(&mut self) {
+        self.reaper.stdin = None;
     }
 
     fn failed(&self, name: &ProcessName, source: io::Error) -> ProcessError {

@@ -52,7 +52,7 @@ impl Launcher {
     }
 
     /// A Redis that keeps its data over restarts, as a real one would, in `folder`.
-    pub(super) fn redis(&self, listen: SocketAddr, folder: &Path) -> Command {
+    pub(crate) fn redis(&self, listen: SocketAddr, folder: &Path) -> Command {
         let mut command = Command::new(&self.redis_server);
         command.arg("--bind").arg(listen.ip().to_string());
         command.arg("--port").arg(listen.port().to_string());

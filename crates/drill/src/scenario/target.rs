@@ -1,4 +1,6 @@
-//! Whom a step is for: by role, looked up when the step is done, or by name.
+//! Whom a step is for: by name, or by role. Owner and leader are those of the moment of the step (the last known ones
+//! while there is no quorum); `owner-site` and `other-site` are those of the time before the first step, so that they
+//! do not change their meaning in the middle of a drill.
 
 use serde::Deserialize;
 use std::fmt;

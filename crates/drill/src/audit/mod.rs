@@ -1,0 +1,143 @@
+//! The audit that every drill ends with, whatever it was about: what must never have happened.
+
+mod store;
+
+pub use store::StoreFollower;
+
+use crate::engine::WatchItem;
+use crate::measure::announced::{self, Settled};
+use crate::measure::{Recording, dual, kernel, rooms};
+use serde::Serialize;
+use std::time::Duration;
+use twinsite_model::{Event, Token};
+
+/// What two things at the same time may differ by because a process is scheduled late, at least.
+const SLACK_MIN: Duration = Duration::from_millis(50);
+
+/// The results, in the words of the report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Audit {
+    /// For how long two owners answered at once, or listened at once. Must be 0.
+    pub dual_answer_ms: u64,
+    /// Writes that the session store accepted under an older token than an earlier one. Must be 0.
+    pub stale_epoch_writes: u64,
+    /// Whether tokens only grew.
+    pub epochs_monotonic: bool,
+    /// Rooms that were on two instances at once. Must be 0.
+    pub split_rooms: u64,
+    /// For how long an instance announced a wrong address although nothing was moving. Must be 0.
+    pub announced_mismatch_ms: u64,
+    /// What was seen, a line each, for people.
+    pub evidence: Vec<String>,
+}
+
+impl Audit {
+    /// The audit of nothing yet.
+    pub fn clean() -> Self {
+        Self { epochs_monotonic: true, ..Self::default() }
+    }
+
+    /// Takes the results of a further run in.
+    pub fn merge(&mut self, other: Self) {
+        self.dual_answer_ms = self.dual_answer_ms.max(other.dual_answer_ms);
+        self.stale_epoch_writes += other.stale_epoch_writes;
+        self.epochs_monotonic &= other.epochs_monotonic;
+        self.split_rooms += other.split_rooms;
+        self.announced_mismatch_ms = self.announced_mismatch_ms.max(other.announced_mismatch_ms);
+        self.evidence.extend(other.evidence);
+    }
+
+    /// What is broken, a line each.
+    pub fn broken(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut must = |holds: bool, line: String| {
+            if !holds {
+                broken.push(line);
+            }
+        };
+        must(self.dual_answer_ms == 0, format!("two owners answered at once for {} ms", self.dual_answer_ms));
+        must(
+            self.stale_epoch_writes == 0,
+            format!("the store accepted {} writes under an old token", self.stale_epoch_writes),
+        );
+        must(self.epochs_monotonic, "a token did not grow".to_owned());
+        must(self.split_rooms == 0, format!("{} rooms were on two instances at once", self.split_rooms));
+        must(
+            self.announced_mismatch_ms == 0,
+            format!("a wrong address was announced for {} ms", self.announced_mismatch_ms),
+        );
+        broken
+    }
+}
+
+/// Audits one run, given what clients saw, the cluster's journal, the tokens of the store's writes in their order,
+/// and when nothing was moving.
+pub fn audit(recording: &Recording, journal: &[WatchItem], writes: &[Token], settled: &[Settled]) -> Audit {
+    let slack = SLACK_MIN + recording.lag;
+    let mut evidence = Vec::new();
+
+    let dual = dual::find(&recording.answers, slack);
+    evidence.extend(dual.evidence);
+    let listened = kernel::doubly_owned(&recording.listeners);
+    if !listened.is_zero() {
+        evidence.push(format!("two processes listened on the floating address for {listened:?}"));
+    }
+    if dual.traced == 0 {
+        evidence.push("no answer said who gave it, so nothing is proven".to_owned());
+    }
+    if recording.overflow {
+        evidence.push("the recording was too long to be kept whole, so nothing is proven".to_owned());
+    }
+    // What cannot be proven is not passed over: it counts as broken, visibly.
+    let unproven = u64::from(dual.traced == 0 || recording.overflow);
+
+    let embedded: Vec<_> = journal.iter().filter_map(|item| pinned_under(&item.event)).collect();
+    let stale_epoch_writes = stale(writes) + stale(&embedded);
+    let owners: Vec<_> = journal.iter().filter_map(|item| owned_under(&item.event)).collect();
+    let epochs_monotonic = owners.windows(2).all(|pair| pair[0] < pair[1]);
+    if !epochs_monotonic {
+        let tokens: Vec<_> = owners.iter().map(Token::to_string).collect();
+        evidence.push(format!("tokens in their order: {}", tokens.join(", ")));
+    }
+
+    let splits = rooms::splits(&recording.tunnels, slack);
+    evidence.extend(splits.iter().take(8).map(|split| split.evidence.clone()));
+    let (mismatch, line) = announced::mismatch(&recording.announced, settled);
+    evidence.extend(line);
+
+    Audit {
+        dual_answer_ms: ceil_ms(dual.overlap.max(listened)).max(unproven),
+        stale_epoch_writes,
+        epochs_monotonic,
+        split_rooms: splits.len() as u64,
+        announced_mismatch_ms: ceil_ms(mismatch),
+        evidence,
+    }
+}
+
+/// Writes whose token is older than that of some earlier write.
+fn stale(tokens: &[Token]) -> u64 {
+    let mut highest = Token::default();
+    let mut stale = 0;
+    for token in tokens {
+        stale += u64::from(*token < highest);
+        highest = highest.max(*token);
+    }
+    stale
+}
+
+fn owned_under(event: &Event) -> Option<Token> {
+    if let Event::OwnerChanged { owner, .. } = event { Some(owner.token) } else { None }
+}
+
+fn pinned_under(event: &Event) -> Option<Token> {
+    if let Event::RoomPinned { token, .. } = event { Some(*token) } else { None }
+}
+
+/// Whole milliseconds, rounded up: what is not nothing must not look like it.
+fn ceil_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

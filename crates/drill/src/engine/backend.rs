@@ -1,0 +1,144 @@
+//! What a drill runs on: processes on loopback addresses, and later network namespaces.
+
+use crate::layout::Layout;
+use crate::process::{Cluster, PidTable, ProcessName};
+use crate::wan;
+use futures_util::future::BoxFuture;
+use std::time::Duration;
+use twinsite_model::{NodeName, SiteName};
+
+/// Why a backend could not do what a step asks for.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct BackendError(Box<dyn std::error::Error + Send + Sync>);
+
+impl BackendError {
+    /// Wraps a backend's own error.
+    pub fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+/// A running cluster that can be broken and repaired.
+pub trait Backend: Send {
+    /// Who lives where.
+    fn layout(&self) -> &Layout;
+
+    /// Every process that belongs to the cluster, in the order of starting.
+    fn processes(&self) -> Vec<ProcessName>;
+
+    /// The numbers of the running processes.
+    fn pids(&self) -> PidTable;
+
+    /// Whether a process runs or is frozen.
+    fn runs(&mut self, process: &ProcessName) -> bool;
+
+    /// kill -9 of all of them in this order, before the first wait.
+    fn kill<'a>(&'a mut self, processes: &'a [ProcessName]) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Asks a process to end and waits for it.
+    fn terminate<'a>(&'a mut self, process: &'a ProcessName) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// Starts a process if it does not run.
+    fn start(&mut self, process: &ProcessName) -> Result<(), BackendError>;
+
+    /// Stops a process in its tracks.
+    fn freeze(&mut self, process: &ProcessName) -> Result<(), BackendError>;
+
+    /// Lets a frozen process go on; nothing if it does not live.
+    fn thaw(&mut self, process: &ProcessName) -> Result<(), BackendError>;
+
+    /// What a direction between two sites does to bytes.
+    fn link(&self, from: &SiteName, to: &SiteName) -> wan::Shape;
+
+    /// Changes what a direction between two sites does to bytes.
+    fn set_link(&mut self, from: &SiteName, to: &SiteName, shape: wan::Shape) -> Result<(), BackendError>;
+
+    /// Empties Redis.
+    fn flush_redis(&mut self) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// The offline recovery on a stopped survivor.
+    fn recover<'a>(
+        &'a mut self,
+        survivor: &'a NodeName,
+        lost: &'a [NodeName],
+        attest: bool,
+    ) -> BoxFuture<'a, Result<(), BackendError>>;
+
+    /// A new cluster in place of the old one.
+    fn rebuild(&mut self) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// Waits until everything that is visible from outside is healthy.
+    fn wait_healthy(&mut self, within: Duration) -> BoxFuture<'_, Result<(), BackendError>>;
+}
+
+impl Backend for Cluster {
+    fn layout(&self) -> &Layout {
+        Self::layout(self)
+    }
+
+    fn processes(&self) -> Vec<ProcessName> {
+        Self::processes(self)
+    }
+
+    fn pids(&self) -> PidTable {
+        Self::pids(self).clone()
+    }
+
+    fn runs(&mut self, process: &ProcessName) -> bool {
+        Self::runs(self, process)
+    }
+
+    fn kill<'a>(&'a mut self, processes: &'a [ProcessName]) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move { self.kill_all(processes).await.map_err(BackendError::new) })
+    }
+
+    fn terminate<'a>(&'a mut self, process: &'a ProcessName) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move { Self::terminate(self, process).await.map_err(BackendError::new) })
+    }
+
+    fn start(&mut self, process: &ProcessName) -> Result<(), BackendError> {
+        self.start_process(process).map_err(BackendError::new)
+    }
+
+    fn freeze(&mut self, process: &ProcessName) -> Result<(), BackendError> {
+        Self::freeze(self, process).map_err(BackendError::new)
+    }
+
+    fn thaw(&mut self, process: &ProcessName) -> Result<(), BackendError> {
+        Self::thaw(self, process).map_err(BackendError::new)
+    }
+
+    fn link(&self, from: &SiteName, to: &SiteName) -> wan::Shape {
+        self.wan().shape_of(from, to)
+    }
+
+    fn set_link(&mut self, from: &SiteName, to: &SiteName, shape: wan::Shape) -> Result<(), BackendError> {
+        self.wan().shape(from, to, shape).map_err(BackendError::new)
+    }
+
+    fn flush_redis(&mut self) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move { Self::flush_redis(self).await.map_err(BackendError::new) })
+    }
+
+    fn recover<'a>(
+        &'a mut self,
+        survivor: &'a NodeName,
+        lost: &'a [NodeName],
+        attest: bool,
+    ) -> BoxFuture<'a, Result<(), BackendError>> {
+        Box::pin(async move {
+            Self::recover(self, survivor, lost, attest).await.map(drop).map_err(BackendError::new)
+        })
+    }
+
+    fn rebuild(&mut self) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move { Self::rebuild(self, &mut |_| ()).await.map_err(BackendError::new) })
+    }
+
+    fn wait_healthy(&mut self, within: Duration) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(
+            async move { Self::wait_healthy(self, within, &mut |_| ()).await.map_err(BackendError::new) },
+        )
+    }
+}

@@ -1,0 +1,103 @@
+//! The engine: runs a scenario on a backend and reports.
+//!
+//! Each run: all healthy, guards, clients on, steps, until all has settled, a look at the outcome, the way back, and
+//! the audit over everything that was seen. Runs share one cluster, which must heal in between.
+
+mod actions;
+mod backend;
+mod cluster_api;
+mod conditions;
+mod phases;
+mod render;
+mod report;
+mod roles;
+mod run;
+mod verdict;
+
+pub use backend::{Backend, BackendError};
+pub use cluster_api::{ApiError, ClusterApi, ClusterStatus, WatchItem};
+pub use report::{GapMs, PhasesMs, Report, Requests, RunReport, TimelineEntry, TunnelReport, Verdict};
+
+use crate::audit::Audit;
+use crate::layout::Store;
+use crate::scenario::{Scenario, StoreNeeded};
+use std::time::Duration;
+
+/// How a scenario is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How often.
+    pub runs: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { runs: 1 }
+    }
+}
+
+/// What the engine is doing, for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrillProgress {
+    /// Which run, from 1.
+    pub run: u32,
+    /// Of how many.
+    pub runs: u32,
+    /// What happens now, in a few words.
+    pub now: String,
+}
+
+/// Why a drill could not be run. A drill that runs and breaks a limit is no error but a report.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The cluster is not as the scenario needs it, and cannot be made so.
+    #[error("the drill was not begun: {0}")]
+    Guard(String),
+    /// The cluster did not become healthy before or after a run.
+    #[error("the cluster did not become healthy within {}: {why}", humantime::format_duration(*within))]
+    NotHealthy {
+        /// How long was waited.
+        within: Duration,
+        /// What was missing.
+        why: String,
+    },
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The cluster could not be asked.
+    #[error("the cluster could not be asked: {0}")]
+    Api(#[from] ApiError),
+    /// The session store's record could not be read.
+    #[error("the session store's record of writes could not be read: {0}")]
+    Store(#[from] redis::RedisError),
+    /// The machine refused something.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs a scenario. The cluster is running; afterwards it is whole again, unless this is an error.
+pub async fn run(
+    scenario: &Scenario,
+    backend: &mut dyn Backend,
+    api: &dyn ClusterApi,
+    options: &Options,
+    progress: &mut (dyn FnMut(DrillProgress) + Send),
+) -> Result<Report, EngineError> {
+    if scenario.guards.store == StoreNeeded::OwnRedis && backend.layout().store != Store::OwnRedis {
+        let problem = "it breaks Redis, so it needs one of its own; run it without --redis and --embedded";
+        return Err(EngineError::Guard(problem.to_owned()));
+    }
+    let runs = options.runs.max(1);
+    let mut reports = Vec::new();
+    let mut audit = Audit::clean();
+    for number in 1..=runs {
+        let mut tell = |now: &str| progress(DrillProgress { run: number, runs, now: now.to_owned() });
+        let (report, found) = run::Run::new(scenario, backend, api, &mut tell).await?.perform(number).await?;
+        audit.merge(found);
+        reports.push(report);
+    }
+    Ok(verdict::judge(scenario, backend.layout(), reports, audit))
+}
+
+#[cfg(test)]
+mod tests;

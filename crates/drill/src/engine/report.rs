@@ -1,0 +1,170 @@
+//! The report of a drill, in the words of its JSON.
+
+use crate::audit::Audit;
+use crate::measure::{Counts, gap};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How a drill ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Every invariant, limit and expectation held.
+    Pass,
+    /// Something did not hold; [`Report::broken`] says what.
+    Fail,
+}
+
+/// The report of all runs of a scenario.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The scenario's name.
+    pub scenario: String,
+    /// Its one sentence.
+    pub description: String,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The timings: `lan` or `wan`.
+    pub profile: String,
+    /// The session store: `redis` or `embedded`.
+    pub store: &'static str,
+    /// What did not hold, a line each.
+    pub broken: Vec<String>,
+    /// The medians over all runs of what has a limit, with the limit, in milliseconds.
+    pub limits: Vec<LimitReport>,
+    /// Each run.
+    pub runs: Vec<RunReport>,
+    /// The audit over all runs.
+    pub audit: Audit,
+}
+
+/// A limit and what was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LimitReport {
+    /// Its name in the scenario.
+    pub name: &'static str,
+    /// The median over all runs, in milliseconds; none if nothing was measured.
+    pub median_ms: Option<u64>,
+    /// The limit, in milliseconds.
+    pub limit_ms: u64,
+}
+
+/// One run.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// Its number, from 1.
+    pub run: u32,
+    /// The longest time without an answer that clients saw, from the fault to the end of the observation.
+    pub gap_ms: GapMs,
+    /// How long each phase of the first move took.
+    pub phases_ms: PhasesMs,
+    /// Requests of the keep-alive clients, up to the end of the observation.
+    pub requests: Requests,
+    /// New connections with one request each, which are not tried again.
+    pub connects: Requests,
+    /// WebSockets.
+    pub tunnels: TunnelReport,
+    /// Who owned the address before.
+    pub owner_before: Option<String>,
+    /// Who owned it when all had settled.
+    pub owner_after: Option<String>,
+    /// What did not go as the scenario says.
+    pub broken: Vec<String>,
+    /// What happened, in order.
+    pub timeline: Vec<TimelineEntry>,
+}
+
+/// Gaps by kind of client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct GapMs {
+    /// HTTP: the longer of new connections and keep-alive clients.
+    pub http: Option<u64>,
+    /// WebSocket: no participant got any answer.
+    pub websocket: Option<u64>,
+}
+
+/// Phases of a move; all empty when nothing moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PhasesMs {
+    /// From the fault to the decision.
+    pub detect: Option<u64>,
+    /// Planned moves: emptying the old owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<u64>,
+    /// Until the old owner cannot act.
+    pub fence: Option<u64>,
+    /// Giving the token to the target.
+    pub r#move: Option<u64>,
+    /// Until the target is seen to hold the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observe: Option<u64>,
+    /// Until the instances announce the right address.
+    pub announce: Option<u64>,
+    /// Until the address is seen from outside.
+    pub verify: Option<u64>,
+}
+
+/// How requests ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Requests {
+    /// With an answer.
+    pub ok: u64,
+    /// Without.
+    pub failed: u64,
+    /// Among those with an answer: after a second attempt or a wait.
+    pub retried: u64,
+    /// Failures by reason.
+    pub failures: BTreeMap<String, u64>,
+}
+
+impl From<&Counts> for Requests {
+    fn from(counts: &Counts) -> Self {
+        let failures = counts.failed.iter().map(|(failure, count)| (failure.to_string(), *count));
+        Self {
+            ok: counts.ok,
+            failed: counts.failures(),
+            retried: counts.retried,
+            failures: failures.collect(),
+        }
+    }
+}
+
+/// WebSockets lost and won back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TunnelReport {
+    /// Lost.
+    pub lost: usize,
+    /// Of these participants, how many had a new one.
+    pub back: usize,
+    /// The longest time that one participant was without.
+    pub longest_ms: u64,
+}
+
+impl From<gap::Tunnels> for TunnelReport {
+    fn from(tunnels: gap::Tunnels) -> Self {
+        Self { lost: tunnels.lost, back: tunnels.back, longest_ms: super::run::whole_ms(tunnels.longest) }
+    }
+}
+
+/// One line of what happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TimelineEntry {
+    /// Milliseconds since the first step.
+    pub at_ms: i64,
+    /// Who says so: `drill`, `cluster` or `clients`.
+    pub source: &'static str,
+    /// What happened.
+    pub what: String,
+}
+
+impl Report {
+    /// Whether every invariant, limit and expectation held.
+    pub fn passed(&self) -> bool {
+        self.verdict == Verdict::Pass
+    }
+
+    /// The report as JSON, for machines.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self)
+    }
+}

@@ -1,0 +1,393 @@
+//! One run of a scenario.
+
+use super::report::{RunReport, TimelineEntry};
+use super::roles::Roles;
+use super::{Backend, ClusterApi, ClusterStatus, EngineError, WatchItem, phases};
+use crate::audit::{self, Audit, StoreFollower};
+use crate::layout::Layout;
+use crate::load::Load;
+use crate::measure::announced::Settled;
+use crate::measure::kernel::Sampler;
+use crate::measure::{Recorder, Recording, gap};
+use crate::process::ProcessName;
+use crate::scenario::{Condition, LeaderPlace, Scenario, WayBackKind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use twinsite_model::spec::NodeKind;
+use twinsite_model::{SiteName, Timing, WallTime};
+
+/// How long a healthy cluster may take to have all participants seated and every answer traced.
+const WARM_UP_MAX: Duration = Duration::from_secs(20);
+/// How long the handing over of the leadership may take.
+const LEADER_MAX: Duration = Duration::from_secs(15);
+/// How long after the end of a move the last instance may take to announce the right address.
+const ANNOUNCE_GRACE: Duration = Duration::from_millis(500);
+/// How long clients go on after the way back, so that the audit covers the healed cluster too.
+const HEALED_HOLD: Duration = Duration::from_millis(1_500);
+
+/// The changes of the cluster since the run began.
+#[derive(Debug)]
+struct Journal {
+    items: Arc<Mutex<Vec<WatchItem>>>,
+    task: JoinHandle<()>,
+}
+
+impl Journal {
+    async fn start(api: &dyn ClusterApi) -> Result<Self, EngineError> {
+        let mut changes = api.watch().await?;
+        let items = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&items);
+        let task = tokio::spawn(async move {
+            while let Some(item) = changes.recv().await {
+                into.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+            }
+        });
+        Ok(Self { items, task })
+    }
+
+    /// Takes nothing in any more.
+    fn close(&self) {
+        self.task.abort();
+    }
+
+    fn items(&self) -> Vec<WatchItem> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+pub(super) struct Run<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) backend: &'a mut dyn Backend,
+    pub(super) api: &'a dyn ClusterApi,
+    pub(super) tell: &'a mut (dyn FnMut(&str) + Send),
+    pub(super) layout: Layout,
+    pub(super) timing: Timing,
+    pub(super) roles: Roles,
+    pub(super) recorder: Arc<Recorder>,
+    /// What was done, and when.
+    pub(super) actions: Vec<(Instant, String)>,
+    /// What did not go as the scenario says.
+    pub(super) broken: Vec<String>,
+    load: Load,
+    sampler: Sampler,
+    journal: Journal,
+    store: Option<StoreFollower>,
+    before: ClusterStatus,
+}
+
+impl<'a> Run<'a> {
+    /// Everything up to the first step.
+    pub(super) async fn new(
+        scenario: &'a Scenario,
+        backend: &'a mut dyn Backend,
+        api: &'a dyn ClusterApi,
+        tell: &'a mut (dyn FnMut(&str) + Send),
+    ) -> Result<Self, EngineError> {
+        let layout = backend.layout().clone();
+        let timing = Timing::of(layout.profile);
+        tell("waiting until all is healthy");
+        let within = scenario.way_back.within.in_timing(&timing);
+        backend.wait_healthy(within).await?;
+        let healthy = super::conditions::wait_healthy(api, &layout, within).await?;
+        tell("looking at the guards");
+        let before = arrange_leader(scenario.guards.leader, api, &layout, healthy).await?;
+        let roles = Roles::new(&layout, &before)
+            .ok_or_else(|| EngineError::Guard("nobody owns the floating address".to_owned()))?;
+        let journal = Journal::start(api).await?;
+        let store = match layout.redis_url() {
+            Some(url) => Some(StoreFollower::start(&url, &layout.cluster).await?),
+            None => None,
+        };
+        tell("clients begin");
+        let load = Load::start(&scenario.load.plan(), &layout);
+        let recorder = Arc::clone(load.recorder());
+        let sampler = Sampler::start(layout.floating, backend.pids(), Arc::clone(&recorder))?;
+        let mut run = Self {
+            scenario,
+            backend,
+            api,
+            tell,
+            layout,
+            timing,
+            roles,
+            recorder,
+            actions: Vec::new(),
+            broken: Vec::new(),
+            load,
+            sampler,
+            journal,
+            store,
+            before,
+        };
+        sleep(scenario.load.warm_up.0).await;
+        for condition in [Condition::Answering, Condition::ParticipantsBack] {
+            if !run.wait(condition, WARM_UP_MAX).await {
+                let why = format!("{} was not so within {WARM_UP_MAX:?}", condition.as_str());
+                return Err(EngineError::Guard(why));
+            }
+        }
+        Ok(run)
+    }
+
+    /// The steps, the outcome, the way back and the audit.
+    pub(super) async fn perform(mut self, number: u32) -> Result<(RunReport, Audit), EngineError> {
+        let fault = Instant::now();
+        let fault_wall = wall_now();
+        let journal_before = self.journal.items().len();
+        self.perform_steps().await?;
+
+        self.tell_now("watching it settle");
+        let settle = self.scenario.observe.settle.in_timing(&self.timing);
+        let settled = self.wait_settled(settle).await;
+        let settled_at = Instant::now();
+        sleep(self.scenario.observe.hold.0).await;
+        let observed_at = Instant::now();
+        let after = self.status().await;
+        self.look_at_outcome(&after, settled);
+        let (settled_site, silent_sites) = (self.owner_site(&after), self.sites_without_nodes());
+        let seen = self.recorder.recording();
+
+        let mut windows = vec![
+            self.window(
+                fault - self.scenario.load.warm_up.0 / 2,
+                fault,
+                Some(&self.roles.owner_site.clone()),
+                &[],
+            ),
+            self.window(settled_at + ANNOUNCE_GRACE, observed_at, settled_site.as_ref(), &silent_sites),
+        ];
+        let journal = self.journal.items();
+        let of_fault = journal.get(journal_before..).unwrap_or_default().to_vec();
+        let healed_at = self.way_back().await?;
+        if let Some(healed_at) = healed_at {
+            let healed = self.status().await;
+            sleep(HEALED_HOLD).await;
+            let site = self.owner_site(&healed);
+            windows.push(self.window(healed_at + ANNOUNCE_GRACE, Instant::now(), site.as_ref(), &[]));
+        }
+        self.load.stop().await;
+        let Self { recorder, sampler, journal, store, layout, actions, broken, before, .. } = self;
+        // Ended here, so that its last period is in the recording.
+        drop(sampler);
+
+        let whole = recorder.recording();
+        let writes = store.map(|store| store.writes()).unwrap_or_default();
+        let audit = audit::audit(&whole, &journal.items(), &writes, &windows);
+        let report = RunReport {
+            run: number,
+            gap_ms: gaps(&seen, fault, observed_at),
+            phases_ms: phases::of(&of_fault, fault_wall),
+            requests: (&seen.requests).into(),
+            connects: (&seen.connects).into(),
+            tunnels: gap::tunnels(&seen.tunnels, fault, observed_at).into(),
+            owner_before: before.owner.as_ref().map(|(node, token)| format!("{node} ({token})")),
+            owner_after: after
+                .as_ref()
+                .and_then(|after| after.owner.as_ref())
+                .map(|(n, t)| format!("{n} ({t})")),
+            broken,
+            timeline: timeline(&layout, &seen, fault, fault_wall, &actions, &of_fault),
+        };
+        Ok((report, audit))
+    }
+
+    pub(super) fn tell_now(&mut self, now: &str) {
+        (self.tell)(now);
+    }
+
+    async fn wait_settled(&mut self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let mut all = true;
+        for condition in [Condition::Answering, Condition::MovesEnded, Condition::ParticipantsBack] {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.wait(condition, left).await {
+                self.broken
+                    .push(format!("not so within {within:?} after the last step: {}", condition.as_str()));
+                all = false;
+            }
+        }
+        all
+    }
+
+    fn owner_site(&self, status: &Option<ClusterStatus>) -> Option<SiteName> {
+        let (owner, _) = status.as_ref()?.owner.as_ref()?;
+        Some(self.layout.node(owner)?.site.clone())
+    }
+
+    /// Sites at which nobody lives who could tell the instances what to announce.
+    fn sites_without_nodes(&mut self) -> Vec<SiteName> {
+        let mut silent = Vec::new();
+        for site in &self.layout.sites {
+            let mut nodes = self.layout.nodes_at(site);
+            if !nodes.any(|node| self.backend.runs(&ProcessName::Node(node.name.clone()))) {
+                silent.push(site.clone());
+            }
+        }
+        silent
+    }
+
+    fn window(
+        &self,
+        from: Instant,
+        to: Instant,
+        owner_site: Option<&SiteName>,
+        silent: &[SiteName],
+    ) -> Settled {
+        let instances = self.layout.instances.iter().filter(|instance| !silent.contains(&instance.site));
+        let expected = instances
+            .map(|instance| (instance.name.clone(), self.layout.announced(&instance.site, owner_site)))
+            .collect();
+        Settled { from, to: to.max(from), expected }
+    }
+
+    /// Makes the cluster whole again; says since when it is, or nothing for a new cluster.
+    async fn way_back(&mut self) -> Result<Option<Instant>, EngineError> {
+        self.tell_now("the way back");
+        let within = self.scenario.way_back.within.in_timing(&self.timing);
+        if self.scenario.way_back.by == WayBackKind::Rebuild {
+            self.rebuild().await?;
+            return Ok(None);
+        }
+        self.heal_links()?;
+        for process in self.backend.processes() {
+            self.backend.thaw(&process)?;
+            self.backend.start(&process)?;
+        }
+        let healed = match self.backend.wait_healthy(within).await {
+            Ok(()) => super::conditions::wait_healthy(self.api, &self.layout, within).await.map(drop),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = healed {
+            // Reported as what it is, a broken promise, and the next run gets a new cluster.
+            self.broken.push(format!("the cluster did not heal: {error}"));
+            self.rebuild().await?;
+            return Ok(None);
+        }
+        if !self.wait(Condition::ParticipantsBack, within).await {
+            self.broken.push("not all participants came back after the way back".to_owned());
+        }
+        Ok(Some(Instant::now()))
+    }
+
+    /// A new cluster. Its tokens begin anew, which whoever still looks would take for a step back.
+    async fn rebuild(&mut self) -> Result<(), EngineError> {
+        self.load.stop().await;
+        self.journal.close();
+        if let Some(store) = &self.store {
+            store.close();
+        }
+        self.backend.rebuild().await.map_err(EngineError::from)
+    }
+
+    fn look_at_outcome(&mut self, after: &Option<ClusterStatus>, settled: bool) {
+        let Some(after) = after else {
+            self.broken.push("the cluster could not be asked for its state afterwards".to_owned());
+            return;
+        };
+        let moves = super::verdict::moves(&self.journal.items());
+        let problems = super::verdict::unexpected(
+            &self.scenario.expect,
+            &self.layout,
+            &self.before,
+            after,
+            &self.roles.other_site,
+            moves,
+        );
+        self.broken.extend(problems);
+        if !settled {
+            tracing::debug!("judged without having settled");
+        }
+    }
+}
+
+async fn arrange_leader(
+    place: LeaderPlace,
+    api: &dyn ClusterApi,
+    layout: &Layout,
+    mut status: ClusterStatus,
+) -> Result<ClusterStatus, EngineError> {
+    let deadline = Instant::now() + LEADER_MAX;
+    loop {
+        let owner_site =
+            status.owner.as_ref().and_then(|(owner, _)| layout.node(owner)).map(|node| &node.site);
+        let fits = |name: &twinsite_model::NodeName| {
+            let Some(node) = layout.node(name) else { return false };
+            match place {
+                LeaderPlace::Any => true,
+                LeaderPlace::AwayFromOwnerSite => Some(&node.site) != owner_site,
+                LeaderPlace::AtOwnerSite => Some(&node.site) == owner_site,
+                LeaderPlace::Witness => node.kind == NodeKind::Witness,
+            }
+        };
+        if status.leader.as_ref().is_some_and(&fits) {
+            return Ok(status);
+        }
+        let target = layout.nodes.iter().map(|node| &node.name).find(|name| fits(name));
+        let refused = match target {
+            Some(target) => api.lead(target).await.err().map(|error| error.to_string()),
+            None => Some("there is no such node".to_owned()),
+        };
+        sleep(Duration::from_millis(100)).await;
+        status = api.status().await.unwrap_or(status);
+        if Instant::now() > deadline {
+            let leader = status.leader.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+            let why = refused.map(|why| format!(" ({why})")).unwrap_or_default();
+            return Err(EngineError::Guard(format!(
+                "guards.leader: {leader} leads, and it could not be changed{why}"
+            )));
+        }
+    }
+}
+
+fn gaps(seen: &Recording, from: Instant, to: Instant) -> super::GapMs {
+    super::GapMs {
+        http: gap::http(&seen.answers, from, to).map(whole_ms),
+        websocket: gap::websocket(&seen.answers, from, to).map(whole_ms),
+    }
+}
+
+pub(super) fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn wall_now() -> WallTime {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    WallTime(whole_ms(since))
+}
+
+fn timeline(
+    layout: &Layout,
+    seen: &Recording,
+    fault: Instant,
+    fault_wall: WallTime,
+    actions: &[(Instant, String)],
+    journal: &[WatchItem],
+) -> Vec<TimelineEntry> {
+    let mut entries = Vec::new();
+    let since = |at: Instant| match at.checked_duration_since(fault) {
+        Some(after) => whole_ms(after).cast_signed(),
+        None => -whole_ms(fault.duration_since(at)).cast_signed(),
+    };
+    for (at, what) in actions {
+        entries.push(TimelineEntry { at_ms: since(*at), source: "drill", what: what.clone() });
+    }
+    for item in journal {
+        if let Some(what) = phases::in_words(&item.event, layout) {
+            let at_ms = item.at.0.cast_signed() - fault_wall.0.cast_signed();
+            entries.push(TimelineEntry { at_ms, source: "cluster", what });
+        }
+    }
+    for (at, what) in phases::who_answered(&seen.answers, fault) {
+        entries.push(TimelineEntry { at_ms: since(at), source: "clients", what });
+    }
+    entries.sort_by_key(|entry| entry.at_ms);
+    entries
+}

@@ -1,0 +1,136 @@
+//! Judging: expectations, limits, audit.
+
+use super::report::{LimitReport, Report, RunReport, Verdict};
+use super::run::whole_ms;
+use super::{ClusterStatus, WatchItem};
+use crate::audit::Audit;
+use crate::layout::{Layout, Store};
+use crate::scenario::{Expect, OwnerExpected, Scenario};
+use twinsite_model::{Event, SiteName};
+
+/// How often the owner changed.
+pub(super) fn moves(journal: &[WatchItem]) -> u32 {
+    let changed = journal.iter().filter(|item| matches!(item.event, Event::OwnerChanged { .. }));
+    u32::try_from(changed.count()).unwrap_or(u32::MAX)
+}
+
+/// What is not as the scenario expects it, a line each.
+pub(super) fn unexpected(
+    expect: &Expect,
+    layout: &Layout,
+    before: &ClusterStatus,
+    after: &ClusterStatus,
+    other_site: &SiteName,
+    moves: u32,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    let (old, new) = (before.owner.as_ref(), after.owner.as_ref());
+    let site = new.and_then(|(node, _)| layout.node(node)).map(|node| &node.site);
+    let right = match expect.owner {
+        OwnerExpected::Any => new.is_some(),
+        OwnerExpected::Unchanged => new.is_some() && new == old,
+        OwnerExpected::Changed => new.is_some_and(|(node, _)| old.is_none_or(|(old, _)| old != node)),
+        OwnerExpected::AtOtherSite => site == Some(other_site),
+        OwnerExpected::NewToken => new.is_some_and(|(_, token)| old.is_none_or(|(_, old)| token > old)),
+    };
+    if !right {
+        let word = |owner: Option<&(twinsite_model::NodeName, twinsite_model::Token)>| {
+            owner.map_or_else(|| "nobody".to_owned(), |(node, token)| format!("{node} ({token})"))
+        };
+        problems.push(format!("the owner is {} after {}, not as expected", word(new), word(old)));
+    }
+    if let Some(max) = expect.moves_max
+        && moves > max
+    {
+        problems.push(format!("the owner changed {moves} times, at most {max} expected"));
+    }
+    let forced = after.generation.0.saturating_sub(before.generation.0);
+    if forced != expect.forced_recoveries {
+        problems.push(format!("{forced} forced recoveries, {} expected", expect.forced_recoveries));
+    }
+    problems
+}
+
+/// The report with its verdict.
+pub(super) fn judge(scenario: &Scenario, layout: &Layout, runs: Vec<RunReport>, audit: Audit) -> Report {
+    let mut broken = audit.broken();
+    for run in &runs {
+        broken.extend(run.broken.iter().map(|line| format!("run {}: {line}", run.run)));
+        let limits = &scenario.limits;
+        if let Some(max) = limits.failed_requests
+            && run.requests.failed > max
+        {
+            broken.push(format!(
+                "run {}: {} requests failed, at most {max} allowed",
+                run.run, run.requests.failed
+            ));
+        }
+        if let Some(max) = limits.tunnels_lost
+            && run.tunnels.lost > max
+        {
+            broken.push(format!(
+                "run {}: {} WebSockets lost, at most {max} allowed",
+                run.run, run.tunnels.lost
+            ));
+        }
+    }
+    let limits: Vec<_> = scenario
+        .limits_in(layout.profile)
+        .into_iter()
+        .map(|(name, limit)| {
+            let measured = runs.iter().map(|run| measured(run, name)).collect();
+            LimitReport { name, median_ms: median(measured), limit_ms: whole_ms(limit) }
+        })
+        .collect();
+    for limit in &limits {
+        match limit.median_ms {
+            Some(median) if median > limit.limit_ms => {
+                broken.push(format!("{}: median {median} ms, limit {} ms", limit.name, limit.limit_ms));
+            }
+            Some(_) => {}
+            None => broken.push(format!("{}: nothing was measured", limit.name)),
+        }
+    }
+    Report {
+        scenario: scenario.name().to_owned(),
+        description: scenario.description.clone(),
+        verdict: if broken.is_empty() { Verdict::Pass } else { Verdict::Fail },
+        profile: layout.profile.to_string(),
+        store: if layout.store == Store::Embedded { "embedded" } else { "redis" },
+        broken,
+        limits,
+        runs,
+        audit,
+    }
+}
+
+fn measured(run: &RunReport, limit: &str) -> Option<u64> {
+    match limit {
+        "http_gap" => run.gap_ms.http,
+        "websocket_gap" => run.gap_ms.websocket,
+        "tunnels_back" => Some(run.tunnels.longest_ms),
+        "detect" => run.phases_ms.detect,
+        "fence" => run.phases_ms.fence,
+        _ => None,
+    }
+}
+
+/// The middle value, the higher of two; none unless every run has one.
+fn median(values: Vec<Option<u64>>) -> Option<u64> {
+    let mut values = values.into_iter().collect::<Option<Vec<_>>>()?;
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_needs_every_run() {
+        assert_eq!(median(vec![Some(3), Some(1), Some(2)]), Some(2));
+        assert_eq!(median(vec![Some(1), Some(2)]), Some(2));
+        assert_eq!(median(vec![Some(1), None]), None);
+        assert_eq!(median(vec![]), None);
+    }
+}
