@@ -8,7 +8,7 @@ use crate::local::Local;
 use crate::log_store::LogStore;
 use crate::network::Network;
 use crate::options::Options;
-use crate::raft_types::{Command, Types};
+use crate::raft_types::{Command, CommittedLeaderId, Types};
 use crate::state_machine::StateMachine;
 use crate::status::{LogIndex, RaftStatus};
 use crate::transport::Transport;
@@ -17,6 +17,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
 };
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResponse;
 use openraft::{AsyncRuntime, Instant, LinearizerOption, Raft};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,9 @@ use twinsite_model::{Applied, Generation, NodeId, Proposal, State};
 
 /// The largest encoded proposal, in bytes.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 2 << 20;
+
+type Written<RT> = ClientWriteResponse<Types<RT>>;
+type WriteError<RT> = RaftError<Types<RT>, ClientWriteError<Types<RT>>>;
 
 /// One node's part in the consensus. Cheap to clone; the last clone's drop does not stop it, [`Self::shutdown`] does.
 pub struct Consensus<RT: AsyncRuntime> {
@@ -141,6 +146,16 @@ impl<RT: AsyncRuntime> Consensus<RT> {
 
     /// Has the command agreed on and applied, on the leader only. Bounded by `options.propose_timeout`.
     pub async fn propose(&self, proposal: &Proposal) -> Result<Applied, ProposeError> {
+        self.propose_under(None, proposal).await
+    }
+
+    /// The same, but only if this node leads in exactly this term. A decision that rests on evidence of one term must
+    /// not reach the log in another: the node may have lost and regained the lead unnoticed.
+    pub async fn propose_in_term(&self, term: u64, proposal: &Proposal) -> Result<Applied, ProposeError> {
+        self.propose_under(Some(term), proposal).await
+    }
+
+    async fn propose_under(&self, term: Option<u64>, proposal: &Proposal) -> Result<Applied, ProposeError> {
         let bytes = encoding::encode_proposal(proposal);
         if bytes.len() > PROPOSAL_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes: bytes.len(), max: PROPOSAL_BYTES_MAX });
@@ -149,7 +164,7 @@ impl<RT: AsyncRuntime> Consensus<RT> {
             return Err(ProposeError::NotLeader { leader: None });
         }
         let _turn = self.shared.proposals.try_acquire().map_err(|_| ProposeError::Busy)?;
-        let write = self.raft.client_write(Command(bytes.into()));
+        let write = self.write(term, Command(bytes.into()));
         match RT::timeout(self.shared.options.propose_timeout, write).await {
             Ok(Ok(written)) => {
                 // The state machine answers every command; see `StateMachine::apply_one`.
@@ -165,6 +180,14 @@ impl<RT: AsyncRuntime> Consensus<RT> {
             Ok(Err(RaftError::APIError(_))) | Err(_) => Err(ProposeError::OutcomeUnknown),
             Ok(Err(RaftError::Fatal(fatal))) => Err(self.stop_reason(&fatal).into()),
         }
+    }
+
+    async fn write(&self, term: Option<u64>, command: Command) -> Result<Written<RT>, WriteError<RT>> {
+        let Some(term) = term else { return self.raft.client_write(command).await };
+        let (responder, answer) = ProgressResponder::complete_only();
+        let write = self.raft.write(command).with_leader(CommittedLeaderId::new(term)).responder(responder);
+        write.await.map_err(RaftError::Fatal)?;
+        answer.await.map_err(|_| RaftError::Fatal(Fatal::Stopped))?.map_err(RaftError::APIError)
     }
 
     /// A place in the log such that whoever has applied it sees everything that was acknowledged before this call.

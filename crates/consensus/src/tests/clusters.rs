@@ -170,3 +170,20 @@ async fn too_many_or_too_large_proposals_are_refused_and_harm_nobody() {
     assert!(first.is_ok());
     assert_eq!(second, Err(ProposeError::Busy));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_of_an_earlier_term_is_refused_even_by_the_same_leader() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let term = leader.status().borrow().term;
+    leader.propose_in_term(term, &proposal("in-its-term")).await.unwrap();
+    let other = NodeId(leader.node().0 % 3 + 1);
+    leader.transfer_leadership(other).await.unwrap();
+    let between = cluster.leader().await;
+    assert_eq!(between.node(), other);
+    between.transfer_leadership(leader.node()).await.unwrap();
+    assert_eq!(cluster.leader().await.node(), leader.node());
+    let late = leader.propose_in_term(term, &proposal("late")).await;
+    assert!(matches!(late, Err(ProposeError::NotLeader { .. })), "{late:?}");
+    assert!(!super::harness::remembers(&leader, "late"));
+}
