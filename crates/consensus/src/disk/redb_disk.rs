@@ -425,7 +425,7 @@ impl Committer {
         let commit = self.commit + 1;
         let mut writing = self.database.begin_write()?;
         writing.set_durability(Durability::Immediate).map_err(as_redb)?;
-        writing.set_two_phase_commit(false);
+        writing.set_two_phase_commit(true);
         {
             let mut log = writing.open_table(LOG)?;
             let mut meta = writing.open_table(META)?;

@@ -398,17 +398,3 @@ async fn a_node_can_be_shut_down_before_it_takes_part() {
     assert_eq!(node.stopped().await, StopReason::Shutdown);
     assert!(!node.propose(&proposal("x")).await.unwrap_err().retryable() || !node.status().borrow().started);
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn measure_a_commit() {
-    let directory = TempDir::new().unwrap();
-    let disk = open(directory.path()).unwrap();
-    let mut times = Vec::new();
-    for index in 0..300 {
-        let began = std::time::Instant::now();
-        disk::write(&disk, vec![Write::Entry { index, bytes: vec![7; 250] }]).await.unwrap();
-        times.push(began.elapsed());
-    }
-    times.sort();
-    println!("commit: p50 {:?} p99 {:?}", times[150], times[297]);
-}
