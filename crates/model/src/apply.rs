@@ -14,6 +14,7 @@ use crate::state::{
     VerdictRecord,
 };
 use crate::time::WallTime;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -243,11 +244,12 @@ impl State {
 
     /// Puts a specification in force and forgets what it no longer names.
     fn install_spec(&mut self, revision: Revision, spec: Arc<ClusterSpec>) {
-        self.verdicts.retain(|name, _| spec.upstream(name).is_some());
-        self.drains.retain(|name, _| spec.upstream(name).is_some());
-        self.announced.retain(|name, _| spec.upstream(name).is_some());
+        let upstreams = upstream_names(&spec);
+        self.verdicts.retain(|name, _| upstreams.contains(name));
+        self.drains.retain(|name, _| upstreams.contains(name));
+        self.announced.retain(|name, _| upstreams.contains(name));
         self.nodes.retain(|id, _| spec.node(*id).is_some());
-        self.sessions.pins.retain(|_, pin| spec.upstream(&pin.upstream).is_some());
+        self.sessions.pins.retain(|_, pin| upstreams.contains(&pin.upstream));
         for ip in &spec.floating_ips {
             // The epoch of a name outlives its removal and return, so entries are never taken away.
             self.floating_ips.entry(ip.name.clone()).or_default();
@@ -315,16 +317,17 @@ impl State {
 
     fn set_verdicts(&mut self, now: WallTime, verdicts: &[NewVerdict]) -> Handled {
         let spec = self.spec.clone().ok_or(Refusal::NoSpec)?;
+        let named = upstream_names(&spec);
         let mut events = Vec::new();
         for new in verdicts {
-            if spec.upstream(&new.upstream).is_none() {
+            if !named.contains(&new.upstream) {
                 continue; // removed by a specification that overtook the verdict
             }
             let from = self.verdict(&new.upstream);
             let health = if new.health == Verdict::Draining { Verdict::Healthy } else { new.health };
             let evidence: Vec<_> = new.evidence.iter().take(EVIDENCE_MAX).cloned().collect();
-            let known = self.verdicts.get(&new.upstream);
-            if known.is_some_and(|record| record.health == health) {
+            let known = self.verdicts.get(&new.upstream).map_or(Verdict::Unknown, |record| record.health);
+            if known == health {
                 continue;
             }
             let record = VerdictRecord { health, since: now, evidence: evidence.clone() };
@@ -340,7 +343,9 @@ impl State {
         if spec.upstream(upstream).is_none() {
             return Err(Refusal::UnknownUpstream(upstream.clone()));
         }
-        if self.drains.contains_key(upstream) == drain.is_some() {
+        let deadline = |drain: &Drain| drain.deadline;
+        let known = self.drains.get(upstream);
+        if known.is_some() == drain.is_some() && known.map(deadline) == drain.as_ref().map(deadline) {
             return Ok((Effect::Unchanged, Vec::new()));
         }
         let from = self.verdict(upstream);
@@ -383,12 +388,13 @@ impl State {
         by: NodeId,
         announced: &[(UpstreamName, IpAddr, Token)],
     ) -> (Effect, Vec<Event>) {
+        let Some(spec) = self.spec.clone() else { return (Effect::Unchanged, Vec::new()) };
+        let named = upstream_names(&spec);
         let mut events = Vec::new();
         for (upstream, address, token) in announced {
             let known = self.announced.get(upstream);
             let same = known.is_some_and(|record| record.address == *address && record.token == *token);
-            let named = self.spec.as_ref().is_some_and(|spec| spec.upstream(upstream).is_some());
-            if same || !named {
+            if same || !named.contains(upstream) {
                 continue;
             }
             let record = AnnouncedRecord { address: *address, token: *token, since: now, by };
@@ -401,6 +407,11 @@ impl State {
         }
         if events.is_empty() { (Effect::Unchanged, events) } else { (Effect::Done, events) }
     }
+}
+
+/// The names for many look-ups, so that work grows with the number of upstreams and not with its square.
+fn upstream_names(spec: &ClusterSpec) -> BTreeSet<&UpstreamName> {
+    spec.upstreams.iter().map(|upstream| &upstream.name).collect()
 }
 
 #[cfg(test)]

@@ -7,14 +7,16 @@ use crate::state::{EMBEDDED_PINS_MAX, Pin, State};
 use crate::time::WallTime;
 
 impl State {
-    /// If the given token is older than the newest seen: refuse. Else keep the newest.
-    fn admit_session_token(&mut self, given: Token) -> Result<(), Refusal> {
-        let seen = self.sessions.token.max(self.session_token());
-        if given < seen {
-            return Err(Refusal::StaleToken { given, seen });
-        }
-        self.sessions.token = given;
-        Ok(())
+    /// If the given token is older than the newest seen: refuse.
+    fn admit_session_token(&self, given: Token) -> Result<(), Refusal> {
+        let seen = self.session_token();
+        if given < seen { Err(Refusal::StaleToken { given, seen }) } else { Ok(()) }
+    }
+
+    /// Keeps the newest token of an accepted write. What a writer gives is never trusted beyond what the state itself
+    /// has reached: a wrong number would lock every other writer out.
+    fn keep_session_token(&mut self) {
+        self.sessions.token = self.session_token();
     }
 
     pub(super) fn pin_room(
@@ -36,6 +38,7 @@ impl State {
         if !self.sessions.pins.contains_key(&room) && self.sessions.pins.len() >= EMBEDDED_PINS_MAX {
             return Err(Refusal::SessionsFull);
         }
+        self.keep_session_token();
         let pin = Pin { upstream: upstream.clone(), token, touched: self.wall };
         self.sessions.pins.insert(room, pin.clone());
         Ok((Effect::Placed(pin), vec![Event::RoomPinned { room, upstream: upstream.clone(), token }]))
@@ -44,11 +47,17 @@ impl State {
     pub(super) fn touch_rooms(&mut self, rooms: &[RoomKey], token: Token) -> Handled {
         self.admit_session_token(token)?;
         let now = self.wall;
+        let mut touched = false;
         for room in rooms {
             if let Some(pin) = self.sessions.pins.get_mut(room) {
+                touched |= pin.touched != now;
                 pin.touched = now;
             }
         }
+        if !touched {
+            return Ok((Effect::Unchanged, Vec::new()));
+        }
+        self.keep_session_token();
         Ok((Effect::Done, Vec::new()))
     }
 

@@ -55,7 +55,7 @@ fn check_sites(spec: &ClusterSpec, ip: &FloatingIpSpec, key: &str, findings: &mu
     for name in &ip.sites {
         match spec.site(name) {
             None => {
-                findings.add(key, format!("there is no site `{name}`"), "write names of [[site]] sections")
+                findings.add(key, format!("there is no site `{name}`"), "write names of [[site]] sections");
             }
             Some(site) if site.witness => findings.add(
                 key,

@@ -50,7 +50,7 @@ fn sites() {
         s.floating_ips.iter_mut().for_each(|ip| ip.sites = vec![site("gra")]);
     });
     found("site[2] (sbg).announced_ip", "already used", |s| {
-        s.sites[1].announced_ip = s.sites[0].announced_ip
+        s.sites[1].announced_ip = s.sites[0].announced_ip;
     });
     found("site[1] (gra).announced_ip", "missing", |s| s.sites[0].announced_ip = None);
     found("site[1] (gra).announced_ip", "every address", |s| {
@@ -87,10 +87,10 @@ fn nodes() {
     found("node[5] (wit-1).kind", "this node is no witness", |s| s.nodes[4].kind = NodeKind::Edge);
     found("node[2] (gra-2).kind", "site `gra` serves", |s| s.nodes[1].kind = NodeKind::Witness);
     found("node[2] (gra-2).peer", "already used by node[1] (gra-1).peer", |s| {
-        s.nodes[1].peer = s.nodes[0].peer
+        s.nodes[1].peer = s.nodes[0].peer;
     });
     found("node[2] (gra-2).api", "already used by node[2] (gra-2).peer", |s| {
-        s.nodes[1].api = s.nodes[1].peer
+        s.nodes[1].api = s.nodes[1].peer;
     });
     found("node[1] (gra-1).http", "already used by node[1] (gra-1).http", |s| {
         let http = s.nodes[0].http[0];
@@ -99,7 +99,7 @@ fn nodes() {
     found("node[2] (gra-2).peer", "port 0", |s| s.nodes[1].peer.set_port(0));
     found("node[2] (gra-2).http", "every address", |s| s.nodes[1].http = vec!["0.0.0.0:80".parse().unwrap()]);
     found("node[5] (wit-1).http", "serves nothing", |s| {
-        s.nodes[4].http = vec!["10.3.0.1:80".parse().unwrap()]
+        s.nodes[4].http = vec!["10.3.0.1:80".parse().unwrap()];
     });
     found("node[1] (gra-1).http", "more than 16", |s| {
         s.nodes[0].http = (1..=17).map(|port| ([10, 1, 0, 1], port).into()).collect();
@@ -238,7 +238,7 @@ fn routes() {
     }
     found(&format!("{first}.path"), "longer", |s| s.routes[0].path = format!("/{}", "x".repeat(1_024)));
     found("route[2] (static).upstreams", "no upstream `nope`", |s| {
-        s.routes[1].upstreams.push(upstream("nope"))
+        s.routes[1].upstreams.push(upstream("nope"));
     });
     found("route[2] (static).upstreams", "twice", |s| s.routes[1].upstreams.push(upstream("gra-meet-1")));
     for bad in ["", "room id", "room&id", "ä"] {
@@ -327,7 +327,7 @@ fn timing() {
     found("timing", "`4ms < heartbeat`", |s| s.timing.heartbeat = Some(ms(4)));
     found("timing.lease", "out of bounds", |s| s.timing.lease = Some(HumanDuration(Duration::MAX)));
     found("timing.election_max", "out of bounds", |s| {
-        s.timing.election_max = Some(HumanDuration(Duration::MAX))
+        s.timing.election_max = Some(HumanDuration(Duration::MAX));
     });
     found("timing.drift_ppm", "out of bounds", |s| s.timing.drift_ppm = Some(100_001));
 }
