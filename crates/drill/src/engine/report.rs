@@ -62,7 +62,7 @@ pub struct RunReport {
     pub requests: Requests,
     /// New connections with one request each, which are not tried again.
     pub connects: Requests,
-    /// WebSockets.
+    /// `WebSockets`.
     pub tunnels: TunnelReport,
     /// Who owned the address before.
     pub owner_before: Option<String>,
@@ -129,7 +129,7 @@ impl From<&Counts> for Requests {
     }
 }
 
-/// WebSockets lost and won back.
+/// `WebSockets` lost and won back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct TunnelReport {
     /// Lost.

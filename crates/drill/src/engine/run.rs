@@ -24,6 +24,8 @@ const WARM_UP_MAX: Duration = Duration::from_secs(20);
 const LEADER_MAX: Duration = Duration::from_secs(15);
 /// How long after the end of a move the last instance may take to announce the right address.
 const ANNOUNCE_GRACE: Duration = Duration::from_millis(500);
+/// How long is looked at a cluster in peace before the first step.
+const QUIET_BEFORE: Duration = Duration::from_millis(300);
 /// How long clients go on after the way back, so that the audit covers the healed cluster too.
 const HEALED_HOLD: Duration = Duration::from_millis(1_500);
 
@@ -139,6 +141,9 @@ impl<'a> Run<'a> {
 
     /// The steps, the outcome, the way back and the audit.
     pub(super) async fn perform(mut self, number: u32) -> Result<(RunReport, Audit), EngineError> {
+        let began = Instant::now();
+        // Long enough before the first step to see what the instances announce in peace.
+        sleep(QUIET_BEFORE).await;
         let fault = Instant::now();
         let fault_wall = wall_now();
         let journal_before = self.journal.items().len();
@@ -146,22 +151,17 @@ impl<'a> Run<'a> {
 
         self.tell_now("watching it settle");
         let settle = self.scenario.observe.settle.in_timing(&self.timing);
-        let settled = self.wait_settled(settle).await;
+        self.wait_settled(settle).await;
         let settled_at = Instant::now();
         sleep(self.scenario.observe.hold.0).await;
         let observed_at = Instant::now();
         let after = self.status().await;
-        self.look_at_outcome(&after, settled);
-        let (settled_site, silent_sites) = (self.owner_site(&after), self.sites_without_nodes());
+        self.look_at_outcome(after.as_ref());
+        let (settled_site, silent_sites) = (self.owner_site(after.as_ref()), self.sites_without_nodes());
         let seen = self.recorder.recording();
 
         let mut windows = vec![
-            self.window(
-                fault - self.scenario.load.warm_up.0 / 2,
-                fault,
-                Some(&self.roles.owner_site.clone()),
-                &[],
-            ),
+            self.window(began, fault, Some(&self.roles.owner_site.clone()), &[]),
             self.window(settled_at + ANNOUNCE_GRACE, observed_at, settled_site.as_ref(), &silent_sites),
         ];
         let journal = self.journal.items();
@@ -170,7 +170,7 @@ impl<'a> Run<'a> {
         if let Some(healed_at) = healed_at {
             let healed = self.status().await;
             sleep(HEALED_HOLD).await;
-            let site = self.owner_site(&healed);
+            let site = self.owner_site(healed.as_ref());
             windows.push(self.window(healed_at + ANNOUNCE_GRACE, Instant::now(), site.as_ref(), &[]));
         }
         self.load.stop().await;
@@ -203,22 +203,19 @@ impl<'a> Run<'a> {
         (self.tell)(now);
     }
 
-    async fn wait_settled(&mut self, within: Duration) -> bool {
+    async fn wait_settled(&mut self, within: Duration) {
         let deadline = Instant::now() + within;
-        let mut all = true;
         for condition in [Condition::Answering, Condition::MovesEnded, Condition::ParticipantsBack] {
             let left = deadline.saturating_duration_since(Instant::now());
             if !self.wait(condition, left).await {
                 self.broken
                     .push(format!("not so within {within:?} after the last step: {}", condition.as_str()));
-                all = false;
             }
         }
-        all
     }
 
-    fn owner_site(&self, status: &Option<ClusterStatus>) -> Option<SiteName> {
-        let (owner, _) = status.as_ref()?.owner.as_ref()?;
+    fn owner_site(&self, status: Option<&ClusterStatus>) -> Option<SiteName> {
+        let (owner, _) = status?.owner.as_ref()?;
         Some(self.layout.node(owner)?.site.clone())
     }
 
@@ -287,7 +284,7 @@ impl<'a> Run<'a> {
         self.backend.rebuild().await.map_err(EngineError::from)
     }
 
-    fn look_at_outcome(&mut self, after: &Option<ClusterStatus>, settled: bool) {
+    fn look_at_outcome(&mut self, after: Option<&ClusterStatus>) {
         let Some(after) = after else {
             self.broken.push("the cluster could not be asked for its state afterwards".to_owned());
             return;
@@ -302,9 +299,6 @@ impl<'a> Run<'a> {
             moves,
         );
         self.broken.extend(problems);
-        if !settled {
-            tracing::debug!("judged without having settled");
-        }
     }
 }
 

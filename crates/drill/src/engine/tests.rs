@@ -29,12 +29,15 @@ enum Fence {
     LeavesConnections,
 }
 
+/// The task that accepts, and the connections.
+type Serving = (AbortHandle, Arc<Mutex<JoinSet<()>>>);
+
 struct Shared {
     layout: Layout,
     folder: PathBuf,
     fence: Fence,
     owner: Mutex<(NodeName, Token)>,
-    serving: Mutex<Option<(AbortHandle, Arc<Mutex<JoinSet<()>>>)>>,
+    serving: Mutex<Option<Serving>>,
     running: Mutex<BTreeSet<ProcessName>>,
     watchers: Mutex<Vec<mpsc::Sender<WatchItem>>>,
 }
@@ -105,7 +108,7 @@ impl Fake {
     }
 
     /// The death of the owner, and the takeover by a node of the other site.
-    async fn owner_dies(&self) {
+    fn owner_dies(&self) {
         let (listening, connections) = self.0.serving.lock().unwrap().take().unwrap();
         listening.abort();
         match self.0.fence {
@@ -207,7 +210,7 @@ impl Backend for Fake {
                 self.0.running.lock().unwrap().remove(process);
                 let owner = ProcessName::Node(self.0.owner.lock().unwrap().0.clone());
                 if *process == owner {
-                    self.owner_dies().await;
+                    self.owner_dies();
                 }
             }
             Ok(())

@@ -39,7 +39,7 @@ pub fn websocket(answers: &[Answer], from: Instant, to: Instant) -> Option<Durat
     Some(longest(moments, from, to))
 }
 
-/// How participants lost their WebSockets and got new ones.
+/// How participants lost their `WebSockets` and got new ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tunnels {
     /// How many were lost within the window.

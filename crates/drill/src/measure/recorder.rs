@@ -134,7 +134,7 @@ impl Recorder {
         self.lock().clone()
     }
 
-    /// How many WebSockets are up.
+    /// How many `WebSockets` are up.
     pub fn tunnels_up(&self) -> usize {
         self.lock().tunnels.iter().filter(|tunnel| tunnel.lost.is_none()).count()
     }

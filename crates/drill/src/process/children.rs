@@ -157,7 +157,7 @@ impl Children {
         let running = self.running.get(name).ok_or_else(|| ProcessError::Unknown(name.clone()))?;
         let Some(pid) = running.pid() else { return Ok(()) };
         // Not reaped yet, so the number still means this process.
-        kill_process(pid, signal).map_err(|error| self.failed(name, error.into()))
+        kill_process(pid, signal).map_err(|error| failed(name, error.into()))
     }
 
     /// Ends a process at once and waits until it is gone.
@@ -181,12 +181,11 @@ impl Children {
         self.pids.change(|table| {
             table.remove(name);
         });
-        match waited {
-            Ok(status) => status.map(Some).map_err(|source| self.failed(name, source)),
-            Err(_) => {
-                running.child.start_kill().map_err(|source| self.failed(name, source))?;
-                running.child.wait().await.map(Some).map_err(|source| self.failed(name, source))
-            }
+        if let Ok(status) = waited {
+            status.map(Some).map_err(|source| failed(name, source))
+        } else {
+            running.child.start_kill().map_err(|source| failed(name, source))?;
+            running.child.wait().await.map(Some).map_err(|source| failed(name, source))
         }
     }
 
@@ -206,16 +205,16 @@ impl Children {
     pub(super) fn close_reaper_input(&mut self) {
         self.reaper.stdin = None;
     }
-
-    fn failed(&self, name: &ProcessName, source: io::Error) -> ProcessError {
-        ProcessError::Signal { process: name.clone(), source }
-    }
 }
 
 impl Drop for Children {
     fn drop(&mut self) {
         kill_process_group(self.group, Signal::KILL).ok();
     }
+}
+
+fn failed(name: &ProcessName, source: io::Error) -> ProcessError {
+    ProcessError::Signal { process: name.clone(), source }
 }
 
 fn tail(log: &Path) -> String {

@@ -7,11 +7,12 @@ use crate::layout::{Layout, Shape, Store};
 use crate::wan::Wan;
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use twinsite_model::{NodeName, Profile};
 
 /// How long a new cluster may take until it is healthy.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
+const READY_PATIENCE: Duration = Duration::from_mins(1);
 /// How long a process may take to end when it is asked to.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -38,7 +39,7 @@ pub struct Cluster {
     launcher: Launcher,
     children: Children,
     wan: Wan,
-    _block: Block,
+    _block: Arc<Block>,
     _temporary: Option<tempfile::TempDir>,
 }
 
@@ -48,23 +49,22 @@ impl Cluster {
         options: ClusterOptions,
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self, ProcessError> {
-        let block = Block::claim()?;
+        let block = Arc::new(Block::claim()?);
         let layout = Layout::paired(block.number(), options.profile, &options.shape, options.store);
-        let (root, temporary) = match options.directory {
-            Some(root) => (root, None),
-            None => {
-                let made = tempfile::Builder::new()
-                    .prefix("twinsite-")
-                    .tempdir()
-                    .map_err(|source| FilesError::Write { path: std::env::temp_dir(), source })?;
-                (made.path().to_owned(), Some(made))
-            }
+        let (root, temporary) = if let Some(root) = options.directory {
+            (root, None)
+        } else {
+            let made = tempfile::Builder::new()
+                .prefix("twinsite-")
+                .tempdir()
+                .map_err(|source| FilesError::Write { path: std::env::temp_dir(), source })?;
+            (made.path().to_owned(), Some(made))
         };
         // Absolute, because each process may look at it from elsewhere.
         let root = std::path::absolute(&root).map_err(|source| FilesError::Write { path: root, source })?;
         let files = Files::new(root);
         files.write(&layout)?;
-        let wan = Wan::start(&layout.passages())?;
+        let wan = Wan::start(&layout.passages(), &block)?;
         let children = Children::new().map_err(|source| ProcessError::Spawn {
             process: ProcessName::Redis,
             program: "/bin/sh".to_owned(),

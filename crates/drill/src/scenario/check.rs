@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// The longest single pause or observation in a scenario.
-const PAUSE_MAX: Duration = Duration::from_secs(3_600);
+const PAUSE_MAX: Duration = Duration::from_hours(1);
 
 /// One thing that is wrong with a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

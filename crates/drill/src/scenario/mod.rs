@@ -229,10 +229,7 @@ pub struct Observe {
 
 impl Default for Observe {
     fn default() -> Self {
-        Self {
-            settle: Limit::fixed(Duration::from_secs(15)),
-            hold: HumanDuration(Duration::from_millis(1_000)),
-        }
+        Self { settle: Limit::fixed(Duration::from_secs(15)), hold: HumanDuration(Duration::from_secs(1)) }
     }
 }
 
@@ -281,7 +278,7 @@ pub struct Limits {
     pub fence: Option<Limit>,
     /// Requests that failed for good.
     pub failed_requests: Option<u64>,
-    /// WebSockets that were lost.
+    /// `WebSockets` that were lost.
     pub tunnels_lost: Option<usize>,
 }
 

@@ -81,8 +81,9 @@ pub struct Wan {
 }
 
 impl Wan {
-    /// Starts a relay for each passage. Needs a tokio runtime.
-    pub fn start(passages: &[Passage]) -> Result<Self, WanError> {
+    /// Starts a relay for each passage. Needs a tokio runtime. What is `held` is let go when the last relay has
+    /// let go of its address, which is a moment after the end of this value.
+    pub fn start(passages: &[Passage], held: &Arc<impl Send + Sync + 'static>) -> Result<Self, WanError> {
         let mut directions: BTreeMap<Pair, Arc<Direction>> = BTreeMap::new();
         let mut listeners: BTreeMap<Pair, Vec<Arc<relay::Relay>>> = BTreeMap::new();
         let mut tasks = JoinSet::new();
@@ -95,7 +96,11 @@ impl Wan {
                 .map_err(|source| WanError::Listen { via: passage.via, source })?;
             let relay = Arc::new(relay);
             listeners.entry(pair).or_default().push(Arc::clone(&relay));
-            tasks.spawn(async move { relay.serve().await });
+            let held = Arc::clone(held);
+            tasks.spawn(async move {
+                relay.serve().await;
+                drop((relay, held));
+            });
         }
         Ok(Self { directions, listeners, _tasks: tasks })
     }

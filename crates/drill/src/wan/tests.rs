@@ -27,7 +27,7 @@ impl Bench {
             via: "127.0.0.1:0".parse().unwrap(),
             target: target.local_addr().unwrap(),
         };
-        let wan = Wan::start(&[passage]).unwrap();
+        let wan = Wan::start(&[passage], &Arc::new(())).unwrap();
         let via = wan.listeners[&(site("gra"), site("sbg"))][0].address().unwrap();
         Self { wan, via, target }
     }
