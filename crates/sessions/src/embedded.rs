@@ -1,0 +1,209 @@
+//! The store in the replicated state: for demos and tiny set-ups without a Redis.
+//!
+//! Writes are commands proposed to the leader; reads come from this node's own copy of the state. What the state has
+//! acknowledged it never forgets, so there is nothing to refill. The version of a pin is the revision of the state in
+//! which it was seen. Connection counts and drains are not written: the nodes tell each other the first, and the
+//! state holds the second.
+
+use crate::pin::{NodeConnections, Pin, PinUpdate};
+use crate::store::{BoxFuture, PlaceRequest, Placement, Role, Store, StoreError, StoreStatus, Why};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use twinsite_model::{Applied, Command, Effect, Refusal, RoomKey, State, Token, UpstreamName, WallTime};
+
+/// Rooms that one [`Store::keep`] writes anew at most; each is a command. The rest follows at the next interval.
+const PINS_WRITTEN_MAX: usize = 64;
+
+/// Why a proposal came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeFailed {
+    /// No leader is known, or it did not answer in time.
+    #[error("no leader took the proposal in time")]
+    NoLeader,
+}
+
+/// The way into the replicated state. The program implements it over the consensus and the node-to-node channel.
+pub trait Proposer: Send + Sync + 'static {
+    /// Has the leader propose a command, and returns what came of it.
+    fn propose(&self, command: Command) -> BoxFuture<'_, Result<Applied, ProposeFailed>>;
+
+    /// This node's copy of the state.
+    fn state(&self) -> Arc<State>;
+}
+
+/// Pins in the replicated state.
+pub struct EmbeddedStore<P> {
+    proposer: P,
+    status: watch::Sender<StoreStatus>,
+}
+
+impl<P: Proposer> EmbeddedStore<P> {
+    /// A store that proposes through `proposer`.
+    pub fn new(proposer: P) -> Self {
+        let status = StoreStatus::Up { role: Role::Embedded, since: Instant::now() };
+        Self { proposer, status: watch::Sender::new(status) }
+    }
+
+    fn set_status(&self, now: Result<Role, Why>) {
+        self.status.send_if_modified(|status| {
+            let next = status.next(now);
+            let changed = next != *status;
+            *status = next;
+            changed
+        });
+    }
+
+    async fn propose(&self, command: Command) -> Result<Applied, StoreError> {
+        match self.proposer.propose(command).await {
+            Ok(applied) => {
+                self.set_status(Ok(Role::Embedded));
+                Ok(applied)
+            }
+            // One lost proposal does not make the store useless: it is asked again each time.
+            Err(ProposeFailed::NoLeader) => Err(StoreError::Away(Why::NoLeader)),
+        }
+    }
+
+    fn known(state: &State, room: RoomKey) -> Option<Pin> {
+        let pin = state.sessions.pins.get(&room)?;
+        Some(Pin { upstream: pin.upstream.clone(), version: state.revision.0, token: pin.token })
+    }
+
+    async fn pin(
+        &self,
+        room: RoomKey,
+        upstream: UpstreamName,
+        replace: Option<UpstreamName>,
+        token: Token,
+    ) -> Result<Placement, StoreError> {
+        let applied = self.propose(Command::PinRoom { room, upstream, replace, token }).await?;
+        match applied.result {
+            Ok(Effect::Placed(pin)) => {
+                let new = !applied.events.is_empty();
+                let pin = Pin { upstream: pin.upstream, version: applied.revision.0, token: pin.token };
+                Ok(Placement::At { pin, new })
+            }
+            Err(Refusal::StaleToken { seen, .. }) => {
+                Ok(Placement::Stale { seen, known: Self::known(&self.proposer.state(), room) })
+            }
+            Err(Refusal::SessionsFull) => Err(StoreError::Away(Why::Full)),
+            Ok(_) | Err(_) => Err(StoreError::Away(Why::Protocol)),
+        }
+    }
+
+    /// Confirms the rooms whose last confirmation is older than a quarter of their time to live, and forgets those
+    /// that nobody used: the log should not grow with every heartbeat of every room.
+    async fn touch(
+        &self,
+        state: &State,
+        rooms: &[RoomKey],
+        token: Token,
+        ttl: Duration,
+    ) -> Result<(), StoreError> {
+        let aged = |room: &&RoomKey| {
+            let pin = state.sessions.pins.get(*room);
+            pin.is_some_and(|pin| state.wall.since(pin.touched) > ttl / 4)
+        };
+        let rooms: Vec<_> = rooms.iter().filter(aged).copied().collect();
+        if !rooms.is_empty() {
+            let applied = self.propose(Command::TouchRooms { rooms, token }).await?;
+            if let Err(Refusal::StaleToken { seen, .. }) = applied.result {
+                return Err(StoreError::Stale { seen });
+            }
+        }
+        let before = WallTime(state.wall.0.saturating_sub(ttl.as_millis() as u64));
+        if state.sessions.pins.values().any(|pin| pin.touched < before) {
+            self.propose(Command::ExpireRooms { before }).await?;
+        }
+        Ok(())
+    }
+}
+
+impl<P: Proposer> Store for EmbeddedStore<P> {
+    fn place(&self, request: PlaceRequest) -> BoxFuture<'_, Result<Placement, StoreError>> {
+        Box::pin(self.pin(request.room, request.proposal, request.replace, request.token))
+    }
+
+    fn get(&self, room: RoomKey) -> BoxFuture<'_, Result<Option<Pin>, StoreError>> {
+        Box::pin(async move { Ok(self.replica(room)) })
+    }
+
+    fn replica(&self, room: RoomKey) -> Option<Pin> {
+        Self::known(&self.proposer.state(), room)
+    }
+
+    fn keep(
+        &self,
+        pins: Vec<PinUpdate>,
+        token: Token,
+        ttl: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Pin>, StoreError>> {
+        Box::pin(async move {
+            let state = self.proposer.state();
+            let mut stored = Vec::with_capacity(pins.len());
+            let mut agreed = Vec::new();
+            let mut written = 0;
+            for PinUpdate { room, pin } in pins {
+                match Self::known(&state, room) {
+                    Some(known) => {
+                        agreed.push(room);
+                        stored.push(known);
+                    }
+                    None if written < PINS_WRITTEN_MAX => {
+                        written += 1;
+                        match self.pin(room, pin.upstream, None, token).await? {
+                            Placement::At { pin, .. } => stored.push(pin),
+                            Placement::Stale { seen, .. } => return Err(StoreError::Stale { seen }),
+                            Placement::AskPeersFirst => return Err(StoreError::Away(Why::Protocol)),
+                        }
+                    }
+                    None => stored.push(pin),
+                }
+            }
+            self.touch(&state, &agreed, token, ttl).await?;
+            Ok(stored)
+        })
+    }
+
+    fn load(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PinUpdate>, StoreError>> {
+        Box::pin(async move {
+            let state = self.proposer.state();
+            let rooms = state.sessions.pins.keys().take(limit);
+            Ok(rooms
+                .filter_map(|room| Some(PinUpdate { room: *room, pin: Self::known(&state, *room)? }))
+                .collect())
+        })
+    }
+
+    /// Nothing to do: the state itself knows the newest token and refuses older ones.
+    fn assert_token(&self, _token: Token) {}
+
+    fn put_connections(
+        &self,
+        _counts: NodeConnections,
+        _token: Token,
+        _ttl: Duration,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn put_drains(
+        &self,
+        _drains: BTreeMap<UpstreamName, WallTime>,
+        _token: Token,
+        _ttl: Duration,
+    ) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn status(&self) -> watch::Receiver<StoreStatus> {
+        self.status.subscribe()
+    }
+
+    fn lives(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+}

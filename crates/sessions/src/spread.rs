@@ -1,0 +1,18 @@
+//! The way to the other nodes. The program implements it over its node-to-node channel.
+
+use crate::pin::{Gossip, Pin};
+use crate::store::BoxFuture;
+use std::time::Duration;
+use twinsite_model::RoomKey;
+
+/// Carries pins from node to node. The receiving side calls [`crate::Sessions::receive`] and
+/// [`crate::Sessions::answer`].
+pub trait Spread: Send + Sync + 'static {
+    /// Sends to every peer, without waiting: a bounded queue for each peer, the oldest dropped when it is full. What
+    /// is lost is repeated: rooms in use are spread again at every keeping interval.
+    fn broadcast(&self, gossip: Gossip);
+
+    /// Asks every reachable peer where the room is, and returns the highest-ranking answer
+    /// ([`Pin::outranks`]) that came within the time; at once when all have answered. `None`: nobody knows.
+    fn ask_peers(&self, room: RoomKey, within: Duration) -> BoxFuture<'_, Option<Pin>>;
+}
