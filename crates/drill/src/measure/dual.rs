@@ -174,4 +174,33 @@ mod tests {
         let answer = clock.answer(Kind::KeepAlive, "gra-1", 1, Some(0), 1);
         assert_eq!(find(&[Answer { identity: None, ..answer }], SLACK).traced, 0);
     }
+
+    proptest::proptest! {
+        /// Owners that follow one another, with a dark time of at least 1 ms between them, show nothing, however
+        /// late this process reads (within the slack); one answer of an earlier owner after that always shows.
+        #[test]
+        fn tenures_that_do_not_overlap_show_nothing_and_any_stale_answer_shows(
+            tenures in proptest::collection::vec((1_u32..200, 1_u32..100), 2..6),
+            lateness in proptest::collection::vec(0_u32..20, 1..40),
+            stale in 0_usize..5,
+        ) {
+            let clock = Clock(Instant::now());
+            let mut seen = Vec::new();
+            let mut now = 0;
+            let mut late = lateness.iter().cycle();
+            for (epoch, (length, dark)) in (1_u64..).zip(&tenures) {
+                let node = if epoch % 2 == 0 { "sbg-1" } else { "gra-1" };
+                for sent in (now..now + length).step_by(7) {
+                    let received = sent + late.next().copied().unwrap_or_default();
+                    seen.push(clock.answer(Kind::NewConnection, node, epoch, Some(sent), received));
+                }
+                now += length + dark;
+            }
+            proptest::prop_assert_eq!(find(&seen, SLACK).overlap, Duration::ZERO);
+            let epoch = (stale % (tenures.len() - 1)) as u64 + 1;
+            let node = if epoch % 2 == 0 { "sbg-1" } else { "gra-1" };
+            seen.push(clock.answer(Kind::KeepAlive, node, epoch, Some(now + 100), now + 101));
+            proptest::prop_assert!(find(&seen, SLACK).overlap > Duration::ZERO);
+        }
+    }
 }
