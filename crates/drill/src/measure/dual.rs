@@ -189,7 +189,7 @@ mod tests {
             let mut now = 0;
             let mut late = lateness.iter().cycle();
             for (epoch, (length, dark)) in (1_u64..).zip(&tenures) {
-                let node = if epoch % 2 == 0 { "sbg-1" } else { "gra-1" };
+                let node = if epoch.is_multiple_of(2) { "sbg-1" } else { "gra-1" };
                 for sent in (now..now + length).step_by(7) {
                     let received = sent + late.next().copied().unwrap_or_default();
                     seen.push(clock.answer(Kind::NewConnection, node, epoch, Some(sent), received));
@@ -198,7 +198,7 @@ mod tests {
             }
             proptest::prop_assert_eq!(find(&seen, SLACK).overlap, Duration::ZERO);
             let epoch = (stale % (tenures.len() - 1)) as u64 + 1;
-            let node = if epoch % 2 == 0 { "sbg-1" } else { "gra-1" };
+            let node = if epoch.is_multiple_of(2) { "sbg-1" } else { "gra-1" };
             seen.push(clock.answer(Kind::KeepAlive, node, epoch, Some(now + 100), now + 101));
             proptest::prop_assert!(find(&seen, SLACK).overlap > Duration::ZERO);
         }

@@ -65,11 +65,7 @@ impl Cluster {
         let files = Files::new(root);
         files.write(&layout)?;
         let wan = Wan::start(&layout.passages(), &block)?;
-        let children = Children::new().map_err(|source| ProcessError::Spawn {
-            process: ProcessName::Redis,
-            program: "/bin/sh".to_owned(),
-            source,
-        })?;
+        let children = Children::new().map_err(ProcessError::Reaper)?;
         let mut cluster = Self {
             layout,
             files,

@@ -22,6 +22,12 @@ pub enum FilesError {
         /// Why.
         source: io::Error,
     },
+    /// The folder holds something already.
+    #[error("{}: not empty; name a new or empty folder, so that no old data is taken for this cluster's", path.display())]
+    NotEmpty {
+        /// Which.
+        path: PathBuf,
+    },
     /// A certificate cannot be made.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -108,6 +114,11 @@ impl Files {
     /// Writes everything a new cluster needs to start.
     pub(super) fn write(&self, layout: &Layout) -> Result<(), FilesError> {
         folder(&self.root)?;
+        let mut entries = fs::read_dir(&self.root)
+            .map_err(|source| FilesError::Write { path: self.root.clone(), source })?;
+        if entries.next().is_some() {
+            return Err(FilesError::NotEmpty { path: self.root.clone() });
+        }
         folder(&self.root.join("announced"))?;
         folder(&self.redis())?;
         let spec = toml::to_string(&layout.spec())

@@ -46,6 +46,9 @@ pub enum ProcessError {
         /// Why.
         source: io::Error,
     },
+    /// The process that ends all others with the runner cannot be started.
+    #[error("cannot start /bin/sh, which ends the cluster's processes when this one dies: {0}")]
+    Reaper(io::Error),
     /// A process that should run has ended.
     #[error("{process} ended ({status}) while the cluster was starting; its last words are in {}:\n{tail}", log.display())]
     Ended {

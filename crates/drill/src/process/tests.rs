@@ -94,6 +94,9 @@ async fn a_program_that_fails_is_reported_with_its_last_words() {
     let error = start(&program, folder.path()).await.unwrap_err().to_string();
     assert!(error.contains("ended (exit status: 3) while the cluster was starting"), "{error}");
     assert!(error.contains("cannot do that"), "{error}");
+    let again = start(&program, folder.path()).await.unwrap_err().to_string();
+    assert!(again.contains("not empty; name a new or empty folder"), "{again}");
+    let folder = tempfile::tempdir().unwrap();
     let error = start(Path::new("/no/such/program"), folder.path()).await.unwrap_err().to_string();
     assert!(error.contains("/no/such/program") && error.contains("check that the program exists"), "{error}");
 }
