@@ -1,9 +1,16 @@
 //! `explain`: why things are as they are, with structured reasons.
 
-use crate::rules::RuleResult;
+use crate::alarms;
+use crate::journal;
+use crate::placement::{self, Blocked, Outlook, Preference};
+use crate::rules::{self, RuleResult, Urgency};
+use crate::tenure::Subject;
+use crate::view::View;
 use std::time::Duration;
+use twinsite_model::spec::FloatingIpSpec;
 use twinsite_model::{
-    FloatingIpName, NodeId, NodeName, OperationId, OperationKind, Reason, SiteName, Step, Token, WallTime,
+    FloatingIpName, NodeId, NodeName, OperationId, OperationKind, Owner, Reason, SiteName, Step, Token,
+    WallTime,
 };
 
 /// Everything that can be said about one address.
@@ -138,4 +145,159 @@ pub struct CandidateExplanation {
     pub rank: Option<u32>,
     /// Why it is none.
     pub unfit: Option<String>,
+}
+
+/// Everything that can be said about one address. `None`: there is no such address.
+pub(crate) fn explain(
+    view: &View<'_>,
+    me: NodeId,
+    leads: bool,
+    name: &FloatingIpName,
+) -> Option<Explanation> {
+    let ip = view.ip(name)?;
+    let moving = moving(view, ip);
+    let tolerated = || {
+        let (heard, missing) = alarms::voters(view, me);
+        alarms::tolerated(heard.len(), heard.len() + missing.len())
+    };
+    Some(Explanation {
+        ip: name.clone(),
+        by_leader: leads,
+        owner: view.owner(name).map(|owner| explain_owner(view, ip, owner)),
+        quiet: if moving.is_some() { Vec::new() } else { quiet(view, leads, ip) },
+        moving,
+        failover: if leads { forecast(view, ip) } else { Forecast::Unknown },
+        candidates: candidates(view, ip),
+        tolerated_failures: leads.then(tolerated),
+    })
+}
+
+fn explain_owner(view: &View<'_>, ip: &FloatingIpSpec, owner: &Owner) -> OwnerExplanation {
+    let running = view.operation(&ip.name);
+    let mut operations = running.into_iter().chain(view.state.history.iter().rev());
+    let made_by =
+        operations.find(|operation| operation.ip == ip.name && operation.token == Some(owner.token));
+    let node = view.node(owner.node);
+    OwnerExplanation {
+        node: owner.node,
+        name: node.map(|node| node.name.clone()),
+        site: node.map(|node| node.site.clone()),
+        token: owner.token,
+        since: owner.since,
+        revoked: owner.revoked,
+        made_by: made_by.map(|operation| (operation.id, operation.kind, operation.reason)),
+        last_grant_age: view.tenure.grantor.last_grant(&ip.name, owner.token).map(|at| view.now.since(at)),
+        heard: view.heard(owner.node).is_some(),
+    }
+}
+
+fn moving(view: &View<'_>, ip: &FloatingIpSpec) -> Option<MovingExplanation> {
+    let operation = view.operation(&ip.name)?;
+    Some(MovingExplanation {
+        operation: operation.id,
+        kind: operation.kind,
+        reason: operation.reason,
+        target: operation.target,
+        step: operation.current(),
+        waiting_for: journal::next(view, ip, operation).waiting_for,
+    })
+}
+
+/// Why nothing is being moved.
+fn quiet(view: &View<'_>, leads: bool, ip: &FloatingIpSpec) -> Vec<QuietReason> {
+    if !leads {
+        return vec![QuietReason::NotLeader];
+    }
+    if view.tenure.is_busy(&Subject::Journal(ip.name.clone())) {
+        return vec![QuietReason::Proposing];
+    }
+    match placement::decide(view, ip) {
+        Outlook::Stay(_) => stays(view, ip),
+        Outlook::Listen(at) => vec![QuietReason::LeaderYoung { remaining: at.since(view.now) }],
+        Outlook::CalledOff(_) => vec![QuietReason::AbortedByHand],
+        Outlook::Move(_) if view.spec.policy.observe_only => vec![QuietReason::ObserveOnly],
+        Outlook::Move(_) => vec![QuietReason::Proposing],
+        Outlook::Blocked(blocked) => {
+            let Blocked { cause, rules, .. } = *blocked;
+            vec![if rules.is_empty() {
+                QuietReason::NoCandidate { reason: cause.reason }
+            } else {
+                QuietReason::RulesForbid { reason: cause.reason, rules }
+            }]
+        }
+    }
+}
+
+fn stays(view: &View<'_>, ip: &FloatingIpSpec) -> Vec<QuietReason> {
+    let Some(owner) = view.owner(&ip.name) else { return Vec::new() };
+    let mut quiet = Vec::new();
+    if let Some(site) = view.site_of(owner.node)
+        && view.health(site).all_bad()
+    {
+        quiet.push(QuietReason::NoSiteBetter);
+    }
+    let last = view.tenure.grantor.last_grant(&ip.name, owner.token);
+    let renews = last.is_some_and(|last| view.now.since(last) < 4 * view.timing.renew);
+    if !renews {
+        let remaining = view.silent_at(&ip.name, owner).max(view.now).since(view.now);
+        quiet.push(QuietReason::LeaseMayHold { remaining });
+    } else if quiet.is_empty() {
+        quiet.push(QuietReason::OwnerWell);
+    }
+    quiet
+}
+
+/// Whether the address could fail over now, if its owner died.
+fn forecast(view: &View<'_>, ip: &FloatingIpSpec) -> Forecast {
+    let owner = view.owner(&ip.name).map(|owner| owner.node);
+    let near = owner.and_then(|owner| view.site_of(owner));
+    let ranked = placement::ranked(view, ip, Preference { near, first: None, last: owner });
+    let urgency = Urgency { automatic: true, dark: true };
+    let (mut forbidden, mut why) = (Vec::new(), Vec::new());
+    if view.spec.policy.observe_only {
+        why.push("observe_only is set: moves are only logged".to_owned());
+    }
+    for node in ranked.into_iter().filter(|node| Some(node.id) != owner) {
+        if let Some(unfit) = rules::unfit(view, node) {
+            why.push(unfit);
+            continue;
+        }
+        let candidate = placement::candidate(view, ip, node, OperationKind::Failover, urgency, &[]);
+        match candidate {
+            Some(candidate) if candidate.passes() && !view.spec.policy.observe_only => {
+                let work = 4 * view.timing.heartbeat;
+                return Forecast::Possible {
+                    target: node.id,
+                    within_after_crash: work,
+                    within_after_silence: view.timing.wait() + work,
+                };
+            }
+            Some(candidate) => {
+                if forbidden.is_empty() {
+                    forbidden = candidate.rules;
+                }
+            }
+            None => why.push(format!("the life of {} is not recorded yet", node.name)),
+        }
+    }
+    why.extend(forbidden.iter().filter(|rule| !rule.holds()).map(|rule| rule.detail.clone()));
+    if why.is_empty() {
+        why.push("no other node may own the address".to_owned());
+    }
+    Forecast::Impossible { rules: forbidden, why }
+}
+
+/// Every node that may own, ranked.
+fn candidates(view: &View<'_>, ip: &FloatingIpSpec) -> Vec<CandidateExplanation> {
+    let owner = view.owner(&ip.name).map(|owner| owner.node);
+    let near = owner.and_then(|owner| view.site_of(owner));
+    let ranked = placement::ranked(view, ip, Preference { near, first: owner, last: None });
+    let mut rank = 0;
+    let explained = ranked.into_iter().map(|node| {
+        let unfit = rules::unfit(view, node);
+        let own_rank = unfit.is_none().then_some(rank);
+        rank += u32::from(unfit.is_none());
+        CandidateExplanation { node: node.id, rank: own_rank, unfit }
+    });
+    explained.collect()
 }

@@ -21,7 +21,7 @@ pub enum Fault {
     ReleasedGrantedAgain,
     /// Fence: complete as soon as it begins.
     SkipWait,
-    /// Fence: `L + K` is waited for, without the allowance for drift.
+    /// Fence: only `L` is waited for, without the allowance for drift and slack.
     WaitWithoutDrift,
     /// Fence: a leader of a new term counts from zero, not from its election.
     NewTermDoesNotWait,

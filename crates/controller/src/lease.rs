@@ -1,10 +1,14 @@
 //! The owner's side of the lease: a pure machine that says when a node may act for a floating IP, and when it must
 //! stop (design section 5).
 
-use crate::faults::Faults;
-use crate::grantor::{Release, Renewal, RenewalRefusal};
+use crate::faults::{Fault, Faults};
+use crate::grantor::{Release, ReleasedBy, Renewal, RenewalRefusal};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use twinsite_model::{BootTime, FloatingIpName, Incarnation, NodeId, Owner, Timing, Token};
+
+/// Renewals whose answers are awaited at most; older ones are forgotten, and their answers mean nothing.
+const OUTSTANDING_MAX: usize = 64;
 
 /// What a holder is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +36,8 @@ pub enum HolderInput {
         /// Why.
         why: RenewalRefusal,
     },
-    /// The process (or the machine) stood still for so long just now.
+    /// The machine stood still for so long just now and its clock did not count it (a guest that was paused with its
+    /// clocks). Stand-stills that the clock counted need no word: the lease runs on through them.
     Suspended {
         /// How long, as far as can be told.
         gap: Duration,
@@ -80,6 +85,20 @@ pub enum StopReason {
     Involuntary,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The address is somebody else's.
+    Idle,
+    /// Ours by the state, not yet (or no longer) by a lease. `lit`: something of a former lease may not be gone yet.
+    Acquiring { token: Token, lit: bool },
+    /// Ours until then.
+    Holding { token: Token, until: BootTime },
+    /// Told to stop for good; waiting until everything is gone. Nothing is asked for any more.
+    Ending { token: Token },
+    /// Gone for good: the leader is told until it knows.
+    Released { token: Token },
+}
+
 /// The owner's side of one floating IP's lease on one node, for one life of the process.
 #[derive(Debug, Clone)]
 pub struct Holder {
@@ -87,13 +106,33 @@ pub struct Holder {
     node: NodeId,
     incarnation: Incarnation,
     timing: Timing,
+    phase: Phase,
+    /// The highest token that this life has given up: never asked for again.
+    ended: Option<Token>,
+    seq: u64,
+    /// When each unanswered renewal was sent.
+    sent: BTreeMap<u64, BootTime>,
+    last_sent: Option<BootTime>,
+    shutting_down: bool,
     faults: Faults,
 }
 
 impl Holder {
-    /// A holder that holds nothing.
+    /// A holder that holds nothing, whatever a former life held.
     pub fn new(ip: FloatingIpName, node: NodeId, incarnation: Incarnation, timing: Timing) -> Self {
-        Self { ip, node, incarnation, timing, faults: Faults::default() }
+        Self {
+            ip,
+            node,
+            incarnation,
+            timing,
+            phase: Phase::Idle,
+            ended: None,
+            seq: 0,
+            sent: BTreeMap::new(),
+            last_sent: None,
+            shutting_down: false,
+            faults: Faults::default(),
+        }
     }
 
     /// Makes deliberate mistakes from here on.
@@ -109,18 +148,231 @@ impl Holder {
 
     /// Something happened. `now` is this machine's clock, and never goes back.
     pub fn step(&mut self, now: BootTime, input: HolderInput) -> Vec<HolderOutput> {
-        let _ = (now, input, &self.ip, self.node, self.incarnation, &self.timing, &self.faults);
-        Vec::new()
+        let mut out = Vec::new();
+        // A lease that has ended ends the right to act before anything else is considered.
+        let ignores = self.faults.has(Fault::IgnoreSuspend) && !matches!(input, HolderInput::Tick);
+        if !ignores {
+            self.expire(now, &mut out);
+        }
+        match input {
+            HolderInput::State { owner } => self.state(owner.as_ref(), &mut out),
+            HolderInput::Granted { token, seq, lease } => self.granted(now, token, seq, lease, &mut out),
+            HolderInput::Refused { token, seq, why } => self.refused(token, seq, why, &mut out),
+            HolderInput::Suspended { gap } => self.suspended(now, gap, &mut out),
+            HolderInput::Stopped { token } => self.stopped(token),
+            HolderInput::Shutdown => {
+                self.shutting_down = true;
+                self.end(&mut out);
+            }
+            HolderInput::Tick => {}
+        }
+        self.send(now, &mut out);
+        out
+    }
+
+    fn expire(&mut self, now: BootTime, out: &mut Vec<HolderOutput>) {
+        if let Phase::Holding { token, until } = self.phase
+            && now >= until
+        {
+            // The token may still be ours: the state decides, and a new grant may follow.
+            self.phase = Phase::Acquiring { token, lit: true };
+            out.push(HolderOutput::Stop { token, why: StopReason::Involuntary });
+        }
+    }
+
+    /// The token, if the state says that it is this life's.
+    fn mine<'o>(&self, owner: Option<&'o Owner>) -> Option<&'o Owner> {
+        let any_life = self.faults.has(Fault::OldIncarnationRenews);
+        owner.filter(|owner| owner.node == self.node && (any_life || owner.incarnation == self.incarnation))
+    }
+
+    fn state(&mut self, owner: Option<&Owner>, out: &mut Vec<HolderOutput>) {
+        let newest = owner.map(|owner| owner.token);
+        if let Some(held) = self.token()
+            && newest.is_some_and(|newest| newest < held)
+        {
+            return; // an older state than the one that gave us the token
+        }
+        match self.mine(owner) {
+            Some(owner) if self.token() == Some(owner.token) => {
+                if owner.revoked {
+                    self.end(out);
+                }
+            }
+            Some(owner) => {
+                self.let_go_at_once(out);
+                self.sent.clear();
+                self.last_sent = None;
+                self.phase = if self.ended.is_some_and(|ended| owner.token <= ended) {
+                    Phase::Released { token: owner.token }
+                } else {
+                    Phase::Acquiring { token: owner.token, lit: false }
+                };
+                if owner.revoked || self.shutting_down {
+                    self.end(out);
+                }
+            }
+            None => {
+                self.let_go_at_once(out);
+                self.sent.clear();
+                self.phase = Phase::Idle;
+            }
+        }
+    }
+
+    /// Another owner is known: whatever is still here under the former token has no right to be.
+    fn let_go_at_once(&mut self, out: &mut Vec<HolderOutput>) {
+        if let Phase::Holding { token, .. }
+        | Phase::Acquiring { token, lit: true }
+        | Phase::Ending { token } = self.phase
+        {
+            out.push(HolderOutput::Stop { token, why: StopReason::Involuntary });
+        }
+        self.ended = self.ended.max(self.token());
+    }
+
+    /// Gives the token up for good: first everything stops, then it is released.
+    fn end(&mut self, out: &mut Vec<HolderOutput>) {
+        let (Phase::Acquiring { token, .. } | Phase::Holding { token, .. }) = self.phase else { return };
+        // Even what never held is read back, so that `Released` always rests on an observation.
+        out.push(HolderOutput::Stop { token, why: StopReason::Planned });
+        self.ended = self.ended.max(Some(token));
+        self.last_sent = None;
+        self.sent.clear();
+        self.phase = if self.faults.has(Fault::ReleasedBeforeStopped) {
+            Phase::Released { token }
+        } else {
+            Phase::Ending { token }
+        };
+    }
+
+    fn granted(
+        &mut self,
+        now: BootTime,
+        granted: Token,
+        seq: u64,
+        lease: Duration,
+        out: &mut Vec<HolderOutput>,
+    ) {
+        // An answer to a renewal of a former token, a repeated one, or a forgotten one means nothing.
+        let Some(sent) = self.sent.remove(&seq) else { return };
+        let (Phase::Acquiring { token, .. } | Phase::Holding { token, .. }) = self.phase else { return };
+        if token != granted {
+            return;
+        }
+        let from = if self.faults.has(Fault::LeaseFromReceipt) { now } else { sent };
+        let until = from + lease;
+        let later = match self.phase {
+            Phase::Holding { until: current, .. } => until > current,
+            _ => true,
+        };
+        if later && now < until {
+            self.phase = Phase::Holding { token, until };
+            out.push(HolderOutput::Hold { token, until });
+        }
+    }
+
+    fn refused(&mut self, refused: Token, seq: u64, why: RenewalRefusal, out: &mut Vec<HolderOutput>) {
+        if self.sent.remove(&seq).is_none() || self.token() != Some(refused) {
+            return;
+        }
+        if why.is_final() {
+            self.end(out);
+        }
+    }
+
+    /// The rest of the world lived through what this clock missed.
+    fn suspended(&mut self, now: BootTime, gap: Duration, out: &mut Vec<HolderOutput>) {
+        if self.faults.has(Fault::IgnoreSuspend) {
+            return;
+        }
+        self.sent.clear(); // the send times are too late by the gap
+        self.last_sent = None;
+        if let Phase::Holding { token, until } = self.phase {
+            let until = until - gap;
+            self.phase = Phase::Holding { token, until };
+            if now < until {
+                out.push(HolderOutput::Hold { token, until });
+            } else {
+                self.expire(now, out);
+            }
+        }
+    }
+
+    fn stopped(&mut self, gone: Token) {
+        match self.phase {
+            Phase::Ending { token } if token == gone => {
+                self.phase = Phase::Released { token };
+                self.last_sent = None;
+            }
+            Phase::Acquiring { token, .. } if token == gone => {
+                self.phase = Phase::Acquiring { token, lit: false };
+            }
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, now: BootTime, out: &mut Vec<HolderOutput>) {
+        if self.last_sent.is_some_and(|sent| now.since(sent) < self.timing.renew) {
+            return;
+        }
+        match self.phase {
+            Phase::Acquiring { token, .. } | Phase::Holding { token, .. } => {
+                self.seq += 1;
+                self.sent.insert(self.seq, now);
+                if self.sent.len() > OUTSTANDING_MAX {
+                    self.sent.pop_first();
+                }
+                self.last_sent = Some(now);
+                out.push(HolderOutput::SendRenew(Renewal {
+                    ip: self.ip.clone(),
+                    node: self.node,
+                    incarnation: self.incarnation,
+                    token,
+                    seq: self.seq,
+                    holding: matches!(self.phase, Phase::Holding { .. }),
+                }));
+            }
+            Phase::Released { token } => {
+                self.last_sent = Some(now);
+                out.push(HolderOutput::SendReleased(Release {
+                    ip: self.ip.clone(),
+                    node: self.node,
+                    incarnation: self.incarnation,
+                    token,
+                    by: ReleasedBy::Holder,
+                }));
+            }
+            Phase::Idle | Phase::Ending { .. } => {}
+        }
     }
 
     /// When [`HolderInput::Tick`] is due at the latest.
     pub fn next_wake(&self) -> Option<BootTime> {
-        None
+        let next = self.last_sent.map_or(BootTime::default(), |sent| sent + self.timing.renew);
+        match self.phase {
+            Phase::Idle | Phase::Ending { .. } => None,
+            Phase::Acquiring { .. } | Phase::Released { .. } => Some(next),
+            Phase::Holding { until, .. } => Some(next.min(until)),
+        }
     }
 
     /// The token under which this node may act at this instant, and the end of that right.
     pub fn holding(&self, now: BootTime) -> Option<(Token, BootTime)> {
-        let _ = now;
-        None
+        match self.phase {
+            Phase::Holding { token, until } if now < until => Some((token, until)),
+            _ => None,
+        }
+    }
+
+    /// The token that this life has to do with, in whatever way.
+    pub fn token(&self) -> Option<Token> {
+        match self.phase {
+            Phase::Idle => None,
+            Phase::Acquiring { token, .. }
+            | Phase::Holding { token, .. }
+            | Phase::Ending { token }
+            | Phase::Released { token } => Some(token),
+        }
     }
 }

@@ -3,17 +3,30 @@
 //! Pure: the state, observations and the time come in; commands and effects come out. No I/O, no clock, no async, no
 //! randomness, no unordered map. See `OVERVIEW.md`.
 
+mod alarms;
+mod breaker;
+mod by_hand;
 mod controller;
+mod decide;
 mod explain;
 mod faults;
 mod grantor;
+mod index;
 mod input;
+mod journal;
+mod leadership;
 pub mod lease;
 mod notice;
 mod operator;
+mod placement;
 mod plan;
+mod proposals;
 pub mod report;
 mod rules;
+mod tenure;
+mod upkeep;
+mod verdicts;
+mod view;
 
 pub use controller::Controller;
 pub use explain::{

@@ -116,6 +116,16 @@ pub enum OutsideView {
     },
 }
 
+impl OutsideView {
+    /// The token that was seen.
+    pub fn token(&self) -> Option<Token> {
+        match self {
+            Self::Answered { token, .. } => Some(*token),
+            Self::Silent { .. } => None,
+        }
+    }
+}
+
 /// What one meeting instance was read back to announce.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnnouncedView {
@@ -132,7 +142,7 @@ pub struct AnnouncedView {
 pub struct LoadView {
     /// Rooms with participants through this node.
     pub rooms: u32,
-    /// Open tunnels (WebSockets).
+    /// Open tunnels: `WebSocket` connections.
     pub tunnels: u32,
 }
 
