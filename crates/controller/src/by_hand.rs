@@ -134,11 +134,10 @@ fn forbidden(view: &View<'_>, owner: Option<&Owner>, kind: MoveKind) -> Option<O
     let heard = view.heard(owner.node).is_some();
     match kind {
         MoveKind::Switchover => (!heard).then_some(OperatorRefusal::OwnerNotHeard(owner.node)),
-        MoveKind::Failover => None,
         MoveKind::Forced { .. } if owner.token.generation >= view.state.generation => {
             Some(OperatorRefusal::NotRecovered)
         }
         MoveKind::Forced { attested: true } if heard => Some(OperatorRefusal::AttestedNodeHeard(owner.node)),
-        MoveKind::Forced { .. } => None,
+        MoveKind::Failover | MoveKind::Forced { .. } => None,
     }
 }

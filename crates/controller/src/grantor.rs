@@ -284,13 +284,11 @@ impl Grantor {
     }
 
     fn judge(&mut self, now: BootTime, timing: &Timing, state: &State, renewal: &Renewal) -> RenewalAnswer {
-        match self.check(state, renewal) {
-            Err(why) => RenewalAnswer::Refused { seq: renewal.seq, why },
-            Ok(()) => {
-                self.note_grant(now, timing, renewal);
-                RenewalAnswer::Granted { seq: renewal.seq, lease: timing.lease }
-            }
+        if let Err(why) = self.check(state, renewal) {
+            return RenewalAnswer::Refused { seq: renewal.seq, why };
         }
+        self.note_grant(now, timing, renewal);
+        RenewalAnswer::Granted { seq: renewal.seq, lease: timing.lease }
     }
 
     fn check(&self, state: &State, renewal: &Renewal) -> Result<(), RenewalRefusal> {

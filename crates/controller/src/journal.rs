@@ -63,7 +63,7 @@ struct Journal<'a> {
 impl Journal<'_> {
     fn before_assignment(&self) -> Next {
         let target = self.target_fit();
-        if let Fit::Gone(why) = &target
+        if let Fitness::Gone(why) = &target
             && let Some(commands) = self.other_way(why)
         {
             return Next::propose([commands]);
@@ -123,7 +123,7 @@ impl Journal<'_> {
         Next::wait(Some(limit.min(silent_at)), format!("{owner} to finish what runs"))
     }
 
-    fn fence(&self, target: &Fit) -> Next {
+    fn fence(&self, target: &Fitness) -> Next {
         let (fence, detail) = match self.fenced() {
             Ok(fenced) => fenced,
             Err((at, waiting_for)) => return Next::wait(Some(at), waiting_for),
@@ -131,8 +131,8 @@ impl Journal<'_> {
         let complete =
             Command::CompleteFence { ip: self.ip.name.clone(), operation: self.operation.id, fence, detail };
         match target {
-            Fit::Fit => Next::propose([complete, self.assign_command()]),
-            Fit::Unheard(_) | Fit::Gone(_) => Next::propose([complete]),
+            Fitness::Fit => Next::propose([complete, self.assign_command()]),
+            Fitness::Unheard(_) | Fitness::Gone(_) => Next::propose([complete]),
         }
     }
 
@@ -158,11 +158,11 @@ impl Journal<'_> {
         ))
     }
 
-    fn assign(&self, target: &Fit) -> Next {
+    fn assign(&self, target: &Fitness) -> Next {
         match target {
-            Fit::Fit => Next::propose([self.assign_command()]),
-            Fit::Unheard(at) => Next::wait(Some(*at), "the target to be heard by the new leader"),
-            Fit::Gone(why) => Next::wait(None, format!("a node that can take the address ({why})")),
+            Fitness::Fit => Next::propose([self.assign_command()]),
+            Fitness::Unheard(at) => Next::wait(Some(*at), "the target to be heard by the new leader"),
+            Fitness::Gone(why) => Next::wait(None, format!("a node that can take the address ({why})")),
         }
     }
 
@@ -229,22 +229,22 @@ impl Journal<'_> {
     }
 
     /// Whether the target can still take the address.
-    fn target_fit(&self) -> Fit {
+    fn target_fit(&self) -> Fitness {
         let Some(node) = self.view.node(self.operation.target) else {
-            return Fit::Gone("the target is not in the specification any more".to_owned());
+            return Fitness::Gone("the target is not in the specification any more".to_owned());
         };
         let life = self.view.state.nodes.get(&node.id).map(|life| life.incarnation);
         if life != Some(self.operation.target_incarnation) {
-            return Fit::Gone(format!("{} lives another life", node.name));
+            return Fitness::Gone(format!("{} lives another life", node.name));
         }
         let ended = self.view.tenure.has_ended(node.id, self.operation.target_incarnation);
         match rules::unfit(self.view, node) {
-            None => Fit::Fit,
-            Some(_) if self.operation.overrides.contains(&SafetyRule::TargetReady) && !ended => Fit::Fit,
+            None => Fitness::Fit,
+            Some(_) if self.operation.overrides.contains(&SafetyRule::TargetReady) && !ended => Fitness::Fit,
             Some(_) if !self.view.settled() && !ended && self.view.tenure.report(node.id).is_none() => {
-                Fit::Unheard(self.view.settled_at())
+                Fitness::Unheard(self.view.settled_at())
             }
-            Some(why) => Fit::Gone(why),
+            Some(why) => Fitness::Gone(why),
         }
     }
 
@@ -352,7 +352,7 @@ impl Journal<'_> {
 
 /// Whether a target can still take the address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fit {
+enum Fitness {
     Fit,
     /// This leader is young and has not heard it; until then it is waited for.
     Unheard(BootTime),

@@ -11,7 +11,7 @@ use twinsite_model::{
 };
 
 /// For how long what does not press is left alone after a person called a move off.
-pub(crate) const CALLED_OFF: Duration = Duration::from_secs(600);
+pub(crate) const CALLED_OFF: Duration = Duration::from_mins(10);
 
 /// A reason to move, with what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]

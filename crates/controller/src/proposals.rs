@@ -119,8 +119,8 @@ impl Controller {
             }
             Ok(Prepared::Propose(pending, command)) => {
                 let OperatorRequest { by, request, expected_revision, .. } = request;
-                let proposal = Proposal { at: wall, by, request, expected_revision, command };
-                self.hand_out(pending, proposal, effects);
+                let proposal = Proposal { at: wall, by, request, expected_revision, command: *command };
+                self.hand_out(*pending, proposal, effects);
             }
             Err(refusal) => effects.push(Effect::AnswerOperator { call, answer: Err(refusal) }),
         }
@@ -144,7 +144,7 @@ impl Controller {
             return Ok(Prepared::Known(OperatorAnswer::Repeated { revision }));
         }
         let pending = Pending { call: Some(call), ..Pending::own(Subject::Request(call)) };
-        let plain = |command| Ok(Prepared::Propose(pending.clone(), command));
+        let plain = |command| Ok(Prepared::Propose(Box::new(pending.clone()), Box::new(command)));
         match &request.action {
             OperatorAction::Move(wanted) => {
                 tenure.called_off.remove(&wanted.ip);
@@ -158,7 +158,7 @@ impl Controller {
                     attests: attests.then(|| wanted.ip.clone()),
                     ..pending
                 };
-                Ok(Prepared::Propose(pending, command))
+                Ok(Prepared::Propose(Box::new(pending), Box::new(command)))
             }
             OperatorAction::Abort { ip, detail } => {
                 let entry = state.floating_ips.get(ip);
@@ -167,7 +167,8 @@ impl Controller {
                 let running = running.ok_or_else(|| OperatorRefusal::NoOperation(ip.clone()))?;
                 let command =
                     Command::AbortOperation { ip: ip.clone(), operation: running.id, detail: detail.clone() };
-                Ok(Prepared::Propose(Pending { calls_off: Some(ip.clone()), ..pending }, command))
+                let pending = Pending { calls_off: Some(ip.clone()), ..pending };
+                Ok(Prepared::Propose(Box::new(pending), Box::new(command)))
             }
             OperatorAction::Pause { duration, reason } => {
                 let until = wall.max(state.wall).plus(duration.unwrap_or(spec.policy.pause_default.0));
@@ -191,7 +192,7 @@ enum Prepared {
     /// It was carried out before.
     Known(OperatorAnswer),
     /// This is to be proposed.
-    Propose(Pending, Command),
+    Propose(Box<Pending>, Box<Command>),
 }
 
 fn answer(outcome: Result<Applied, ProposeFailed>) -> Result<OperatorAnswer, OperatorRefusal> {

@@ -47,7 +47,7 @@ fn announced(view: &View<'_>, report: &NodeReport) -> Option<(Subject, Command)>
         .map(|seen| (seen.upstream.clone(), seen.address, seen.token))
         .collect();
     (!news.is_empty())
-        .then(|| (Subject::Announced, Command::RecordAnnounced { by: report.node, announced: news }))
+        .then_some((Subject::Announced, Command::RecordAnnounced { by: report.node, announced: news }))
 }
 
 /// A pause ends by itself.
@@ -79,7 +79,7 @@ fn common_format(view: &View<'_>, newest: Format) -> Option<Format> {
 pub(crate) fn rooms_interval(view: &View<'_>) -> Option<Duration> {
     let sessions = &view.spec.sessions;
     (sessions.store == SessionStoreKind::Embedded)
-        .then(|| (sessions.room_ttl.0 / 8).clamp(Duration::from_millis(500), Duration::from_secs(60)))
+        .then(|| (sessions.room_ttl.0 / 8).clamp(Duration::from_millis(500), Duration::from_mins(1)))
 }
 
 /// Confirms rooms in use, and forgets those that nobody has used for the agreed time.
