@@ -1,1 +1,16 @@
-//! twinsite-floating-ip
+//! Floating IPs on a host: how they are held, how they are let go, and how a hung holder is made to.
+//!
+//! * [`Provider`] is what every way of holding an address can do; [`Loopback`] is the one for one machine.
+//! * [`Lease`] is the deadline that everything on the data path asks before it answers.
+//! * [`guardian`] is the process that outlives the node, ends it when it hangs, and says so.
+//!
+//! See `OVERVIEW.md`.
+
+mod clock;
+pub mod guardian;
+mod loopback;
+mod provider;
+
+pub use clock::{Lease, boot_now};
+pub use loopback::{Loopback, address_is_free};
+pub use provider::{Accepted, Fencing, Observation, Provider, ProviderError};

@@ -1,1 +1,17 @@
-//! twinsite-sim
+//! The seeded simulation of the controller and the lease. See `OVERVIEW.md`.
+
+mod clock;
+mod coverage;
+mod event;
+mod host;
+mod raft;
+mod scenario;
+pub mod sweep;
+mod trace;
+mod violation;
+mod world;
+
+pub use coverage::Coverage;
+pub use sweep::run_seed;
+pub use violation::{Rule, Violation};
+pub use world::{Outcome, Settings};

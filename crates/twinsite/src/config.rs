@@ -1,6 +1,6 @@
 //! `node.toml`: what one host knows by itself. Everything else is agreed by the cluster.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ pub struct NodeConfig {
 }
 
 /// PEM files: the cluster's authority, and this node's certificate and key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
     /// The certificate authority of the cluster.
@@ -152,10 +152,8 @@ pub struct Loaded {
 /// Reads `node.toml` and the specification that it names.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
     let text = read(path)?;
-    let mut node: NodeConfig = toml::from_str(&text).map_err(|error| ConfigError::Parse {
-        path: path.to_owned(),
-        problem: one_line(&error, &text),
-    })?;
+    let mut node: NodeConfig = toml::from_str(&text)
+        .map_err(|error| ConfigError::Parse { path: path.to_owned(), problem: one_line(&error, &text) })?;
     let base = path.parent().unwrap_or(Path::new("."));
     absolutize(&mut node, base);
 
@@ -175,7 +173,8 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
     })?;
     for instance in &node.instances {
         let upstream = spec.upstream(&instance.upstream).ok_or_else(|| {
-            let problem = format!("there is no upstream `{}` in {}", instance.upstream, cluster_path.display());
+            let problem =
+                format!("there is no upstream `{}` in {}", instance.upstream, cluster_path.display());
             contradiction("instance.upstream", problem)
         })?;
         if upstream.site != me.site {
@@ -216,7 +215,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 /// A TOML error in one line, with the place where a person finds it.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
+pub fn one_line(error: &toml::de::Error, text: &str) -> String {
     let place = error.span().map_or_else(String::new, |span| {
         let before = &text[..span.start.min(text.len())];
         let line = before.matches('\n').count() + 1;

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use twinsite_api::{ApiError, Reason};
 use twinsite_model::{ClusterName, NodeId};
 
 /// The certificates of one process.
@@ -76,12 +77,7 @@ impl Credentials {
     }
 
     /// Checks that the certificate is this node's.
-    pub fn check_node(
-        &self,
-        path: &Path,
-        cluster: &ClusterName,
-        node: NodeId,
-    ) -> Result<(), IdentityError> {
+    pub fn check_node(&self, path: &Path, cluster: &ClusterName, node: NodeId) -> Result<(), IdentityError> {
         let names = uri_names(&first_certificate(path, &self.cert)?);
         let expected = node_uri(cluster, node);
         if names.contains(&expected) {
@@ -90,6 +86,21 @@ impl Credentials {
             let found = if names.is_empty() { "nobody (no URI name)".to_owned() } else { names.join(", ") };
             Err(IdentityError::Other { path: path.to_owned(), found, expected })
         }
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn ca(&self) -> &[u8] {
+        &self.ca
+    }
+
+    /// This process's certificate, PEM.
+    pub fn cert(&self) -> &[u8] {
+        &self.cert
+    }
+
+    /// Its private key, PEM.
+    pub fn key(&self) -> &[u8] {
+        &self.key
     }
 
     /// For servers: only peers with a certificate of the same authority get in.
@@ -126,4 +137,18 @@ pub fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
         _ => None,
     });
     uris.collect()
+}
+
+/// The name of whoever calls the public API: a node or an operator of this cluster, by the certificate.
+pub fn caller(cluster: &ClusterName, certificates: &[CertificateDer<'_>]) -> Result<String, ApiError> {
+    let names = certificates.first().map(uri_names).unwrap_or_default();
+    let prefix = format!("twinsite://{cluster}/");
+    let known = names.iter().find_map(|name| {
+        let (kind, who) = name.strip_prefix(&prefix)?.split_once('/')?;
+        (matches!(kind, "node" | "operator") && !who.is_empty()).then(|| format!("{kind} {who}"))
+    });
+    known.ok_or_else(|| {
+        let problem = format!("the certificate names no node or operator of cluster {cluster}");
+        ApiError::new(Reason::PermissionDenied, problem)
+    })
 }

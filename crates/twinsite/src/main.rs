@@ -8,6 +8,8 @@
 mod cli;
 mod config;
 mod identity;
+mod node;
+mod peer;
 mod telemetry;
 
 use clap::Parser;

@@ -23,7 +23,9 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
     let holds = rules.iter().all(|rule| rule.holds);
     if arguments.json {
         let rules: Vec<_> = rules.iter().map(to_json).collect();
-        super::output::json(&json!({ "ok": holds, "wait_ms": timing.wait().as_secs_f64() * 1e3, "timing": rules }))?;
+        super::output::json(
+            &json!({ "ok": holds, "wait_ms": timing.wait().as_secs_f64() * 1e3, "timing": rules }),
+        )?;
     } else {
         if let Some(loaded) = &loaded {
             super::output::line(&format!(

@@ -1,0 +1,203 @@
+//! The client that commands, drills and programs use: it finds the leader, survives the loss of single nodes, and
+//! bounds everything in time.
+
+mod calls;
+mod watch;
+
+pub use watch::WatchMessage;
+
+use crate::MESSAGE_BYTES_MAX;
+use crate::error::{ApiError, Reason};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::Status;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use twinsite_model::dial::DialMap;
+
+/// The pause between rounds over all nodes.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
+
+/// PEM: the authority's certificate, and the caller's certificate and key.
+#[derive(Clone)]
+pub struct ClientTls {
+    /// The cluster's authority.
+    pub ca: Vec<u8>,
+    /// The caller's certificate.
+    pub cert: Vec<u8>,
+    /// The caller's key.
+    pub key: Vec<u8>,
+}
+
+/// How a cluster is reached.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// The API addresses of its nodes; any of them leads to the leader.
+    pub endpoints: Vec<SocketAddr>,
+    /// The caller's identity.
+    pub tls: ClientTls,
+    /// The name under which every node's certificate is verified.
+    pub domain: String,
+    /// Translations of addresses.
+    pub dial: DialMap,
+    /// How long a whole call may take, over all nodes.
+    pub patience: Duration,
+    /// How long one node may take.
+    pub per_node: Duration,
+}
+
+impl ClientOptions {
+    /// Patience for people: five seconds in all, 1.5 for each node.
+    pub fn new(endpoints: Vec<SocketAddr>, tls: ClientTls, domain: String) -> Self {
+        let (patience, per_node) = (Duration::from_secs(5), Duration::from_millis(1_500));
+        Self { endpoints, tls, domain, dial: DialMap::default(), patience, per_node }
+    }
+}
+
+/// A client of one cluster. Clones share connections, and the knowledge of who leads.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: ClientOptions,
+    nodes: Vec<Node>,
+    /// The address that answered last.
+    best: Mutex<Option<SocketAddr>>,
+}
+
+#[derive(Clone)]
+struct Node {
+    address: SocketAddr,
+    channel: Channel,
+}
+
+impl Client {
+    /// A client; connections are made when they are needed. Call it on a tokio runtime.
+    pub fn new(options: ClientOptions) -> Result<Self, ApiError> {
+        let nodes = options.endpoints.iter().map(|address| {
+            let channel = channel(&options, *address).map_err(|error| {
+                ApiError::new(Reason::InvalidArgument, format!("cannot prepare a connection: {error}"))
+            })?;
+            Ok(Node { address: *address, channel })
+        });
+        let nodes = nodes.collect::<Result<Vec<_>, ApiError>>()?;
+        if nodes.is_empty() {
+            return Err(ApiError::new(Reason::InvalidArgument, "no API address was given"));
+        }
+        Ok(Self { inner: Arc::new(Inner { options, nodes, best: Mutex::default() }) })
+    }
+
+    fn best(&self) -> Option<SocketAddr> {
+        *self.inner.best.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_best(&self, address: Option<SocketAddr>) {
+        *self.inner.best.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    /// All nodes, the one that answered last first.
+    fn in_order(&self) -> Vec<Node> {
+        let best = self.best();
+        let mut nodes = self.inner.nodes.clone();
+        nodes.sort_by_key(|node| Some(node.address) != best);
+        nodes
+    }
+
+    /// Asks one node after the other, following hints to the leader, until one gives an answer that counts.
+    async fn ask<T>(&self, call: impl AsyncFn(Channel) -> Result<T, Status>) -> Result<T, ApiError> {
+        let deadline = Instant::now() + self.inner.options.patience;
+        let mut last: Option<ApiError> = None;
+        loop {
+            let mut hint = None;
+            for node in self.in_order() {
+                match self.ask_one(&node, deadline, &call).await {
+                    Ok(answer) => {
+                        self.set_best(Some(node.address));
+                        return Ok(answer);
+                    }
+                    Err(error) if goes_on(&error) => {
+                        hint = error.leader.as_ref().map(|leader| leader.api).or(hint);
+                        last = Some(worse(last, error));
+                    }
+                    Err(error) => {
+                        self.set_best(Some(node.address));
+                        return Err(error);
+                    }
+                }
+                if hint.is_some_and(|hint| Some(hint) != self.best() && self.knows(hint)) {
+                    break; // the next round begins with the leader
+                }
+            }
+            self.set_best(hint);
+            if Instant::now() + ROUND_PAUSE >= deadline {
+                return Err(last.unwrap_or_else(|| ApiError::new(Reason::Unavailable, "no node answered")));
+            }
+            sleep(if hint.is_some() { Duration::from_millis(2) } else { ROUND_PAUSE }).await;
+        }
+    }
+
+    fn knows(&self, address: SocketAddr) -> bool {
+        self.inner.nodes.iter().any(|node| node.address == address)
+    }
+
+    async fn ask_one<T>(
+        &self,
+        node: &Node,
+        deadline: Instant,
+        call: &impl AsyncFn(Channel) -> Result<T, Status>,
+    ) -> Result<T, ApiError> {
+        let until = deadline.min(Instant::now() + self.inner.options.per_node);
+        match timeout_at(until, call(node.channel.clone())).await {
+            Ok(answer) => answer.map_err(ApiError::from),
+            Err(_) => {
+                let message = format!("{} did not answer in time", node.address);
+                Err(ApiError::new(Reason::Unavailable, message))
+            }
+        }
+    }
+}
+
+/// Whether another node may do better.
+fn goes_on(error: &ApiError) -> bool {
+    matches!(error.reason, Reason::NotLeader | Reason::NoQuorum | Reason::Unavailable | Reason::Busy | Reason::NoSpec)
+}
+
+/// What is told in the end: that there is no quorum says more than that somebody did not answer.
+fn worse(known: Option<ApiError>, new: ApiError) -> ApiError {
+    let rank = |error: &ApiError| match error.reason {
+        Reason::NoQuorum => 2,
+        Reason::Unavailable => 0,
+        _ => 1,
+    };
+    match known {
+        Some(known) if rank(&known) > rank(&new) => known,
+        _ => new,
+    }
+}
+
+fn channel(options: &ClientOptions, address: SocketAddr) -> Result<Channel, tonic::transport::Error> {
+    let tls = ClientTlsConfig::new()
+        .identity(Identity::from_pem(&options.tls.cert, &options.tls.key))
+        .ca_certificate(Certificate::from_pem(&options.tls.ca))
+        .domain_name(options.domain.clone());
+    let endpoint = Endpoint::from_shared(format!("https://{}", options.dial.resolve(address)))?
+        .tcp_nodelay(true)
+        .connect_timeout(options.per_node)
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(1))
+        .tls_config(tls)?;
+    Ok(endpoint.connect_lazy())
+}
+
+/// The bound on messages, in one place for all services.
+macro_rules! service {
+    ($client:ident, $channel:expr) => {
+        $client::new($channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    };
+}
+use service;

@@ -1,0 +1,260 @@
+//! The calls, one for each of the API.
+
+use super::{Client, MESSAGE_BYTES_MAX, service};
+use crate::backend::{Destination, MoveKind};
+use crate::error::{ApiError, Reason};
+use crate::v1::{
+    self, cluster_service_client::ClusterServiceClient, maintenance_service_client::MaintenanceServiceClient,
+    membership_service_client::MembershipServiceClient, operation_service_client::OperationServiceClient,
+    session_service_client::SessionServiceClient,
+};
+use futures_util::future::join_all;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::Instant;
+use twinsite_model::{NodeId, OperationId, Revision, UpstreamName};
+
+/// A move, as a person asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The floating IP; none for the only one.
+    pub ip: Option<String>,
+    /// In which way.
+    pub kind: MoveKind,
+    /// Where to.
+    pub to: Destination,
+    /// Names of rules to override.
+    pub overrides: Vec<String>,
+    /// Say what would happen, and do nothing.
+    pub plan_only: bool,
+}
+
+/// What came of a move.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Begun {
+    /// The state's revision.
+    pub revision: Revision,
+    /// The operation to follow; none when only planned.
+    pub operation: Option<OperationId>,
+    /// Set when only planned.
+    pub plan: Option<v1::Plan>,
+}
+
+impl Client {
+    /// The state, as new as a quorum can tell.
+    pub async fn state(&self) -> Result<v1::GetStateResponse, ApiError> {
+        let request = v1::GetStateRequest { consistency: v1::Consistency::Linearizable.into() };
+        self.ask(async |channel| {
+            let answer = service!(ClusterServiceClient, channel).get_state(request).await;
+            answer.map(tonic::Response::into_inner)
+        })
+        .await
+    }
+
+    /// What every node knows by itself, however old, from those that answer.
+    pub async fn local_states(&self) -> Vec<(SocketAddr, Result<v1::GetStateResponse, ApiError>)> {
+        let request = v1::GetStateRequest { consistency: v1::Consistency::Local.into() };
+        let deadline = Instant::now() + self.inner.options.patience;
+        let asked = self.inner.nodes.iter().map(async |node| {
+            let answer = self.ask_one(node, deadline, &async |channel| {
+                let answer = service!(ClusterServiceClient, channel).get_state(request).await;
+                answer.map(tonic::Response::into_inner)
+            });
+            (node.address, answer.await)
+        });
+        join_all(asked).await
+    }
+
+    /// Why things are as they are.
+    pub async fn explain(&self, ip: Option<&str>) -> Result<v1::Explanation, ApiError> {
+        let request = v1::ExplainRequest { floating_ip: ip.unwrap_or_default().to_owned() };
+        let answer = self.ask(async |channel| {
+            let answer = service!(ClusterServiceClient, channel).explain(request.clone()).await;
+            answer.map(tonic::Response::into_inner)
+        });
+        let explanation = answer.await?.explanation;
+        explanation.ok_or_else(|| ApiError::new(Reason::Unavailable, "the answer holds no explanation"))
+    }
+
+    /// Moves a floating IP, or plans it.
+    pub async fn move_ip(&self, wanted: &Wanted) -> Result<Begun, ApiError> {
+        let to = match &wanted.to {
+            Destination::Best => None,
+            Destination::Site(site) => Some(v1::r#move::To::Site(site.to_string())),
+            Destination::Node(node) => Some(v1::r#move::To::Node(node.to_string())),
+        };
+        let asked = v1::Move {
+            floating_ip: wanted.ip.clone().unwrap_or_default(),
+            to,
+            overrides: wanted.overrides.clone(),
+            plan_only: wanted.plan_only,
+        };
+        let mutation = new_mutation();
+        let (revision, operation, plan) = match wanted.kind {
+            MoveKind::Switchover => {
+                let request = v1::SwitchoverRequest { mutation: Some(mutation), r#move: Some(asked) };
+                let answer = self
+                    .ask(async |channel| {
+                        service!(OperationServiceClient, channel).switchover(request.clone()).await
+                    })
+                    .await?
+                    .into_inner();
+                (answer.revision, answer.operation, answer.plan)
+            }
+            MoveKind::Failover => {
+                let request = v1::FailoverRequest { mutation: Some(mutation), r#move: Some(asked) };
+                let answer = self
+                    .ask(async |channel| {
+                        service!(OperationServiceClient, channel).failover(request.clone()).await
+                    })
+                    .await?
+                    .into_inner();
+                (answer.revision, answer.operation, answer.plan)
+            }
+        };
+        let operation = (operation > 0).then_some(OperationId(operation));
+        Ok(Begun { revision: Revision(revision), operation, plan })
+    }
+
+    /// Calls a move off.
+    pub async fn abort(&self, ip: Option<&str>, reason: &str) -> Result<Revision, ApiError> {
+        let request = v1::AbortRequest {
+            mutation: Some(new_mutation()),
+            floating_ip: ip.unwrap_or_default().to_owned(),
+            reason: reason.to_owned(),
+        };
+        let answer = self.ask(async |channel| service!(OperationServiceClient, channel).abort(request.clone()).await);
+        Ok(Revision(answer.await?.into_inner().revision))
+    }
+
+    /// A move, running or finished.
+    pub async fn operation(&self, id: OperationId) -> Result<v1::Operation, ApiError> {
+        let request = v1::GetOperationRequest { operation: id.0 };
+        let answer =
+            self.ask(async |channel| service!(OperationServiceClient, channel).get_operation(request).await);
+        let operation = answer.await?.into_inner().operation;
+        operation.ok_or_else(|| ApiError::new(Reason::Unavailable, "the answer holds no operation"))
+    }
+
+    /// All moves that are remembered, the newest last.
+    pub async fn operations(&self) -> Result<Vec<v1::Operation>, ApiError> {
+        let request = v1::ListOperationsRequest {};
+        let answer =
+            self.ask(async |channel| service!(OperationServiceClient, channel).list_operations(request).await);
+        Ok(answer.await?.into_inner().operations)
+    }
+
+    /// Stops automatic moves for a while.
+    pub async fn pause(&self, duration: Option<Duration>, reason: &str) -> Result<Revision, ApiError> {
+        let request = v1::PauseRequest {
+            mutation: Some(new_mutation()),
+            duration_ms: duration.map(millis),
+            reason: reason.to_owned(),
+        };
+        let answer =
+            self.ask(async |channel| service!(MaintenanceServiceClient, channel).pause(request.clone()).await);
+        Ok(Revision(answer.await?.into_inner().revision))
+    }
+
+    /// Ends the pause.
+    pub async fn resume(&self) -> Result<Revision, ApiError> {
+        let request = v1::ResumeRequest { mutation: Some(new_mutation()) };
+        let answer =
+            self.ask(async |channel| service!(MaintenanceServiceClient, channel).resume(request.clone()).await);
+        Ok(Revision(answer.await?.into_inner().revision))
+    }
+
+    /// Begins or ends the draining of an upstream.
+    pub async fn set_drain(
+        &self,
+        upstream: &UpstreamName,
+        draining: bool,
+        within: Option<Duration>,
+    ) -> Result<Revision, ApiError> {
+        let request = v1::SetDrainRequest {
+            mutation: Some(new_mutation()),
+            upstream: upstream.to_string(),
+            draining,
+            within_ms: within.map(millis),
+        };
+        let answer = self
+            .ask(async |channel| service!(MaintenanceServiceClient, channel).set_drain(request.clone()).await);
+        Ok(Revision(answer.await?.into_inner().revision))
+    }
+
+    /// Closes the breaker.
+    pub async fn reset_breaker(&self) -> Result<Revision, ApiError> {
+        let request = v1::ResetBreakerRequest { mutation: Some(new_mutation()) };
+        let answer = self.ask(async |channel| {
+            service!(MaintenanceServiceClient, channel).reset_breaker(request.clone()).await
+        });
+        Ok(Revision(answer.await?.into_inner().revision))
+    }
+
+    /// Replaces the specification.
+    pub async fn apply_spec(&self, spec_json: String) -> Result<Revision, ApiError> {
+        let request = v1::ApplySpecRequest { mutation: Some(new_mutation()), spec_json };
+        let answer = self
+            .ask(async |channel| service!(MaintenanceServiceClient, channel).apply_spec(request.clone()).await);
+        Ok(Revision(answer.await?.into_inner().revision))
+    }
+
+    /// Adds or changes a node.
+    pub async fn put_node(&self, node_json: String) -> Result<Revision, ApiError> {
+        let request = v1::PutNodeRequest { mutation: Some(new_mutation()), node_json };
+        let answer =
+            self.ask(async |channel| service!(MembershipServiceClient, channel).put_node(request.clone()).await);
+        Ok(Revision(answer.await?.into_inner().revision))
+    }
+
+    /// Takes a node out for good.
+    pub async fn retire_node(&self, node: NodeId) -> Result<Revision, ApiError> {
+        let request = v1::RetireNodeRequest { mutation: Some(new_mutation()), node: node.0 };
+        let answer = self
+            .ask(async |channel| service!(MembershipServiceClient, channel).retire_node(request.clone()).await);
+        Ok(Revision(answer.await?.into_inner().revision))
+    }
+
+    /// Hands leadership over.
+    pub async fn transfer_leadership(&self, node: NodeId) -> Result<(), ApiError> {
+        let request = v1::TransferLeadershipRequest { node: node.0 };
+        let answer = self.ask(async |channel| {
+            service!(MembershipServiceClient, channel).transfer_leadership(request).await
+        });
+        answer.await.map(drop)
+    }
+
+    /// All rooms that a node knows, page after page.
+    pub async fn pins(&self) -> Result<Vec<v1::RoomPin>, ApiError> {
+        let mut pins = Vec::new();
+        let mut after = Vec::new();
+        loop {
+            let request = v1::ListPinsRequest { page_size: 0, after: after.clone() };
+            let answer =
+                self.ask(async |channel| service!(SessionServiceClient, channel).list_pins(request.clone()).await);
+            let page = answer.await?.into_inner();
+            pins.extend(page.pins);
+            if page.next.is_empty() || page.next <= after {
+                return Ok(pins);
+            }
+            after = page.next;
+        }
+    }
+
+    /// Open connections through each node.
+    pub async fn connections(&self) -> Result<Vec<v1::NodeConnections>, ApiError> {
+        let request = v1::ListConnectionsRequest {};
+        let answer =
+            self.ask(async |channel| service!(SessionServiceClient, channel).list_connections(request).await);
+        Ok(answer.await?.into_inner().nodes)
+    }
+}
+
+/// A change of its own: repetitions within one call are recognised.
+fn new_mutation() -> v1::Mutation {
+    v1::Mutation { request_id: format!("{:032x}", fastrand::u128(..)), expected_revision: None }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,17 @@
+//! Between the model and the wire.
+
+mod event;
+mod names;
+mod state;
+
+pub use event::{event, event_to_pb};
+pub use names::{
+    fence_to_pb, kind, kind_to_pb, outcome_to_pb, reason_to_pb, result_to_pb, step, step_to_pb, verdict,
+    verdict_to_pb,
+};
+pub use state::{operation_to_pb, owner_to_pb, state_to_pb, token, token_to_pb};
+
+/// A message that this client does not understand: it is newer, or broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the answer holds something that this program does not know ({0}): it may be older than the cluster")]
+pub struct Unknown(pub &'static str);

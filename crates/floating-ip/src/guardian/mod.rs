@@ -1,0 +1,46 @@
+//! The guardian: a process that outlives the node.
+//!
+//! *A crash is released, silence is waited out.* When the node's process ends, for whatever reason, the guardian reads
+//! back that nothing holds the floating IP any more and tells the cluster, so that a crash costs no waiting. When the
+//! node hangs, the guardian ends it in time, so that a frozen holder cannot go on later.
+//!
+//! The two talk over a Unix socket in the node's data directory. [`process`] is the guardian's side, [`client`] the
+//! node's.
+
+pub mod client;
+pub mod process;
+mod protocol;
+
+pub use client::{GuardianClient, GuardianError};
+pub use process::{GuardianConfig, Releases, run};
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use twinsite_model::{FloatingIpName, Incarnation, Token};
+
+/// Where node and guardian meet.
+pub fn socket_path(data: &Path) -> PathBuf {
+    data.join("guardian.sock")
+}
+
+/// A floating IP that a node holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The address's name.
+    pub ip: FloatingIpName,
+    /// What must be free when it is let go.
+    pub addresses: Vec<SocketAddr>,
+    /// The token.
+    pub token: Token,
+}
+
+/// A token that has ended because its holder's process has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The address's name.
+    pub ip: FloatingIpName,
+    /// The token.
+    pub token: Token,
+    /// The life of the process that held it.
+    pub incarnation: Incarnation,
+}

@@ -1,0 +1,252 @@
+//! A whole cluster on this machine: to look at, to try, and to break on purpose.
+
+use crate::cli::arguments::DemoArguments;
+use crate::cli::{CliError, Exit, output};
+use crate::client_file::{self, ClientFile};
+use crate::drill_api::DrillApi;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::Duration;
+use twinsite_drill::engine::{self, ClusterApi};
+use twinsite_drill::layout::{Layout, Shape, Store};
+use twinsite_drill::process::{Cluster, ClusterOptions, Launcher};
+use twinsite_drill::scenario::{self, Scenario};
+use twinsite_model::dial::DialMap;
+
+/// How long the API of a healthy cluster may take until it answers.
+const API_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Starts the cluster; then follows it until Ctrl-C, or runs an exercise and ends.
+pub async fn run(arguments: DemoArguments) -> Result<Exit, CliError> {
+    if arguments.list {
+        return list(arguments.json);
+    }
+    let scenario = arguments.exercise.as_deref().map(load).transpose()?;
+    let launcher = Launcher::new(std::env::current_exe().map_err(CliError::Output)?);
+    let options = ClusterOptions {
+        store: store(&arguments, &launcher)?,
+        launcher,
+        directory: arguments.directory.clone(),
+        profile: arguments.profile.into(),
+        shape: scenario.as_ref().map_or_else(Shape::default, Scenario::shape),
+    };
+    let progress = Progress::new();
+    let mut cluster = tokio::select! {
+        started = Cluster::start(options, &mut |at| progress.starting(&at)) => started?,
+        () = interrupted() => return Ok(Exit::Refused), // dropped: everything that was started ends
+    };
+    let file = write_client_file(cluster.directory(), cluster.layout())?;
+    let api = DrillApi::connect(&file, cluster.layout())?;
+    let outcome = tokio::select! {
+        outcome = attend(&arguments, scenario.as_ref(), &mut cluster, &api, &progress) => outcome,
+        () = interrupted() => Ok(Exit::Done),
+    };
+    progress.say("ending all processes");
+    cluster.stop().await;
+    progress.end();
+    outcome
+}
+
+async fn attend(
+    arguments: &DemoArguments,
+    scenario: Option<&Scenario>,
+    cluster: &mut Cluster,
+    api: &DrillApi,
+    progress: &Progress,
+) -> Result<Exit, CliError> {
+    let Some(scenario) = scenario else {
+        return follow(cluster, api, progress).await;
+    };
+    let options = engine::Options { runs: arguments.runs };
+    let mut tell = |at: engine::DrillProgress| {
+        progress.say(&format!("{} run {}/{}: {}", scenario.name.get_ref(), at.run, at.runs, at.now));
+    };
+    let report = engine::run(scenario, cluster, api, &options, &mut tell).await?;
+    progress.end();
+    if arguments.json {
+        let text = report.to_json().map_err(|error| CliError::Output(error.into()))?;
+        output::line(&text)?;
+    } else {
+        report.write_text(&mut anstream::stdout()).map_err(CliError::Output)?;
+    }
+    Ok(if report.passed() { Exit::Done } else { Exit::Refused })
+}
+
+/// Prints what to try, then every change.
+async fn follow(cluster: &Cluster, api: &DrillApi, progress: &Progress) -> Result<Exit, CliError> {
+    let ready = async {
+        loop {
+            match api.watch().await {
+                Ok(changes) => return changes,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    let watching = tokio::time::timeout(API_PATIENCE, ready).await;
+    let mut changes = watching.map_err(|_| CliError::Unreachable("the cluster's API did not answer".to_owned()))?;
+    progress.end();
+    output::line(&introduction(cluster))?;
+    while let Some(change) = changes.recv().await {
+        output::line(&crate::cli::events::line(&change))?;
+    }
+    Err(CliError::Unreachable("the cluster's API went away".to_owned()))
+}
+
+fn introduction(cluster: &Cluster) -> String {
+    let layout = cluster.layout();
+    let store = match &layout.store {
+        Store::OwnRedis => format!("Redis on {}", layout.redis()),
+        Store::OtherRedis(_) => "your Redis".to_owned(),
+        Store::Embedded => "the embedded session store".to_owned(),
+    };
+    format!(
+        "All healthy: gra and sbg with 2 proxies and 3 meeting instances each, a witness, {store}.\n\n\
+         The floating address is http://{floating}\n\n\
+         Try, in another terminal:\n\
+         \x20 curl -s -H 'x-twinsite-trace: 1' -i http://{floating}/health\n\
+         \x20 twinsite status\n\
+         \x20 twinsite switchover --plan\n\
+         \x20 twinsite switchover --to sbg\n\
+         \x20 twinsite explain\n\
+         or kill something: the processes' folders and logs are in {directory}\n\n\
+         (`twinsite` is {program}.) Changes follow; Ctrl-C ends everything.\n",
+        floating = layout.floating,
+        directory = cluster.directory().display(),
+        program = std::env::current_exe().map_or_else(|_| "this program".to_owned(), |path| path.display().to_string()),
+    )
+}
+
+fn list(json: bool) -> Result<Exit, CliError> {
+    let all: Vec<_> = scenario::builtins()
+        .iter()
+        .filter_map(|builtin| Some((builtin.name, builtin.scenario().ok()?.description)))
+        .collect();
+    if json {
+        let list: Vec<_> = all
+            .iter()
+            .map(|(name, description)| serde_json::json!({ "name": name, "description": description }))
+            .collect();
+        output::json(&serde_json::Value::Array(list))?;
+    } else {
+        let mut table = output::table(&["EXERCISE", "WHAT HAPPENS"]);
+        for (name, description) in all {
+            table.add_row([name, &description]);
+        }
+        output::line(&table.to_string())?;
+    }
+    Ok(Exit::Done)
+}
+
+/// An exercise by its name, or a scenario by its file.
+fn load(name: &str) -> Result<Scenario, CliError> {
+    let errors = |errors: Vec<scenario::ScenarioError>| {
+        CliError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
+        return Scenario::read(Path::new(name)).map_err(errors);
+    }
+    match scenario::builtin(name) {
+        Ok(builtin) => builtin.scenario().map_err(errors),
+        Err(known) => {
+            let known = known.join(", ");
+            Err(CliError::Usage(format!("there is no exercise `{name}`; there are: {known}; or name a .toml file")))
+        }
+    }
+}
+
+fn store(arguments: &DemoArguments, launcher: &Launcher) -> Result<Store, CliError> {
+    match &arguments.redis {
+        Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => {
+            Ok(Store::OtherRedis(url.clone()))
+        }
+        Some(url) => Err(CliError::Usage(format!("--redis {url}: write redis://HOST:PORT or rediss://HOST:PORT"))),
+        None if arguments.embedded => Ok(Store::Embedded),
+        None if launcher.has_redis() => Ok(Store::OwnRedis),
+        None => {
+            let wanted_redis = arguments.exercise.as_deref().is_some_and(|name| name.starts_with("redis-"));
+            if wanted_redis {
+                let problem = "this exercise breaks Redis, and there is no redis-server on this machine; \
+                               install it (Debian: apt-get install redis-server)";
+                return Err(CliError::Usage(problem.to_owned()));
+            }
+            anstream::eprintln!("no redis-server found: session placement goes into the embedded store");
+            Ok(Store::Embedded)
+        }
+    }
+}
+
+/// Writes how the cluster is reached, into its own folder and to where `twinsite status` looks.
+fn write_client_file(directory: &Path, layout: &Layout) -> Result<ClientFile, CliError> {
+    let file = ClientFile {
+        cluster: layout.cluster.clone(),
+        endpoints: layout.nodes.iter().map(|node| layout.api(node)).collect(),
+        tls: crate::config::TlsConfig {
+            ca: directory.join("ca.pem"),
+            cert: directory.join("operator.pem"),
+            key: directory.join("operator.key"),
+        },
+        dial: DialMap::default(),
+    };
+    let path = directory.join("client.toml");
+    file.write(&path)?;
+    client_file::point_demo_at(&path)?;
+    Ok(file)
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
+    }
+}
+
+/// What is going on, on one line of a terminal, or a line each time it changes.
+struct Progress {
+    bar: ProgressBar,
+    terminal: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(
+            None,
+            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+        );
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        if terminal {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
+        Self { bar, terminal }
+    }
+
+    fn starting(&self, at: &twinsite_drill::process::Progress) {
+        let text = format!("waiting for {}: {}/{}", at.stage, at.done, at.of);
+        if self.terminal || at.done == at.of {
+            self.say(&text);
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if self.terminal {
+            self.bar.set_message(text.to_owned());
+        } else {
+            anstream::eprintln!("{text}");
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+

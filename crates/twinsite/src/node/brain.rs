@@ -1,0 +1,253 @@
+//! Drives the controller: gives it what this node hears and the clock says, and does what it decides.
+//!
+//! The controller is pure and sits on every node; it acts only while its node leads. Leadership itself is a hint:
+//! what the controller wants takes effect only through the log and through fresh quorum rounds.
+
+use super::Raft;
+use super::clock::wall_now;
+use super::notices;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use twinsite_controller::{
+    CallId, Controller, Effect, Input, NodeReport, OperatorAnswer, OperatorRefusal, OperatorRequest,
+    ProposeFailed, Release, Renewal, RenewalAnswer, RoundFailed, RoundId, Ticket,
+};
+use twinsite_floating_ip::boot_now;
+use twinsite_model::{NodeId, Proposal};
+
+/// Inputs that may wait. Reports and renewals beyond it are refused, and come again.
+const INPUTS_MAX: usize = 1_024;
+/// The longest wait for this node's own state to catch up with a quorum round.
+const APPLY_MAX: Duration = Duration::from_secs(2);
+
+/// What others send to the brain.
+enum Message {
+    Input(Input),
+    Renew(Renewal, oneshot::Sender<RenewalAnswer>),
+    Operator(OperatorRequest, oneshot::Sender<Result<OperatorAnswer, OperatorRefusal>>),
+    View(Box<dyn FnOnce(&Controller) + Send>),
+}
+
+/// A handle to the brain.
+#[derive(Clone)]
+pub struct Brain {
+    messages: mpsc::Sender<Message>,
+}
+
+/// The brain is busy or gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the controller is busy")]
+pub struct Busy;
+
+impl Brain {
+    /// Starts it.
+    pub fn start(me: NodeId, raft: Raft, stop: CancellationToken) -> Self {
+        let (messages, inbox) = mpsc::channel(INPUTS_MAX);
+        let driver = Driver {
+            controller: Controller::new(me),
+            raft,
+            renewals: HashMap::new(),
+            operators: HashMap::new(),
+            calls: 0,
+            term: None,
+        };
+        let (results, done) = mpsc::channel(INPUTS_MAX);
+        tokio::spawn(driver.run(inbox, results, done, stop));
+        Self { messages }
+    }
+
+    /// What a node observed.
+    pub fn report(&self, report: NodeReport) -> Result<(), Busy> {
+        self.messages.try_send(Message::Input(Input::Report(report))).map_err(|_| Busy)
+    }
+
+    /// A holder, or its guardian, has let go for good.
+    pub async fn released(&self, release: Release) -> Result<(), Busy> {
+        self.messages.send(Message::Input(Input::Released(release))).await.map_err(|_| Busy)
+    }
+
+    /// An owner asks for more time.
+    pub async fn renew(&self, renewal: Renewal) -> Result<RenewalAnswer, Busy> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.try_send(Message::Renew(renewal, answer)).map_err(|_| Busy)?;
+        answered.await.map_err(|_| Busy)
+    }
+
+    /// A person asks for something.
+    pub async fn operator(
+        &self,
+        request: OperatorRequest,
+    ) -> Result<Result<OperatorAnswer, OperatorRefusal>, Busy> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::Operator(request, answer)).await.map_err(|_| Busy)?;
+        answered.await.map_err(|_| Busy)
+    }
+
+    /// Looks at the controller, for `explain` and `plan`.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Controller) -> T + Send + 'static,
+    ) -> Result<T, Busy> {
+        let (answer, answered) = oneshot::channel();
+        let view = move |controller: &Controller| drop(answer.send(look(controller)));
+        self.messages.send(Message::View(Box::new(view))).await.map_err(|_| Busy)?;
+        answered.await.map_err(|_| Busy)
+    }
+}
+
+struct Driver {
+    controller: Controller,
+    raft: Raft,
+    renewals: HashMap<CallId, oneshot::Sender<RenewalAnswer>>,
+    operators: HashMap<CallId, oneshot::Sender<Result<OperatorAnswer, OperatorRefusal>>>,
+    calls: u64,
+    /// The term in which this node leads, as far as it knows.
+    term: Option<u64>,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Message>,
+        results: mpsc::Sender<Input>,
+        mut done: mpsc::Receiver<Input>,
+        stop: CancellationToken,
+    ) {
+        let mut status = self.raft.status();
+        let (_, mut changes) = self.raft.subscribe();
+        loop {
+            let now = boot_now();
+            let wake = self.controller.next_wake(now, &self.raft.state());
+            let sleep = async {
+                match wake {
+                    Some(at) => tokio::time::sleep(at.since(now)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(input) = done.recv() => self.step(input, &results),
+                changed = status.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let (leads, term) = {
+                        let status = status.borrow_and_update();
+                        (status.is_leader, status.term)
+                    };
+                    self.lead(leads.then_some(term), &results);
+                }
+                change = changes.next() => {
+                    if change.is_err() {
+                        changes = self.raft.subscribe().1;
+                    }
+                    self.step(Input::Applied, &results);
+                }
+                message = inbox.recv() => {
+                    let Some(message) = message else { return };
+                    self.receive(message, &results);
+                }
+                () = sleep => self.step(Input::Tick, &results),
+            }
+        }
+    }
+
+    fn lead(&mut self, term: Option<u64>, results: &mpsc::Sender<Input>) {
+        if self.term == term {
+            return;
+        }
+        if self.term.is_some() {
+            self.step(Input::LostLeadership, results);
+        }
+        self.term = term;
+        if let Some(term) = term {
+            tracing::info!(term, "this node leads");
+            self.step(Input::BecameLeader { term }, results);
+        }
+    }
+
+    fn receive(&mut self, message: Message, results: &mpsc::Sender<Input>) {
+        let input = match message {
+            Message::Input(input) => input,
+            Message::Renew(renewal, answer) => {
+                let call = self.next_call();
+                self.renewals.insert(call, answer);
+                Input::Renew { call, renewal }
+            }
+            Message::Operator(request, answer) => {
+                let call = self.next_call();
+                self.operators.insert(call, answer);
+                Input::Operator { call, request }
+            }
+            Message::View(look) => return look(&self.controller),
+        };
+        self.step(input, results);
+    }
+
+    fn next_call(&mut self) -> CallId {
+        self.calls += 1;
+        CallId(self.calls)
+    }
+
+    fn step(&mut self, input: Input, results: &mpsc::Sender<Input>) {
+        let state = self.raft.state();
+        for effect in self.controller.step(boot_now(), wall_now(), &state, input) {
+            self.perform(effect, results);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, results: &mpsc::Sender<Input>) {
+        match effect {
+            Effect::Propose { ticket, term, proposal } => {
+                self.propose(ticket, term, proposal, results.clone());
+            }
+            Effect::StartRound { round } => self.start_round(round, results.clone()),
+            Effect::AnswerRenewal { call, answer } => {
+                if let Some(waiting) = self.renewals.remove(&call) {
+                    drop(waiting.send(answer)); // whoever asked may have gone
+                }
+            }
+            Effect::AnswerOperator { call, answer } => {
+                if let Some(waiting) = self.operators.remove(&call) {
+                    drop(waiting.send(answer));
+                }
+            }
+            Effect::TransferLeadership { to } => {
+                let raft = self.raft.clone();
+                tokio::spawn(async move {
+                    match raft.transfer_leadership(to).await {
+                        Ok(()) => tracing::info!(%to, "leadership handed over"),
+                        Err(error) => tracing::info!(%to, %error, "leadership not handed over"),
+                    }
+                });
+            }
+            Effect::Notice(notice) => notices::log(&notice),
+        }
+    }
+
+    fn propose(&self, ticket: Ticket, term: u64, proposal: Proposal, results: mpsc::Sender<Input>) {
+        let raft = self.raft.clone();
+        tokio::spawn(async move {
+            let outcome = raft.propose_in_term(term, &proposal).await.map_err(|error| {
+                if error.certainly_not_done() { ProposeFailed::NotDone } else { ProposeFailed::Unknown }
+            });
+            drop(results.send(Input::ProposalDone { ticket, outcome }).await);
+        });
+    }
+
+    /// A quorum round that begins now, and then the state as of it.
+    fn start_round(&self, round: RoundId, results: mpsc::Sender<Input>) {
+        let raft = self.raft.clone();
+        tokio::spawn(async move {
+            let caught_up = async {
+                let index = raft.read_index().await.map_err(|_| RoundFailed)?;
+                raft.wait_applied(index, APPLY_MAX).await.map_err(|_| RoundFailed)
+            };
+            let outcome = caught_up.await;
+            drop(results.send(Input::RoundDone { round, outcome }).await);
+        });
+    }
+}

@@ -1,0 +1,249 @@
+//! Brings everything on this node in line with the replicated state, revision by revision.
+
+use super::Raft;
+use super::announcing::Announcing;
+use super::hands::FloatingHands;
+use super::leases::{Agent, Identity};
+use super::quorum::QuorumWatch;
+use super::run::Shared;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use twinsite_api::WatchHub;
+use twinsite_consensus::Change;
+use twinsite_health::{OutsideProbes, UpstreamProbes, UpstreamTarget};
+use twinsite_model::{ClusterSpec, Event, FloatingIpName, Revision, State, Step, Token, Verdict};
+use twinsite_proxy::RoutingTable;
+
+/// How often it is looked whether a drained address is empty.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// What follows the state on this node.
+pub struct Follower {
+    /// What the node's tasks share.
+    pub shared: Arc<Shared>,
+    /// Probes of upstreams; a witness has none.
+    pub upstreams: Option<Arc<UpstreamProbes>>,
+    /// Probes of floating IPs from outside.
+    pub outside: Arc<OutsideProbes>,
+    /// What is known of a quorum.
+    pub quorum: QuorumWatch,
+    /// Delivery of `announcedIp`.
+    pub announcing: Announcing,
+    /// Changes for the public API.
+    pub hub: WatchHub,
+    /// The holders of floating IPs, with what ends them.
+    pub agents: BTreeMap<FloatingIpName, CancellationToken>,
+    /// Their tasks.
+    pub holding: JoinSet<()>,
+    /// The specification that everything was configured by.
+    pub configured: Option<Revision>,
+    /// Drains under way.
+    pub draining: BTreeMap<FloatingIpName, (Token, CancellationToken)>,
+}
+
+impl Follower {
+    /// Follows until cancelled; then lets every floating IP go in good order.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let raft: Raft = self.shared.raft.clone();
+        let (state, mut changes) = raft.subscribe();
+        self.hub.reset(Arc::clone(&state));
+        self.bring_in_line(&state, None);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                change = changes.next() => match change {
+                    Ok(change) => self.take(&change),
+                    Err(_) => {
+                        if raft.status().borrow().stopped.is_some() {
+                            break;
+                        }
+                        let (state, again) = raft.subscribe();
+                        changes = again;
+                        self.hub.reset(Arc::clone(&state));
+                        self.bring_in_line(&state, None);
+                    }
+                },
+            }
+        }
+        for agent in self.agents.values() {
+            agent.cancel();
+        }
+        while self.holding.join_next().await.is_some() {}
+    }
+
+    fn take(&mut self, change: &Change) {
+        if change.skipped {
+            self.hub.reset(Arc::clone(&change.state));
+        } else {
+            let (revision, wall) = (change.revision, change.state.wall);
+            self.hub.publish(revision, wall, change.events.clone(), Arc::clone(&change.state));
+        }
+        let events = if change.skipped { None } else { Some(change.events.as_slice()) };
+        self.bring_in_line(&change.state, events);
+    }
+
+    /// `events` is what changed; `None` if it cannot be told.
+    fn bring_in_line(&mut self, state: &Arc<State>, events: Option<&[Event]>) {
+        self.quorum.applied(state);
+        if events.is_some_and(|events| events.iter().all(concerns_rooms_only)) {
+            return;
+        }
+        if let Some(spec) = &state.spec
+            && self.configured != Some(state.spec_revision)
+        {
+            self.configured = Some(state.spec_revision);
+            self.configure(spec);
+        }
+        if let Some(proxy) = &self.shared.proxy {
+            proxy.publish(RoutingTable::build(state));
+        }
+        for event in events.unwrap_or_default() {
+            match event {
+                Event::VerdictChanged { upstream, to: Verdict::Unhealthy, .. } => {
+                    self.shared.sessions.upstream_lost(upstream);
+                }
+                Event::OwnerChanged { ip, .. } => self.outside.probe_soon(ip),
+                _ => {}
+            }
+        }
+        let drains = state.drains.iter().map(|(upstream, drain)| (upstream.clone(), drain.since)).collect();
+        self.shared.sessions.put_drains(drains);
+        self.announcing.look_again();
+        self.follow_drains(state);
+    }
+
+    fn configure(&mut self, spec: &ClusterSpec) {
+        self.shared.peers.update(spec);
+        let timing = spec.timing();
+        if let Some(upstreams) = &self.upstreams {
+            let targets = spec.upstreams.iter().map(|upstream| UpstreamTarget {
+                name: upstream.name.clone(),
+                address: upstream.address.clone(),
+            });
+            upstreams.configure(&spec.health, targets.collect());
+        }
+        let targets = spec.floating_ips.iter().filter_map(|ip| {
+            let port = ip.ports.first()?;
+            Some((ip.name.clone(), std::net::SocketAddr::new(ip.address, *port)))
+        });
+        let interval = (timing.lease / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
+        let patience = (timing.lease / 2).clamp(Duration::from_millis(150), Duration::from_secs(1));
+        self.outside.configure(interval, patience, targets.collect());
+        self.announcing.configure(spec);
+        self.appoint_agents(spec);
+    }
+
+    /// One holder for each floating IP that this node may own.
+    fn appoint_agents(&mut self, spec: &ClusterSpec) {
+        let me = self.shared.me;
+        let may_own = spec.node(me).is_some_and(|node| node.kind.may_own());
+        self.agents.retain(|ip, agent| {
+            let stays = may_own && spec.floating_ip(ip).is_some();
+            if !stays {
+                agent.cancel();
+            }
+            stays
+        });
+        let (Some(proxy), Some(guard)) = (&self.shared.proxy, &self.shared.guard) else { return };
+        if !may_own {
+            return;
+        }
+        for ip in &spec.floating_ips {
+            if self.agents.contains_key(&ip.name) {
+                continue;
+            }
+            let shared = &self.shared;
+            let timing = spec.timing();
+            let hands = FloatingHands::start(
+                ip,
+                timing.slack,
+                proxy.clone(),
+                guard.clone(),
+                Arc::clone(&shared.report_soon),
+            );
+            shared.hands().insert(ip.name.clone(), Arc::clone(&hands));
+            let identity = Identity { ip: ip.name.clone(), node: me, incarnation: shared.incarnation };
+            let agent =
+                Agent::new(identity, shared.raft.clone(), shared.brain.clone(), shared.peers.clone(), hands, timing);
+            let stop = CancellationToken::new();
+            self.agents.insert(ip.name.clone(), stop.clone());
+            self.holding.spawn(agent.run(stop));
+        }
+    }
+
+    /// A planned move begins with the owner running empty.
+    fn follow_drains(&mut self, state: &State) {
+        let Some(proxy) = &self.shared.proxy else { return };
+        let wanted = |ip: &FloatingIpName| {
+            let entry = state.floating_ips.get(ip)?;
+            let owner = entry.owner.as_ref().filter(|owner| {
+                owner.node == self.shared.me && owner.incarnation == self.shared.incarnation
+            })?;
+            let operation = entry.operation.as_ref()?;
+            (operation.current() == Some(Step::Drain) || operation.current() == Some(Step::Fence)
+                && operation.kind.drains()).then_some(owner.token)
+        };
+        self.draining.retain(|ip, (token, stop)| {
+            let goes_on = wanted(ip) == Some(*token);
+            if !goes_on {
+                stop.cancel();
+                proxy.undrain_floating(ip);
+                if let Some(hands) = self.shared.hands().get(ip) {
+                    hands.set_drained(None);
+                }
+            }
+            goes_on
+        });
+        let limit = state.spec.as_ref().map_or(Duration::from_secs(1), |spec| spec.policy.drain_timeout.0);
+        for ip in state.floating_ips.keys() {
+            let Some(token) = wanted(ip).filter(|_| !self.draining.contains_key(ip)) else { continue };
+            let Some(hands) = self.shared.hands().get(ip).cloned() else { continue };
+            let stop = CancellationToken::new();
+            self.draining.insert(ip.clone(), (token, stop.clone()));
+            proxy.drain_floating(ip, (limit / 2).min(Duration::from_millis(500)));
+            tokio::spawn(drain(Arc::clone(&self.shared), ip.clone(), token, hands, stop));
+        }
+    }
+}
+
+/// Says so when nothing of an address is in flight any more.
+async fn drain(
+    shared: Arc<Shared>,
+    ip: FloatingIpName,
+    token: Token,
+    hands: Arc<FloatingHands>,
+    stop: CancellationToken,
+) {
+    let Some(proxy) = &shared.proxy else { return };
+    let empty = async {
+        loop {
+            let load = proxy.in_flight(&ip);
+            if load.requests == 0 && load.tunnels == 0 {
+                return;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = empty => {
+            hands.set_drained(Some(token));
+            shared.report_soon.notify_one();
+        }
+    }
+}
+
+fn concerns_rooms_only(event: &Event) -> bool {
+    matches!(event, Event::RoomPinned { .. } | Event::RoomsExpired { .. })
+}
+
+impl Shared {
+    /// The floating IPs that this node may hold.
+    pub fn hands(&self) -> std::sync::MutexGuard<'_, BTreeMap<FloatingIpName, Arc<FloatingHands>>> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

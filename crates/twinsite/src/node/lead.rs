@@ -1,0 +1,146 @@
+//! What the leading node keeps in order beside what the controller decides: the first specification, the generation
+//! after a forced recovery, and the membership.
+
+use super::clock::wall_now;
+use super::run::Shared;
+use crate::recovery_note::RecoveryNote;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use twinsite_consensus::{MemberRole, RaftStatus};
+use twinsite_controller::{MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorRequest};
+use twinsite_model::{ClusterSpec, Command, NodeId, Proposal, State};
+
+/// How often the membership is compared with the specification.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+/// How soon after an election it is first looked at.
+const SOON: Duration = Duration::from_millis(10);
+/// How far behind a learner may be when it gets its vote, in log entries.
+const CAUGHT_UP: u64 = 20;
+
+/// What the first start of a cluster, or of a survivor, brings along.
+pub struct Luggage {
+    /// The specification with which a cluster begins.
+    pub spec: ClusterSpec,
+    /// What a forced recovery left.
+    pub recovery: Option<RecoveryNote>,
+}
+
+/// Looks after all of it until cancelled.
+pub async fn run(shared: Arc<Shared>, luggage: Luggage, stop: CancellationToken) {
+    let mut status = shared.raft.status();
+    loop {
+        let leads = status.borrow_and_update().is_leader;
+        if leads && let Err(why) = look_after(&shared, &luggage).await {
+            tracing::debug!(%why, "the cluster could not be brought in order yet");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(if leads { COMPARE_EVERY } else { Duration::from_mins(1) }) => {}
+            Ok(_) = status.wait_for(|status| status.is_leader != leads) => tokio::time::sleep(SOON).await,
+        }
+    }
+}
+
+async fn look_after(shared: &Shared, luggage: &Luggage) -> Result<(), String> {
+    // A new leader first applies everything that was ever agreed.
+    let index = shared.raft.read_index().await.map_err(|error| error.to_string())?;
+    shared.raft.wait_applied(index, COMPARE_EVERY).await.map_err(|error| error.to_string())?;
+    let state = shared.raft.state();
+    if state.spec.is_none() {
+        propose(shared, Command::ApplySpec { spec: Arc::new(luggage.spec.clone()) }).await?;
+        return Ok(());
+    }
+    if let Some(note) = &luggage.recovery
+        && state.generation < note.generation
+    {
+        begin_generation(shared, &state, note).await?;
+    }
+    let state = shared.raft.state();
+    if let Some(spec) = &state.spec {
+        let status = shared.raft.status().borrow().clone();
+        compare_members(shared, spec, &status).await;
+    }
+    Ok(())
+}
+
+async fn propose(shared: &Shared, command: Command) -> Result<(), String> {
+    let proposal = Proposal {
+        at: wall_now(),
+        by: format!("node {}", shared.name),
+        request: None,
+        expected_revision: None,
+        command,
+    };
+    let applied = shared.raft.propose(&proposal).await.map_err(|error| error.to_string())?;
+    applied.result.map(drop).map_err(|refusal| refusal.to_string())
+}
+
+/// After a forced recovery: the generation grows, the lost nodes are gone for good, and if a person attested that they
+/// are off, their addresses need not be waited for.
+async fn begin_generation(shared: &Shared, state: &State, note: &RecoveryNote) -> Result<(), String> {
+    let command = Command::RaiseGeneration { generation: note.generation, statement: note.statement() };
+    propose(shared, command).await?;
+    tracing::warn!(generation = %note.generation, statement = %note.statement(), "a forced recovery took place");
+    let Some(spec) = &state.spec else { return Ok(()) };
+    if note.attested {
+        for ip in &spec.floating_ips {
+            let request = OperatorRequest {
+                by: "recovery".to_owned(),
+                request: None,
+                expected_revision: None,
+                action: OperatorAction::Move(MoveRequest {
+                    ip: ip.name.clone(),
+                    kind: MoveKind::Forced { attested: true },
+                    to: MoveTarget::Best,
+                    overrides: Vec::new(),
+                }),
+            };
+            if let Ok(Err(refusal)) = shared.brain.operator(request).await {
+                tracing::warn!(ip = %ip.name, %refusal, "not moved at once; the last lease is waited for");
+            }
+        }
+    }
+    let lost = spec.nodes.iter().filter(|node| note.lost.iter().any(|lost| lost == node.name.as_str()));
+    for node in lost {
+        propose(shared, Command::RetireNode { node: node.id }).await?;
+    }
+    Ok(())
+}
+
+/// Brings the members in line with the specification, one change at a time.
+async fn compare_members(shared: &Shared, spec: &ClusterSpec, status: &RaftStatus) {
+    if status.is_changing {
+        return;
+    }
+    let wanted: BTreeMap<NodeId, _> = spec.nodes.iter().map(|node| (node.id, node)).collect();
+    for (id, node) in &wanted {
+        let address = node.peer.to_string();
+        let changed = match status.members.get(id) {
+            None => shared.raft.add_learner(*id, &address).await,
+            Some(member) if member.address != address => shared.raft.change_address(*id, &address).await,
+            Some(member) if member.role == MemberRole::Learner && node.kind.votes() => {
+                let known = member.matched.map(|index| index.0);
+                let newest = status.last_log.map_or(0, |index| index.0);
+                if known.is_none_or(|known| known + CAUGHT_UP < newest) {
+                    continue;
+                }
+                shared.raft.promote(*id).await
+            }
+            Some(_) => continue,
+        };
+        match changed {
+            Ok(()) => tracing::info!(node = %node.name, "membership brought in line with the specification"),
+            Err(error) => tracing::debug!(node = %node.name, %error, "membership not changed yet"),
+        }
+        return;
+    }
+    let gone = status.members.keys().find(|id| !wanted.contains_key(id) && **id != shared.me);
+    if let Some(id) = gone {
+        match shared.raft.remove(*id).await {
+            Ok(()) => tracing::info!(node = %id, "member removed"),
+            Err(error) => tracing::debug!(node = %id, %error, "member not removed yet"),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The owner's side, for one floating IP: asks the leader for time, acts while there is some, lets go when there is
+//! none. What to do is decided by the pure [`Holder`]; here is only the doing.
+
+use super::Raft;
+use super::brain::Brain;
+use crate::peer::Peers;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use twinsite_controller::{
+    Holder, HolderInput, HolderOutput, Release, Renewal, RenewalAnswer, RenewalRefusal, StopReason,
+};
+use twinsite_floating_ip::boot_now;
+use twinsite_model::{BootTime, FloatingIpName, Incarnation, NodeId, Timing, Token};
+
+/// Results that may wait for the holder.
+const INPUTS_MAX: usize = 256;
+
+/// What really holds the address: provider, guardian, proxy.
+pub trait Hands: Send + Sync + 'static {
+    /// Answer for the address under this token, until then at most. Called again with every grant.
+    fn hold(&self, token: Token, until: BootTime);
+    /// Stop, in whatever time the reason allows. Done when every socket of the token is closed and read back absent.
+    fn stop(&self, token: Token, why: StopReason) -> BoxFuture<'static, ()>;
+}
+
+/// What the holder needs to know of its node.
+#[derive(Clone)]
+pub struct Identity {
+    /// The address.
+    pub ip: FloatingIpName,
+    /// This node.
+    pub node: NodeId,
+    /// This life.
+    pub incarnation: Incarnation,
+}
+
+/// Runs one address's holder until the node is told to stop and everything is let go.
+pub struct Agent {
+    identity: Identity,
+    raft: Raft,
+    brain: Brain,
+    peers: Peers,
+    hands: Arc<dyn Hands>,
+    timing: Timing,
+}
+
+impl Agent {
+    /// An agent that holds nothing yet.
+    pub fn new(
+        identity: Identity,
+        raft: Raft,
+        brain: Brain,
+        peers: Peers,
+        hands: Arc<dyn Hands>,
+        timing: Timing,
+    ) -> Self {
+        Self { identity, raft, brain, peers, hands, timing }
+    }
+
+    /// Runs until `stop`, then lets go in good order.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let Identity { ip, node, incarnation } = self.identity.clone();
+        let mut holder = Holder::new(ip.clone(), node, incarnation, self.timing);
+        let (results, mut inputs) = mpsc::channel(INPUTS_MAX);
+        let (state, mut changes) = self.raft.subscribe();
+        let owner = state.owner(&ip).cloned();
+        self.step(&mut holder, HolderInput::State { owner }, &results);
+        let mut shutting_down = false;
+        let mut shutdown_at = boot_now();
+        let mut stopping = false;
+        loop {
+            let now = boot_now();
+            let wake = holder.next_wake();
+            let tick = async {
+                match wake {
+                    Some(at) => tokio::time::sleep(at.since(now)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let input = tokio::select! {
+                biased;
+                () = stop.cancelled(), if !shutting_down => {
+                    shutting_down = true;
+                    shutdown_at = boot_now();
+                    HolderInput::Shutdown
+                }
+                Some(input) = inputs.recv() => input,
+                change = changes.next() => match change {
+                    Ok(change) => HolderInput::State { owner: change.state.owner(&ip).cloned() },
+                    Err(_) => {
+                        let (state, again) = self.raft.subscribe();
+                        changes = again;
+                        HolderInput::State { owner: state.owner(&ip).cloned() }
+                    }
+                },
+                () = tick => HolderInput::Tick,
+            };
+            self.follow_timing(&mut holder);
+            stopping &= !matches!(input, HolderInput::Stopped { .. });
+            stopping |= self.step(&mut holder, input, &results);
+            if shutting_down && !stopping && self.is_known_to_have_let_go(shutdown_at) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the cluster has given the address to somebody else, or had its time to. Until then the holder repeats
+    /// that it has let go.
+    fn is_known_to_have_let_go(&self, shutdown_at: BootTime) -> bool {
+        let state = self.raft.state();
+        let owns = state.owner(&self.identity.ip).is_some_and(|owner| {
+            owner.node == self.identity.node && owner.incarnation == self.identity.incarnation
+        });
+        !owns || boot_now().since(shutdown_at) >= 2 * self.timing.lease
+    }
+
+    fn follow_timing(&mut self, holder: &mut Holder) {
+        let timing = self.raft.state().spec.as_ref().map(|spec| spec.timing());
+        if let Some(timing) = timing
+            && timing != self.timing
+        {
+            self.timing = timing;
+            holder.set_timing(timing);
+        }
+    }
+
+    /// Does what the holder wants; says whether it began to let go of something.
+    fn step(&self, holder: &mut Holder, input: HolderInput, results: &mpsc::Sender<HolderInput>) -> bool {
+        let mut stops = false;
+        for output in holder.step(boot_now(), input) {
+            match output {
+                HolderOutput::SendRenew(renewal) => self.renew(renewal, results.clone()),
+                HolderOutput::Hold { token, until } => self.hands.hold(token, until),
+                HolderOutput::Stop { token, why } => {
+                    stops = true;
+                    tracing::info!(ip = %self.identity.ip, %token, ?why, "letting a floating IP go");
+                    let stopped = self.hands.stop(token, why);
+                    let results = results.clone();
+                    tokio::spawn(async move {
+                        stopped.await;
+                        drop(results.send(HolderInput::Stopped { token }).await);
+                    });
+                }
+                HolderOutput::SendReleased(release) => self.release(release),
+            }
+        }
+        stops
+    }
+
+    /// Asks whoever leads. An answer that is late is worth nothing: the next renewal is on its way.
+    fn renew(&self, renewal: Renewal, results: mpsc::Sender<HolderInput>) {
+        let (brain, peers) = (self.brain.clone(), self.peers.clone());
+        let leader = self.leader();
+        let (me, within) = (self.identity.node, self.timing.lease);
+        tokio::spawn(async move {
+            let (token, seq) = (renewal.token, renewal.seq);
+            let answer = match leader {
+                None => return,
+                Some(leader) if leader == me => {
+                    match tokio::time::timeout(within, brain.renew(renewal)).await {
+                        Ok(Ok(answer)) => answer,
+                        Ok(Err(_)) | Err(_) => return,
+                    }
+                }
+                Some(leader) => match peers.renew(leader, renewal, within).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        tracing::debug!(%error, "a renewal was not answered");
+                        return;
+                    }
+                },
+            };
+            let input = match answer {
+                RenewalAnswer::Granted { lease, .. } => HolderInput::Granted { token, seq, lease },
+                RenewalAnswer::Refused { why, .. } => {
+                    if why != RenewalRefusal::NotLeader {
+                        tracing::debug!(%token, %why, "a renewal was refused");
+                    }
+                    HolderInput::Refused { token, seq, why }
+                }
+            };
+            drop(results.send(input).await);
+        });
+    }
+
+    /// Tells the leader that a token has ended; the holder repeats it until the state shows another owner.
+    fn release(&self, release: Release) {
+        let (brain, peers) = (self.brain.clone(), self.peers.clone());
+        let (me, leader, within) = (self.identity.node, self.leader(), self.timing.lease);
+        tokio::spawn(async move {
+            match leader {
+                Some(leader) if leader == me => drop(brain.released(release).await),
+                Some(leader) => {
+                    if let Err(error) = peers.release(leader, &release, within).await {
+                        tracing::debug!(%error, "a release was not taken");
+                    }
+                }
+                None => {}
+            }
+        });
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.raft.status().borrow().leader
+    }
+}

@@ -1,0 +1,52 @@
+//! What the controller says, as log lines and metrics.
+
+use twinsite_controller::{Alarm, Decision, Notice};
+
+/// Logs a notice and counts it.
+pub fn log(notice: &Notice) {
+    match notice {
+        Notice::Decided(decision) => {
+            metrics::counter!("twinsite_decisions_total", "kind" => decision.kind.as_str()).increment(1);
+            tracing::warn!(
+                ip = %decision.ip, kind = decision.kind.as_str(), reason = decision.reason.as_str(),
+                target = %decision.target, evidence = %evidence(decision), "moving a floating IP"
+            );
+        }
+        Notice::WouldHave(decision) => tracing::warn!(
+            ip = %decision.ip, kind = decision.kind.as_str(), reason = decision.reason.as_str(),
+            target = %decision.target, evidence = %evidence(decision), "would have moved a floating IP (observe-only)"
+        ),
+        Notice::Blocked { ip, reason, rules, unfit } => {
+            let rules: Vec<_> = rules.iter().map(|rule| rule.detail.as_str()).collect();
+            tracing::error!(
+                %ip, reason = reason.as_str(), rules = %rules.join("; "), unfit = %unfit.join("; "),
+                "a floating IP should move and cannot"
+            );
+        }
+        Notice::LeadershipMoves { to, why } => tracing::info!(%to, %why, "handing leadership over"),
+        Notice::AlarmRaised(alarm) => {
+            metrics::gauge!("twinsite_alarm", "alarm" => name(alarm)).set(1.0);
+            tracing::error!(alarm = name(alarm), detail = ?alarm, "alarm");
+        }
+        Notice::AlarmCleared(alarm) => {
+            metrics::gauge!("twinsite_alarm", "alarm" => name(alarm)).set(0.0);
+            tracing::warn!(alarm = name(alarm), detail = ?alarm, "alarm over");
+        }
+    }
+}
+
+fn evidence(decision: &Decision) -> String {
+    decision.evidence.join("; ")
+}
+
+/// The alarm's name in metrics and logs.
+pub const fn name(alarm: &Alarm) -> &'static str {
+    match alarm {
+        Alarm::RedundancyLost { .. } => "redundancy-lost",
+        Alarm::NoStandby { .. } => "no-standby",
+        Alarm::BreakerOpen { .. } => "breaker-open",
+        Alarm::NotVerified { .. } => "not-verified",
+        Alarm::Drift { .. } => "drift",
+        Alarm::SiteUnhealthy { .. } => "site-unhealthy",
+    }
+}

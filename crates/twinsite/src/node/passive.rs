@@ -1,0 +1,40 @@
+//! What real traffic says: upstreams that failed a request are probed at once; live tunnels prove where rooms are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+use twinsite_health::UpstreamProbes;
+use twinsite_proxy::Proxy;
+use twinsite_sessions::{NodeConnections, Sessions};
+
+/// How often live tunnels are told to the session service.
+const LIVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Passes both on until cancelled.
+pub async fn run(proxy: Proxy, probes: Arc<UpstreamProbes>, sessions: Sessions, stop: CancellationToken) {
+    let mut failures = proxy.upstream_failures();
+    let mut live = tokio::time::interval(LIVE_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            failed = failures.recv() => match failed {
+                Ok(upstream) => probes.suspect(&upstream),
+                Err(RecvError::Lagged(_)) => {} // the probes find out by themselves
+                Err(RecvError::Closed) => return,
+            },
+            _ = live.tick() => tell(&proxy, &sessions),
+        }
+    }
+}
+
+fn tell(proxy: &Proxy, sessions: &Sessions) {
+    let rooms = proxy.live_rooms();
+    let mut counts: BTreeMap<_, u32> = BTreeMap::new();
+    for (room, _) in &rooms {
+        *counts.entry(*room).or_default() += 1;
+    }
+    sessions.put_connections(NodeConnections { rooms: counts, upstreams: proxy.connections() });
+    sessions.observe_live(rooms);
+}

@@ -1,0 +1,394 @@
+//! One node, from its configuration to its last word.
+
+use super::announcing::Announcing;
+use super::follow::Follower;
+use super::guard::Guard;
+use super::hands::FloatingHands;
+use super::lead::{self, Luggage};
+use super::observe::{self, Reporter, Sources};
+use super::quorum::QuorumWatch;
+use super::rooms::{self, PeerSpread, ProxyRooms};
+use super::servers::{self, Listeners};
+use super::{Brain, Raft, life, metrics};
+use crate::cli::CliError;
+use crate::cli::arguments::NodeArguments;
+use crate::config::{self, Loaded};
+use crate::identity::Credentials;
+use crate::recovery_note::RecoveryNote;
+use crate::telemetry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use twinsite_announce::{Announcer, ReadBack};
+use twinsite_api::WatchHub;
+use twinsite_consensus::grpc::{GrpcTransport, PeerTls};
+use twinsite_consensus::{Consensus, ElectionBias, Identity, Options, RedbDisk, StopReason, TokioRuntime};
+use twinsite_health::{OutsideProbes, UpstreamProbes};
+use twinsite_model::spec::NodeKind;
+use twinsite_model::{FloatingIpName, Incarnation, NodeId, NodeName, Timing};
+use twinsite_proxy::{Proxy, ProxyOptions};
+use twinsite_sessions::{Sessions, SessionsOptions};
+
+/// How long a starting node waits for its guardian.
+const GUARDIAN_PATIENCE: Duration = Duration::from_secs(10);
+/// Changes that the public API remembers, so that a watch can resume.
+const CHANGES_KEPT: usize = 4_096;
+/// How long requests in flight may take when the node ends.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long a clean end may take before it is made an unclean one.
+const END_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the tasks of a node share.
+pub struct Shared {
+    /// This node.
+    pub me: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// This life.
+    pub incarnation: Incarnation,
+    /// The consensus.
+    pub raft: Raft,
+    /// The controller.
+    pub brain: Brain,
+    /// The other nodes.
+    pub peers: crate::peer::Peers,
+    /// The places of rooms.
+    pub sessions: Sessions,
+    /// The data plane; a witness has none.
+    pub proxy: Option<Proxy>,
+    /// The line to the guardian; a node that may not own needs none.
+    pub guard: Option<Guard>,
+    /// The floating IPs that this node may hold.
+    pub hands: Arc<Mutex<BTreeMap<FloatingIpName, Arc<FloatingHands>>>>,
+    /// Told when something should be reported at once.
+    pub report_soon: Arc<Notify>,
+    /// What is known of a quorum.
+    pub quorum: QuorumWatch,
+}
+
+/// `twinsite node`.
+pub fn run(arguments: &NodeArguments) -> Result<(), CliError> {
+    let loaded = config::load(&arguments.config)?;
+    let credentials = Credentials::load(&loaded.node.tls)?;
+    credentials.check_node(&loaded.node.tls.cert, &loaded.spec.cluster, loaded.me.id)?;
+    telemetry::start(arguments.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .thread_name("node")
+        .build()
+        .map_err(|source| CliError::System { what: "start the runtime", source })?;
+    let result = runtime.block_on(live(loaded, credentials));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+/// A node's whole life.
+async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> {
+    let data = loaded.node.data.clone();
+    std::fs::create_dir_all(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
+    let listeners = Listeners::bind(&loaded).await?;
+    let disk = open_disk(&loaded)?;
+    let incarnation = life::begin(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
+    tracing::info!(
+        node = %loaded.me.name, cluster = %loaded.spec.cluster, %incarnation,
+        version = env!("CARGO_PKG_VERSION"), "starting"
+    );
+    let stop = CancellationToken::new();
+    exit_with_stdin(loaded.node.lab.exit_with_stdin);
+
+    let raft = start_consensus(&loaded, &credentials, disk).await?;
+    if loaded.node.bootstrap {
+        bootstrap(&loaded, &raft).await?;
+    }
+    let guard = if loaded.me.kind.may_own() {
+        Some(Guard::connect(data.clone(), incarnation, GUARDIAN_PATIENCE).await?)
+    } else {
+        None
+    };
+    let peers = crate::peer::Peers::new(
+        loaded.me.id,
+        &loaded.spec,
+        credentials.clone(),
+        loaded.node.dial.clone(),
+    );
+    let brain = Brain::start(loaded.me.id, raft.clone(), stop.clone());
+    let quorum = QuorumWatch::new();
+    let store = rooms::store(&loaded, &raft, &peers)?;
+    let mut options = SessionsOptions::new(loaded.me.id);
+    options.room_ttl = loaded.spec.sessions.room_ttl.0;
+    options.placement_timeout = loaded.spec.sessions.placement_timeout.0;
+    let spread = Arc::new(PeerSpread::new(peers.clone()));
+    let sessions = Sessions::start(options, store, spread, quorum.view());
+    let proxy = start_proxy(&loaded, incarnation, &sessions)?;
+    let shared = Arc::new(Shared {
+        me: loaded.me.id,
+        name: loaded.me.name.clone(),
+        incarnation,
+        raft,
+        brain,
+        peers,
+        sessions,
+        proxy,
+        guard,
+        hands: Arc::default(),
+        report_soon: Arc::default(),
+        quorum,
+    });
+    attend(loaded, credentials, shared, listeners, stop).await
+}
+
+/// Runs everything until a signal, the loss of the guardian, or the end of the consensus.
+async fn attend(
+    loaded: Loaded,
+    credentials: Credentials,
+    shared: Arc<Shared>,
+    listeners: Listeners,
+    stop: CancellationToken,
+) -> Result<(), CliError> {
+    let data = loaded.node.data.clone();
+    let recovery = RecoveryNote::read(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
+    let dial = loaded.node.dial.clone();
+    let upstreams = shared.proxy.as_ref().map(|_| Arc::new(UpstreamProbes::start(dial.clone(), shared.me.0)));
+    let outside = Arc::new(OutsideProbes::start(dial.clone()));
+    let instances: Vec<_> = loaded
+        .node
+        .instances
+        .iter()
+        .map(|instance| (instance.upstream.clone(), instance.announced_file.clone()))
+        .collect();
+    let names = instances.iter().map(|(name, _)| name.clone()).collect();
+    let timing = loaded.spec.timing();
+    let read_every = (timing.lease / 2).clamp(Duration::from_millis(100), Duration::from_secs(1));
+    let read_back = Arc::new(ReadBack::start(dial, read_every));
+    let announcing = Announcing::new(Arc::clone(&read_back), names);
+    let announced_token = Arc::new(Mutex::default());
+    let hub = WatchHub::new(shared.raft.state(), CHANGES_KEPT);
+    let draining = Arc::new(AtomicBool::new(false));
+    let peers_heard = Arc::new(Mutex::new(BTreeSet::new()));
+
+    let mut tasks = JoinSet::new();
+    let follow_stop = CancellationToken::new();
+    let follower = Follower {
+        shared: Arc::clone(&shared),
+        upstreams: upstreams.clone(),
+        outside: Arc::clone(&outside),
+        quorum: shared.quorum.clone(),
+        announcing: announcing.clone(),
+        hub: hub.clone(),
+        agents: BTreeMap::new(),
+        holding: JoinSet::new(),
+        configured: None,
+        draining: BTreeMap::new(),
+    };
+    let mut following = tokio::spawn(follower.run(follow_stop.clone()));
+    tasks.spawn(announcing.run(
+        Arc::clone(&shared),
+        Announcer::new(instances),
+        outside.answers(),
+        Arc::clone(&announced_token),
+        stop.clone(),
+    ));
+    let nothing = tokio::sync::watch::Sender::new(Arc::default());
+    let reporter = Reporter {
+        me: shared.me,
+        incarnation: shared.incarnation,
+        raft: shared.raft.clone(),
+        brain: shared.brain.clone(),
+        peers: shared.peers.clone(),
+        quorum: shared.quorum.clone(),
+        sources: Sources {
+            upstreams: upstreams.as_ref().map_or_else(|| nothing.subscribe(), |probes| probes.opinions()),
+            outside: outside.answers(),
+            announced: read_back.announced(),
+            announced_token,
+            hands: Arc::clone(&shared.hands),
+            sessions: shared.sessions.clone(),
+            proxy: shared.proxy.clone(),
+            peers_heard: Arc::clone(&peers_heard),
+            draining: Arc::clone(&draining),
+            changed: Arc::clone(&shared.report_soon),
+        },
+    };
+    tasks.spawn(reporter.run(stop.clone()));
+    tasks.spawn(observe::listen_to_peers(
+        shared.raft.clone(),
+        shared.peers.clone(),
+        Arc::clone(&peers_heard),
+        stop.clone(),
+    ));
+    let luggage = Luggage { spec: loaded.spec.clone(), recovery };
+    tasks.spawn(lead::run(Arc::clone(&shared), luggage, stop.clone()));
+    if let (Some(proxy), Some(probes)) = (shared.proxy.clone(), upstreams.clone()) {
+        tasks.spawn(super::passive::run(proxy, probes, shared.sessions.clone(), stop.clone()));
+    }
+    let unguarded = CancellationToken::new();
+    if let Some(guard) = shared.guard.clone() {
+        tasks.spawn(guard.keep(data, shared.incarnation, timing.lease, unguarded.clone()));
+    }
+    let readiness = metrics::Readiness::default();
+    servers::start(&mut tasks, listeners, &loaded, &credentials, &shared, hub, &readiness, &stop).await?;
+    readiness.set(true);
+    tracing::info!("ready");
+
+    let why = tokio::select! {
+        () = ended_by_signal() => Ok(()),
+        () = unguarded.cancelled() => Err(CliError::NoGuardian),
+        reason = shared.raft.stopped() => Err(CliError::Stopped(reason)),
+        _ = &mut following => Err(CliError::Stopped(StopReason::Internal("the follower ended".to_owned()))),
+    };
+    draining.store(true, Ordering::Relaxed);
+    shared.report_soon.notify_one();
+    readiness.set(false);
+    let end = end(&shared, follow_stop, following);
+    if tokio::time::timeout(END_WITHIN, end).await.is_err() {
+        tracing::warn!("the end took too long; the guardian says what was held");
+    }
+    stop.cancel();
+    why
+}
+
+/// Lets go of everything in good order: leadership, floating IPs, requests, the log.
+async fn end(shared: &Shared, follow_stop: CancellationToken, following: tokio::task::JoinHandle<()>) {
+    tracing::info!("ending");
+    if let Some(proxy) = &shared.proxy {
+        proxy.set_draining(true);
+    }
+    hand_leadership_over(shared).await;
+    follow_stop.cancel();
+    if !following.is_finished() {
+        drop(following.await);
+    }
+    if let Some(proxy) = &shared.proxy {
+        proxy.shutdown(GRACE).await;
+    }
+    shared.raft.shutdown().await;
+}
+
+/// A leader that just ended would leave the cluster without one for an election.
+async fn hand_leadership_over(shared: &Shared) {
+    let status = shared.raft.status().borrow().clone();
+    if !status.is_leader {
+        return;
+    }
+    let state = shared.raft.state();
+    let owner_sites: BTreeSet<_> =
+        state.floating_ips.keys().filter_map(|ip| state.owner_site(ip).cloned()).collect();
+    let site = |node: &NodeId| state.spec.as_ref().and_then(|spec| Some(spec.node(*node)?.site.clone()));
+    let mut heirs: Vec<_> = status.voters().filter(|node| *node != shared.me).collect();
+    heirs.sort_by_key(|node| {
+        let lag = status.members.get(node).and_then(|member| member.matched).map(|index| index.0);
+        (std::cmp::Reverse(lag), site(node).is_some_and(|site| owner_sites.contains(&site)), *node)
+    });
+    for heir in heirs {
+        if shared.raft.transfer_leadership(heir).await.is_ok() {
+            return;
+        }
+    }
+}
+
+fn open_disk(loaded: &Loaded) -> Result<Arc<RedbDisk>, CliError> {
+    let new_disk = getrandom::u64()
+        .map_err(|error| CliError::System { what: "draw a random number", source: std::io::Error::other(error) })?;
+    let identity = Identity { cluster: loaded.spec.cluster.clone(), node: loaded.me.id, new_disk };
+    Ok(Arc::new(RedbDisk::open(&loaded.node.data, &identity)?))
+}
+
+async fn start_consensus(
+    loaded: &Loaded,
+    credentials: &Credentials,
+    disk: Arc<RedbDisk>,
+) -> Result<Raft, CliError> {
+    let tls = PeerTls::from_pem(credentials.ca(), credentials.cert(), credentials.key())
+        .map_err(|error| CliError::Usage(format!("{}: {error}", loaded.node.tls.cert.display())))?;
+    let transport = GrpcTransport::new(loaded.spec.cluster.clone(), loaded.node.dial.clone(), Some(tls));
+    let mut options = Options::new(loaded.spec.cluster.clone(), loaded.me.id, agreed_timing(loaded));
+    options.bias = bias(loaded);
+    Ok(Consensus::<TokioRuntime>::start(options, disk, transport).await?)
+}
+
+/// Heartbeats and elections follow the file: they are needed before anything agreed can be read.
+fn agreed_timing(loaded: &Loaded) -> Timing {
+    loaded.spec.timing()
+}
+
+/// The leader prefers to live away from the site that is preferred for owners; a witness leads when nobody else does.
+fn bias(loaded: &Loaded) -> ElectionBias {
+    let preferred = loaded.spec.sites.iter().find(|site| !site.witness).map(|site| &site.name);
+    match loaded.me.kind {
+        NodeKind::Witness => ElectionBias::Reluctant,
+        _ if preferred == Some(&loaded.me.site) => ElectionBias::Normal,
+        _ => ElectionBias::Eager,
+    }
+}
+
+/// Brings a new cluster to life. A node that has ever been a member does nothing.
+async fn bootstrap(loaded: &Loaded, raft: &Raft) -> Result<(), CliError> {
+    let pristine = {
+        let status = raft.status();
+        let status = status.borrow();
+        status.members.is_empty() && status.last_log.is_none()
+    };
+    if !pristine {
+        return Ok(());
+    }
+    let voters = loaded.spec.nodes.iter().filter(|node| node.kind.votes());
+    let members = voters.map(|node| (node.id, node.peer.to_string())).collect();
+    raft.initialize(&members).await.map_err(|error| CliError::Usage(format!("bootstrap: {error}")))?;
+    tracing::info!(voters = members.len(), "a new cluster begins");
+    Ok(())
+}
+
+fn start_proxy(
+    loaded: &Loaded,
+    incarnation: Incarnation,
+    sessions: &Sessions,
+) -> Result<Option<Proxy>, CliError> {
+    if !loaded.me.kind.serves() {
+        return Ok(None);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let options = ProxyOptions {
+        node: loaded.me.id,
+        name: loaded.me.name.clone(),
+        cluster: loaded.spec.cluster.clone(),
+        incarnation,
+        cores: loaded.node.cores.unwrap_or(cores).max(1),
+        own: loaded.me.http.clone(),
+        dial: loaded.node.dial.clone(),
+    };
+    Ok(Some(Proxy::start(options, Arc::new(ProxyRooms(sessions.clone())))?))
+}
+
+/// SIGTERM, SIGINT.
+pub async fn ended_by_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::interrupt()) => {}
+    }
+}
+
+/// For clusters that live and die with a program: ends the process, without any grace, when standard input closes.
+pub fn exit_with_stdin(wanted: bool) {
+    if !wanted {
+        return;
+    }
+    std::thread::spawn(|| {
+        let mut sink = std::io::sink();
+        drop(std::io::copy(&mut std::io::stdin().lock(), &mut sink));
+        std::process::exit(0);
+    });
+}
+

@@ -1,0 +1,215 @@
+//! The calling side.
+
+use super::pb::{self, node_service_client::NodeServiceClient};
+use super::wire::{self, Malformed};
+use crate::identity::Credentials;
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Response, Status};
+use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
+use twinsite_model::dial::DialMap;
+use twinsite_model::{Applied, ClusterName, ClusterSpec, NodeId, Proposal, RoomKey, Token, encoding};
+use twinsite_sessions::{Gossip, Pin};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How soon a silent connection is probed, and how long the answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// Why a call to a peer came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// It is not in the specification.
+    #[error("node {0} is not known")]
+    Unknown(NodeId),
+    /// It did not answer.
+    #[error("node {0} does not answer")]
+    Unreachable(NodeId),
+    /// It answered that it cannot now, or not at all.
+    #[error("node {node}: {why}")]
+    Refused {
+        /// The node.
+        node: NodeId,
+        /// What it said.
+        why: String,
+    },
+    /// Its answer makes no sense.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// What a node said to a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Whether it leads.
+    pub leads: bool,
+    /// Whether it leads and a quorum confirmed so a moment ago.
+    pub has_quorum: bool,
+}
+
+/// Connections to the other nodes.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+struct Inner {
+    me: NodeId,
+    cluster: ClusterName,
+    credentials: Credentials,
+    dial: DialMap,
+    addresses: ArcSwap<BTreeMap<NodeId, SocketAddr>>,
+    channels: Mutex<BTreeMap<NodeId, Channel>>,
+}
+
+impl Peers {
+    /// Connections as the specification names them; made when they are needed.
+    pub fn new(me: NodeId, spec: &ClusterSpec, credentials: Credentials, dial: DialMap) -> Self {
+        let inner = Inner {
+            me,
+            cluster: spec.cluster.clone(),
+            credentials,
+            dial,
+            addresses: ArcSwap::from_pointee(addresses(spec)),
+            channels: Mutex::default(),
+        };
+        Self(Arc::new(inner))
+    }
+
+    /// Follows a new specification.
+    pub fn update(&self, spec: &ClusterSpec) {
+        let new = addresses(spec);
+        let old = self.0.addresses.load_full();
+        if *old == new {
+            return;
+        }
+        let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|node, _| old.get(node) == new.get(node));
+        self.0.addresses.store(Arc::new(new));
+    }
+
+    /// Every other node.
+    pub fn others(&self) -> Vec<NodeId> {
+        self.0.addresses.load().keys().copied().filter(|node| *node != self.0.me).collect()
+    }
+
+    /// Gives a node this node's observations.
+    pub async fn report(&self, to: NodeId, report: NodeReport, within: Duration) -> Result<Heard, PeerError> {
+        let request = wire::report_to_pb(report);
+        let answer = self.call(to, within, async |mut client| client.report(request).await).await?;
+        Ok(Heard { leads: answer.leads, has_quorum: answer.has_quorum })
+    }
+
+    /// Shows whether a node answers.
+    pub async fn ping(&self, to: NodeId, within: Duration) -> Result<(), PeerError> {
+        self.call(to, within, async |mut client| client.ping(pb::PingRequest {}).await).await?;
+        Ok(())
+    }
+
+    /// Asks a node for more time.
+    pub async fn renew(
+        &self,
+        to: NodeId,
+        renewal: Renewal,
+        within: Duration,
+    ) -> Result<RenewalAnswer, PeerError> {
+        let request = wire::renewal_to_pb(renewal);
+        let answer = self.call(to, within, async |mut client| client.renew(request).await).await?;
+        Ok(wire::answer(answer)?)
+    }
+
+    /// Tells a node that a token has ended. Says whether that node leads, and the newest token that it knows.
+    pub async fn release(
+        &self,
+        to: NodeId,
+        release: &Release,
+        within: Duration,
+    ) -> Result<(bool, Option<Token>), PeerError> {
+        let request = wire::release_to_pb(release);
+        let answer = self.call(to, within, async |mut client| client.release(request).await).await?;
+        Ok((answer.leads, answer.current.map(wire::token)))
+    }
+
+    /// Asks a node for a place in the log that a linearizable read must have applied.
+    pub async fn read_index(&self, to: NodeId, within: Duration) -> Result<u64, PeerError> {
+        let request = pb::ReadIndexRequest {};
+        Ok(self.call(to, within, async |mut client| client.read_index(request).await).await?.index)
+    }
+
+    /// Has a session command proposed.
+    pub async fn propose_session(
+        &self,
+        to: NodeId,
+        proposal: &Proposal,
+        within: Duration,
+    ) -> Result<Applied, PeerError> {
+        let request = pb::ProposeSessionRequest { proposal: encoding::encode_proposal(proposal) };
+        let answer = self.call(to, within, async |mut client| client.propose_session(request).await).await?;
+        Ok(wire::applied(&proposal.command, answer)?)
+    }
+
+    /// Tells a node where rooms are.
+    pub async fn spread(&self, to: NodeId, gossip: &Gossip, within: Duration) -> Result<(), PeerError> {
+        let request = wire::gossip_to_pb(gossip);
+        self.call(to, within, async |mut client| client.spread_pins(request).await).await?;
+        Ok(())
+    }
+
+    /// Asks a node where a room is.
+    pub async fn ask(&self, to: NodeId, room: RoomKey, within: Duration) -> Result<Option<Pin>, PeerError> {
+        let request = pb::AskPinRequest { room: room.0.to_vec() };
+        let answer = self.call(to, within, async |mut client| client.ask_pin(request).await).await?;
+        Ok(answer.pin.map(wire::pin).transpose()?.map(|update| update.pin))
+    }
+
+    async fn call<R>(
+        &self,
+        to: NodeId,
+        within: Duration,
+        call: impl AsyncFnOnce(NodeServiceClient<Channel>) -> Result<Response<R>, Status>,
+    ) -> Result<R, PeerError> {
+        let client = NodeServiceClient::new(self.channel(to)?);
+        match tokio::time::timeout(within, call(client)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status))
+                if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) =>
+            {
+                Err(PeerError::Unreachable(to))
+            }
+            Ok(Err(status)) => Err(PeerError::Refused { node: to, why: status.message().to_owned() }),
+            Err(_) => {
+                // TCP may wait for minutes on a connection that a partition has swallowed: the next call dials anew.
+                self.0.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&to);
+                Err(PeerError::Unreachable(to))
+            }
+        }
+    }
+
+    fn channel(&self, to: NodeId) -> Result<Channel, PeerError> {
+        let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&to) {
+            return Ok(channel.clone());
+        }
+        let address = self.0.addresses.load().get(&to).copied().ok_or(PeerError::Unknown(to))?;
+        let address = self.0.dial.resolve(address);
+        let refused =
+            |error: tonic::transport::Error| PeerError::Refused { node: to, why: error.to_string() };
+        let channel = Endpoint::from_shared(format!("https://{address}"))
+            .map_err(refused)?
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .tls_config(self.0.credentials.client(&self.0.cluster))
+            .map_err(refused)?
+            .connect_lazy();
+        channels.insert(to, channel.clone());
+        Ok(channel)
+    }
+}
+
+fn addresses(spec: &ClusterSpec) -> BTreeMap<NodeId, SocketAddr> {
+    spec.nodes.iter().map(|node| (node.id, node.peer)).collect()
+}

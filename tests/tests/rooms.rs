@@ -1,0 +1,34 @@
+//! A hundred participants in twenty rooms, from a hundred addresses, through every node: each room on one instance.
+
+use twinsite_tests::{count, run};
+
+#[test]
+fn rooms_stay_whole_through_every_loss() {
+    let rounds = count("TWINSITE_ROUNDS", 1).to_string();
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/rooms.toml");
+    let mut arguments = vec!["demo", "--exercise", scenario, "--json", "--runs", &rounds];
+    if !twinsite_drill::process::Launcher::new("").has_redis() {
+        eprintln!("no redis-server on this machine: the rooms are kept in the embedded store");
+        arguments.push("--embedded");
+    }
+    let report = run_for_long(&arguments);
+    assert_eq!(report["verdict"], "pass", "{report:#}");
+    assert_eq!(report["audit"]["split_rooms"], 0, "{report:#}");
+}
+
+fn run_for_long(arguments: &[&str]) -> serde_json::Value {
+    let output = std::process::Command::new(twinsite_tests::program()).args(arguments).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}\n{errors}"))
+}
+
+#[test]
+fn a_scenario_file_that_makes_no_sense_is_refused_in_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.toml");
+    std::fs::write(&path, "version = 1\nname = \"x\"\n[[step]]\ndo.fly = true\n").unwrap();
+    let said = run(&["demo", "--exercise", &path.display().to_string()]);
+    assert_ne!(said.code, 0);
+    assert!(said.err.contains("bad.toml"), "{said:?}");
+}
