@@ -166,8 +166,7 @@ pub fn owner(status: &Value) -> Option<String> {
 
 /// Writes how commands reach a cluster.
 fn write_client_file(directory: &Path, layout: &Layout) -> PathBuf {
-    let endpoints: Vec<_> =
-        layout.nodes.iter().map(|node| format!("\"{}\"", layout.api(node))).collect();
+    let endpoints: Vec<_> = layout.nodes.iter().map(|node| format!("\"{}\"", layout.api(node))).collect();
     let text = format!(
         "cluster = \"{}\"\nendpoints = [{}]\n\n[tls]\nca = \"ca.pem\"\ncert = \"operator.pem\"\nkey = \"operator.key\"\n",
         layout.cluster,

@@ -58,7 +58,10 @@ fn duplicate_ids() {
 fn a_timing_inequality_that_does_not_hold() {
     let node = LoneNode::new(120);
     let text = node.read("cluster.toml");
-    node.write("cluster.toml", &text.replacen("profile = \"lan\"", "profile = \"lan\"\ntiming = { lease = \"100ms\" }", 1));
+    node.write(
+        "cluster.toml",
+        &text.replacen("profile = \"lan\"", "profile = \"lan\"\ntiming = { lease = \"100ms\" }", 1),
+    );
     assert_one_line(&node.run(), &["cluster.toml", "lease"]);
 }
 

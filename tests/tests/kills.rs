@@ -35,7 +35,10 @@ async fn kills_lose_nothing_that_was_acknowledged() {
         lab.start_missing();
 
         let status = lab.wait(&format!("round {round}, killed {victims:?}"), BACK, |status| {
-            owner(status).is_some() && status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(|node| node["heard"] == true))
+            owner(status).is_some()
+                && status["nodes"]
+                    .as_array()
+                    .is_some_and(|nodes| nodes.iter().all(|node| node["heard"] == true))
         });
         for (upstream, drain) in &drained {
             let found = is_draining(&status, upstream);

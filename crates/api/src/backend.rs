@@ -134,12 +134,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Adds or changes a node.
     async fn put_node(&self, caller: &str, mutation: Mutation, node: NodeSpec) -> Result<Revision, ApiError>;
     /// Takes a node out for good.
-    async fn retire_node(
-        &self,
-        caller: &str,
-        mutation: Mutation,
-        node: NodeId,
-    ) -> Result<Revision, ApiError>;
+    async fn retire_node(&self, caller: &str, mutation: Mutation, node: NodeId)
+    -> Result<Revision, ApiError>;
     /// Hands leadership over.
     async fn transfer_leadership(&self, caller: &str, node: NodeId) -> Result<(), ApiError>;
     /// Rooms in this node's memory, in the order of their keys.

@@ -4,6 +4,7 @@
 mod calls;
 mod watch;
 
+pub use calls::{Begun, Wanted};
 pub use watch::WatchMessage;
 
 use crate::MESSAGE_BYTES_MAX;
@@ -107,7 +108,10 @@ impl Client {
     }
 
     /// Asks one node after the other, following hints to the leader, until one gives an answer that counts.
-    async fn ask<T>(&self, call: impl AsyncFn(Channel) -> Result<T, Status>) -> Result<T, ApiError> {
+    async fn ask<T, F>(&self, call: impl Fn(Channel) -> F + Sync) -> Result<T, ApiError>
+    where
+        F: Future<Output = Result<T, Status>> + Send,
+    {
         let deadline = Instant::now() + self.inner.options.patience;
         let mut last: Option<ApiError> = None;
         loop {
@@ -143,12 +147,15 @@ impl Client {
         self.inner.nodes.iter().any(|node| node.address == address)
     }
 
-    async fn ask_one<T>(
+    async fn ask_one<T, F>(
         &self,
         node: &Node,
         deadline: Instant,
-        call: &impl AsyncFn(Channel) -> Result<T, Status>,
-    ) -> Result<T, ApiError> {
+        call: &(impl Fn(Channel) -> F + Sync),
+    ) -> Result<T, ApiError>
+    where
+        F: Future<Output = Result<T, Status>> + Send,
+    {
         let until = deadline.min(Instant::now() + self.inner.options.per_node);
         match timeout_at(until, call(node.channel.clone())).await {
             Ok(answer) => answer.map_err(ApiError::from),
@@ -162,7 +169,10 @@ impl Client {
 
 /// Whether another node may do better.
 fn goes_on(error: &ApiError) -> bool {
-    matches!(error.reason, Reason::NotLeader | Reason::NoQuorum | Reason::Unavailable | Reason::Busy | Reason::NoSpec)
+    matches!(
+        error.reason,
+        Reason::NotLeader | Reason::NoQuorum | Reason::Unavailable | Reason::Busy | Reason::NoSpec
+    )
 }
 
 /// What is told in the end: that there is no quorum says more than that somebody did not answer.

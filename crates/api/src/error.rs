@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn every_reason_survives_the_wire() {
         for reason in Reason::ALL {
-            let leader = LeaderHint { node: NodeId(3), name: "sbg-1".to_owned(), api: "[::1]:7101".parse().unwrap() };
+            let leader =
+                LeaderHint { node: NodeId(3), name: "sbg-1".to_owned(), api: "[::1]:7101".parse().unwrap() };
             let error = ApiError { leader: Some(leader), ..ApiError::new(*reason, "why") };
             assert_eq!(ApiError::from(Status::from(error.clone())), error);
         }

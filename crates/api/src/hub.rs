@@ -107,8 +107,9 @@ impl WatchHub {
 }
 
 fn compacted(after: Revision, oldest: Revision) -> ApiError {
-    let message =
-        format!("changes after revision {after} are not remembered here (only those after {oldest}); watch from 0");
+    let message = format!(
+        "changes after revision {after} are not remembered here (only those after {oldest}); watch from 0"
+    );
     ApiError::new(Reason::RevisionCompacted, message)
 }
 
@@ -134,7 +135,8 @@ impl Subscription {
                         )));
                     }
                     Err(broadcast::error::RecvError::Lagged(missed)) => {
-                        let message = format!("{missed} changes were not read in time; resume from the last one seen");
+                        let message =
+                            format!("{missed} changes were not read in time; resume from the last one seen");
                         return Some(Err(ApiError::new(Reason::SlowReader, message)));
                     }
                     Err(broadcast::error::RecvError::Closed) => return None,

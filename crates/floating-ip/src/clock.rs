@@ -39,12 +39,11 @@ impl Lease {
     /// Moves the end. A lease that was ended stays so.
     pub fn extend(&self, until: BootTime) {
         let until = nanos(until);
-        let extended =
-            self.0.until.fetch_update(Ordering::AcqRel, Ordering::Acquire, |known| match known {
-                0 => None,
-                known => Some(known.max(until)),
-            });
-        drop(extended); // `Err` means that it was ended, which is what counts
+        let _extended = self.0.until.fetch_update(Ordering::AcqRel, Ordering::Acquire, |known| match known {
+            0 => None,
+            known => Some(known.max(until)),
+        });
+        // `Err` means that it was ended, which is what counts.
     }
 
     /// Ends it for good.

@@ -13,4 +13,4 @@ mod provider;
 
 pub use clock::{Lease, boot_now};
 pub use loopback::{Loopback, address_is_free};
-pub use provider::{Accepted, Fencing, Observation, Provider, ProviderError};
+pub use provider::{Accepted, Fencing, Observation, Provider, ProviderError, Work};

@@ -14,6 +14,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 use twinsite_model::{NodeId, OperationId, Revision, UpstreamName};
 
+/// Asks until a node gives an answer that counts; the request is cloned for each.
+macro_rules! call {
+    ($client:ident, $service:ident, $method:ident, $request:ident) => {
+        $client.ask(|channel| {
+            let request = $request.clone();
+            async move {
+                let answer = service!($service, channel).$method(request).await;
+                answer.map(tonic::Response::into_inner)
+            }
+        })
+    };
+}
+
 /// A move, as a person asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
@@ -44,34 +57,29 @@ impl Client {
     /// The state, as new as a quorum can tell.
     pub async fn state(&self) -> Result<v1::GetStateResponse, ApiError> {
         let request = v1::GetStateRequest { consistency: v1::Consistency::Linearizable.into() };
-        self.ask(async |channel| {
-            let answer = service!(ClusterServiceClient, channel).get_state(request).await;
-            answer.map(tonic::Response::into_inner)
-        })
-        .await
+        call!(self, ClusterServiceClient, get_state, request).await
     }
 
     /// What every node knows by itself, however old, from those that answer.
     pub async fn local_states(&self) -> Vec<(SocketAddr, Result<v1::GetStateResponse, ApiError>)> {
         let request = v1::GetStateRequest { consistency: v1::Consistency::Local.into() };
         let deadline = Instant::now() + self.inner.options.patience;
-        let asked = self.inner.nodes.iter().map(async |node| {
-            let answer = self.ask_one(node, deadline, &async |channel| {
-                let answer = service!(ClusterServiceClient, channel).get_state(request).await;
-                answer.map(tonic::Response::into_inner)
-            });
-            (node.address, answer.await)
-        });
+        let ask = |channel| async move {
+            let answer = service!(ClusterServiceClient, channel).get_state(request).await;
+            answer.map(tonic::Response::into_inner)
+        };
+        let asked = self
+            .inner
+            .nodes
+            .iter()
+            .map(async |node| (node.address, self.ask_one(node, deadline, &ask).await));
         join_all(asked).await
     }
 
     /// Why things are as they are.
     pub async fn explain(&self, ip: Option<&str>) -> Result<v1::Explanation, ApiError> {
         let request = v1::ExplainRequest { floating_ip: ip.unwrap_or_default().to_owned() };
-        let answer = self.ask(async |channel| {
-            let answer = service!(ClusterServiceClient, channel).explain(request.clone()).await;
-            answer.map(tonic::Response::into_inner)
-        });
+        let answer = call!(self, ClusterServiceClient, explain, request);
         let explanation = answer.await?.explanation;
         explanation.ok_or_else(|| ApiError::new(Reason::Unavailable, "the answer holds no explanation"))
     }
@@ -93,22 +101,12 @@ impl Client {
         let (revision, operation, plan) = match wanted.kind {
             MoveKind::Switchover => {
                 let request = v1::SwitchoverRequest { mutation: Some(mutation), r#move: Some(asked) };
-                let answer = self
-                    .ask(async |channel| {
-                        service!(OperationServiceClient, channel).switchover(request.clone()).await
-                    })
-                    .await?
-                    .into_inner();
+                let answer = call!(self, OperationServiceClient, switchover, request).await?;
                 (answer.revision, answer.operation, answer.plan)
             }
             MoveKind::Failover => {
                 let request = v1::FailoverRequest { mutation: Some(mutation), r#move: Some(asked) };
-                let answer = self
-                    .ask(async |channel| {
-                        service!(OperationServiceClient, channel).failover(request.clone()).await
-                    })
-                    .await?
-                    .into_inner();
+                let answer = call!(self, OperationServiceClient, failover, request).await?;
                 (answer.revision, answer.operation, answer.plan)
             }
         };
@@ -123,25 +121,23 @@ impl Client {
             floating_ip: ip.unwrap_or_default().to_owned(),
             reason: reason.to_owned(),
         };
-        let answer = self.ask(async |channel| service!(OperationServiceClient, channel).abort(request.clone()).await);
-        Ok(Revision(answer.await?.into_inner().revision))
+        let answer = call!(self, OperationServiceClient, abort, request);
+        Ok(Revision(answer.await?.revision))
     }
 
     /// A move, running or finished.
     pub async fn operation(&self, id: OperationId) -> Result<v1::Operation, ApiError> {
         let request = v1::GetOperationRequest { operation: id.0 };
-        let answer =
-            self.ask(async |channel| service!(OperationServiceClient, channel).get_operation(request).await);
-        let operation = answer.await?.into_inner().operation;
+        let answer = call!(self, OperationServiceClient, get_operation, request);
+        let operation = answer.await?.operation;
         operation.ok_or_else(|| ApiError::new(Reason::Unavailable, "the answer holds no operation"))
     }
 
     /// All moves that are remembered, the newest last.
     pub async fn operations(&self) -> Result<Vec<v1::Operation>, ApiError> {
         let request = v1::ListOperationsRequest {};
-        let answer =
-            self.ask(async |channel| service!(OperationServiceClient, channel).list_operations(request).await);
-        Ok(answer.await?.into_inner().operations)
+        let answer = call!(self, OperationServiceClient, list_operations, request);
+        Ok(answer.await?.operations)
     }
 
     /// Stops automatic moves for a while.
@@ -151,17 +147,15 @@ impl Client {
             duration_ms: duration.map(millis),
             reason: reason.to_owned(),
         };
-        let answer =
-            self.ask(async |channel| service!(MaintenanceServiceClient, channel).pause(request.clone()).await);
-        Ok(Revision(answer.await?.into_inner().revision))
+        let answer = call!(self, MaintenanceServiceClient, pause, request);
+        Ok(Revision(answer.await?.revision))
     }
 
     /// Ends the pause.
     pub async fn resume(&self) -> Result<Revision, ApiError> {
         let request = v1::ResumeRequest { mutation: Some(new_mutation()) };
-        let answer =
-            self.ask(async |channel| service!(MaintenanceServiceClient, channel).resume(request.clone()).await);
-        Ok(Revision(answer.await?.into_inner().revision))
+        let answer = call!(self, MaintenanceServiceClient, resume, request);
+        Ok(Revision(answer.await?.revision))
     }
 
     /// Begins or ends the draining of an upstream.
@@ -177,50 +171,42 @@ impl Client {
             draining,
             within_ms: within.map(millis),
         };
-        let answer = self
-            .ask(async |channel| service!(MaintenanceServiceClient, channel).set_drain(request.clone()).await);
-        Ok(Revision(answer.await?.into_inner().revision))
+        let answer = call!(self, MaintenanceServiceClient, set_drain, request);
+        Ok(Revision(answer.await?.revision))
     }
 
     /// Closes the breaker.
     pub async fn reset_breaker(&self) -> Result<Revision, ApiError> {
         let request = v1::ResetBreakerRequest { mutation: Some(new_mutation()) };
-        let answer = self.ask(async |channel| {
-            service!(MaintenanceServiceClient, channel).reset_breaker(request.clone()).await
-        });
-        Ok(Revision(answer.await?.into_inner().revision))
+        let answer = call!(self, MaintenanceServiceClient, reset_breaker, request);
+        Ok(Revision(answer.await?.revision))
     }
 
     /// Replaces the specification.
     pub async fn apply_spec(&self, spec_json: String) -> Result<Revision, ApiError> {
         let request = v1::ApplySpecRequest { mutation: Some(new_mutation()), spec_json };
-        let answer = self
-            .ask(async |channel| service!(MaintenanceServiceClient, channel).apply_spec(request.clone()).await);
-        Ok(Revision(answer.await?.into_inner().revision))
+        let answer = call!(self, MaintenanceServiceClient, apply_spec, request);
+        Ok(Revision(answer.await?.revision))
     }
 
     /// Adds or changes a node.
     pub async fn put_node(&self, node_json: String) -> Result<Revision, ApiError> {
         let request = v1::PutNodeRequest { mutation: Some(new_mutation()), node_json };
-        let answer =
-            self.ask(async |channel| service!(MembershipServiceClient, channel).put_node(request.clone()).await);
-        Ok(Revision(answer.await?.into_inner().revision))
+        let answer = call!(self, MembershipServiceClient, put_node, request);
+        Ok(Revision(answer.await?.revision))
     }
 
     /// Takes a node out for good.
     pub async fn retire_node(&self, node: NodeId) -> Result<Revision, ApiError> {
         let request = v1::RetireNodeRequest { mutation: Some(new_mutation()), node: node.0 };
-        let answer = self
-            .ask(async |channel| service!(MembershipServiceClient, channel).retire_node(request.clone()).await);
-        Ok(Revision(answer.await?.into_inner().revision))
+        let answer = call!(self, MembershipServiceClient, retire_node, request);
+        Ok(Revision(answer.await?.revision))
     }
 
     /// Hands leadership over.
     pub async fn transfer_leadership(&self, node: NodeId) -> Result<(), ApiError> {
         let request = v1::TransferLeadershipRequest { node: node.0 };
-        let answer = self.ask(async |channel| {
-            service!(MembershipServiceClient, channel).transfer_leadership(request).await
-        });
+        let answer = call!(self, MembershipServiceClient, transfer_leadership, request);
         answer.await.map(drop)
     }
 
@@ -230,9 +216,8 @@ impl Client {
         let mut after = Vec::new();
         loop {
             let request = v1::ListPinsRequest { page_size: 0, after: after.clone() };
-            let answer =
-                self.ask(async |channel| service!(SessionServiceClient, channel).list_pins(request.clone()).await);
-            let page = answer.await?.into_inner();
+            let answer = call!(self, SessionServiceClient, list_pins, request);
+            let page = answer.await?;
             pins.extend(page.pins);
             if page.next.is_empty() || page.next <= after {
                 return Ok(pins);
@@ -244,9 +229,8 @@ impl Client {
     /// Open connections through each node.
     pub async fn connections(&self) -> Result<Vec<v1::NodeConnections>, ApiError> {
         let request = v1::ListConnectionsRequest {};
-        let answer =
-            self.ask(async |channel| service!(SessionServiceClient, channel).list_connections(request).await);
-        Ok(answer.await?.into_inner().nodes)
+        let answer = call!(self, SessionServiceClient, list_connections, request);
+        Ok(answer.await?.nodes)
     }
 }
 

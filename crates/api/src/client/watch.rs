@@ -46,7 +46,7 @@ impl Client {
 
     async fn begin(&self, from: Option<Revision>) -> Result<Streaming<v1::WatchResponse>, ApiError> {
         let request = v1::WatchRequest { from_revision: from.map_or(0, |revision| revision.0) };
-        self.ask(async |channel| {
+        self.ask(|channel| async move {
             let watch = service!(ClusterServiceClient, channel).watch(request).await;
             watch.map(tonic::Response::into_inner)
         })
@@ -131,7 +131,11 @@ async fn read(
                     revision: Revision(change.revision),
                     at: WallTime(change.at_ms),
                     // What a newer cluster says beyond this program's words is left out.
-                    events: change.events.into_iter().filter_map(|event| convert::event(event).ok()).collect(),
+                    events: change
+                        .events
+                        .into_iter()
+                        .filter_map(|event| convert::event(event).ok())
+                        .collect(),
                 }
             }
             // A node that is behind bookmarks an older revision than was seen already.

@@ -31,7 +31,9 @@ pub fn state_to_pb(state: &State) -> v1::State {
         cluster: state.cluster().map(ToString::to_string).unwrap_or_default(),
         generation: state.generation.0,
         wall_ms: state.wall.0,
-        spec_json: spec.map(|spec| String::from_utf8_lossy(&spec::to_json(spec)).into_owned()).unwrap_or_default(),
+        spec_json: spec
+            .map(|spec| String::from_utf8_lossy(&spec::to_json(spec)).into_owned())
+            .unwrap_or_default(),
         nodes: spec.iter().flat_map(|spec| &spec.nodes).map(|node| node_to_pb(state, node)).collect(),
         upstreams: spec.map(|spec| upstreams(state, spec)).unwrap_or_default(),
         floating_ips: spec.map(|spec| floating_ips(state, spec)).unwrap_or_default(),
@@ -133,7 +135,10 @@ pub fn operation_to_pb(state: &State, operation: &Operation) -> v1::Operation {
         fence: operation.fence.map_or(v1::Fence::Unspecified, fence_to_pb).into(),
         token: operation.token.map(token_to_pb),
         steps: operation.steps.iter().map(step_record).collect(),
-        outcome: operation.ended.map_or(v1::Outcome::Unspecified, |(_, outcome)| outcome_to_pb(outcome)).into(),
+        outcome: operation
+            .ended
+            .map_or(v1::Outcome::Unspecified, |(_, outcome)| outcome_to_pb(outcome))
+            .into(),
         ended_ms: operation.ended.map_or(0, |(at, _)| at.0),
     }
 }

@@ -44,10 +44,7 @@ impl ClusterService for Service {
 
     type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
 
-    async fn watch(
-        &self,
-        request: Request<v1::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         self.0.caller(&request)?;
         let from = request.get_ref().from_revision;
         let (snapshot, changes) = self.0.hub.subscribe((from > 0).then_some(Revision(from)))?;

@@ -36,8 +36,7 @@ impl MaintenanceService for Service {
         let request = request.into_inner();
         let (given, upstream) = (mutation(request.mutation)?, parsed("upstream", &request.upstream)?);
         let within = request.within_ms.map(Duration::from_millis);
-        let revision =
-            self.0.backend.set_drain(&caller, given, upstream, request.draining, within).await?;
+        let revision = self.0.backend.set_drain(&caller, given, upstream, request.draining, within).await?;
         Ok(Response::new(v1::SetDrainResponse { revision: revision.0 }))
     }
 

@@ -50,8 +50,7 @@ impl OperationService for Service {
     ) -> Result<Response<v1::SwitchoverResponse>, Status> {
         let caller = self.0.caller(&request)?;
         let request = request.into_inner();
-        let answer =
-            self.move_ip(&caller, MoveKind::Switchover, request.mutation, request.r#move).await?;
+        let answer = self.move_ip(&caller, MoveKind::Switchover, request.mutation, request.r#move).await?;
         Ok(Response::new(v1::SwitchoverResponse {
             revision: answer.revision.0,
             operation: answer.operation.map_or(0, |operation| operation.0),

@@ -24,7 +24,8 @@ impl SessionService for Service {
         let after = if request.after.is_empty() {
             None
         } else {
-            let key = request.after.as_slice().try_into().map_err(|_| invalid("after: a room key has 16 bytes"))?;
+            let key =
+                request.after.as_slice().try_into().map_err(|_| invalid("after: a room key has 16 bytes"))?;
             Some(RoomKey(key))
         };
         let pins = self.0.backend.pins();

@@ -4,15 +4,21 @@
 //! back that nothing holds the floating IP any more and tells the cluster, so that a crash costs no waiting. When the
 //! node hangs, the guardian ends it in time, so that a frozen holder cannot go on later.
 //!
-//! The two talk over a Unix socket in the node's data directory. [`process`] is the guardian's side, [`client`] the
-//! node's.
+//! The two talk over a Unix socket in the node's data directory. [`run`] is the guardian's side,
+//! [`GuardianClient`] the node's.
 
-pub mod client;
-pub mod process;
+mod client;
+mod error;
+mod process;
 mod protocol;
+#[cfg(test)]
+mod tests;
+mod watched;
 
-pub use client::{GuardianClient, GuardianError};
+pub use client::GuardianClient;
+pub use error::GuardianError;
 pub use process::{GuardianConfig, Releases, run};
+pub use protocol::BadFrame;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! What the kernel says about listeners: `/proc/net/tcp` and `/proc/net/tcp6` (`Documentation/networking/proc_net_tcp.rst`).
 
+use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,20 +20,19 @@ pub(super) fn any_listener(address: SocketAddr) -> bool {
     })
 }
 
-/// Whether this process's listener is there. The exclusion keeps every other one out.
-pub(super) fn own_listener(address: SocketAddr) -> bool {
-    any_listener(address)
-}
-
 /// An address as those files write it: words of 32 bits in the byte order of the machine.
 fn written(address: SocketAddr) -> String {
     let octets = match address.ip() {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
-    let words = octets.chunks_exact(4).map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-    let address_part: String = words.map(|word| format!("{word:08X}")).collect();
-    format!("{address_part}:{:04X}", address.port())
+    let mut written = String::with_capacity(octets.len() * 2 + 5);
+    for word in octets.chunks_exact(4) {
+        let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
+        let _ = write!(written, "{word:08X}"); // writing to a string cannot fail
+    }
+    let _ = write!(written, ":{:04X}", address.port());
+    written
 }
 
 #[cfg(test)]

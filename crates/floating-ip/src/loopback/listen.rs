@@ -59,10 +59,8 @@ async fn accept(listener: TcpListener, taker: Arc<dyn Accepted>) {
             Err(error) => {
                 // A client that went away while it waited costs nothing; being out of descriptors must not make this
                 // loop burn a core.
-                if !matches!(
-                    error.kind(),
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-                ) {
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+                {
                     tracing::warn!(%error, "cannot accept on a floating IP");
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }

@@ -8,6 +8,8 @@
 mod exclusion;
 mod kernel;
 mod listen;
+#[cfg(test)]
+mod tests;
 
 pub use exclusion::address_is_free;
 
@@ -97,7 +99,7 @@ impl Loopback {
     async fn gone(&self) -> Result<(), ProviderError> {
         let deadline = tokio::time::Instant::now() + GONE_WITHIN;
         loop {
-            let left = self.addresses.iter().find(|address| kernel::own_listener(**address));
+            let left = self.addresses.iter().find(|address| kernel::any_listener(**address));
             match left {
                 None => return Ok(()),
                 Some(address) if tokio::time::Instant::now() >= deadline => {
@@ -142,7 +144,10 @@ impl Provider for Loopback {
     fn observe(&self) -> Observation {
         let state = self.state();
         let listens = !state.listening.is_empty()
-            && self.addresses.iter().all(|address| kernel::own_listener(*address) && exclusion::is_taken(*address));
+            && self
+                .addresses
+                .iter()
+                .all(|address| kernel::any_listener(*address) && exclusion::is_taken(*address));
         let attached = state.lease.as_ref().filter(|lease| listens && lease.holds()).map(Lease::token);
         Observation { attached, error: state.error.clone() }
     }
