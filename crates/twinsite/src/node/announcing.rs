@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use twinsite_announce::{Announcement, Announcer, FloatingObserved, ReadBack, Reconciled, decide};
-use twinsite_health::OutsideAnswer;
+use twinsite_announce::{Announcement, Announcer, FloatingObserved, Reconciled, decide};
+use twinsite_health::{OutsideAnswer, ReadBack};
 use twinsite_model::{ClusterSpec, FloatingIpName, State, Token, UpstreamName};
 
 /// How often files are compared with what they should hold, if nothing happens.

@@ -1,0 +1,87 @@
+//! What meeting instances announce: read back from them, not remembered from what was written.
+
+use crate::exchange::get;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use twinsite_model::UpstreamName;
+use twinsite_model::dial::DialMap;
+
+/// Where an instance says what it announces.
+const ANNOUNCED_PATH: &str = "/announced";
+
+/// Asks the instances until dropped.
+pub struct ReadBack {
+    targets: Arc<Mutex<BTreeMap<UpstreamName, String>>>,
+    announced: watch::Sender<BTreeMap<UpstreamName, Option<IpAddr>>>,
+    soon: Arc<Notify>,
+    _stop: DropGuard,
+}
+
+impl ReadBack {
+    /// Asks nobody yet.
+    pub fn start(dial: DialMap, every: Duration) -> Self {
+        let targets: Arc<Mutex<BTreeMap<UpstreamName, String>>> = Arc::default();
+        let (announced, soon, stop) =
+            (watch::Sender::default(), Arc::new(Notify::new()), CancellationToken::new());
+        let work = ask_all(dial, every, Arc::clone(&targets), announced.clone(), Arc::clone(&soon));
+        let stopped = stop.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(work).await });
+        Self { targets, announced, soon, _stop: stop.drop_guard() }
+    }
+
+    /// Asks these from now on, by name and `host:port`.
+    pub fn configure(&self, targets: Vec<(UpstreamName, String)>) {
+        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets.into_iter().collect();
+        self.soon.notify_one();
+    }
+
+    /// What each announces; none for one that does not say.
+    pub fn announced(&self) -> watch::Receiver<BTreeMap<UpstreamName, Option<IpAddr>>> {
+        self.announced.subscribe()
+    }
+
+    /// Something was delivered: ask at once.
+    pub fn read_soon(&self) {
+        self.soon.notify_one();
+    }
+}
+
+async fn ask_all(
+    dial: DialMap,
+    every: Duration,
+    targets: Arc<Mutex<BTreeMap<UpstreamName, String>>>,
+    announced: watch::Sender<BTreeMap<UpstreamName, Option<IpAddr>>>,
+    soon: Arc<Notify>,
+) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = soon.notified() => {}
+        }
+        let asked = targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut answers = tokio::task::JoinSet::new();
+        for (name, target) in asked {
+            let dial = dial.clone();
+            answers.spawn(async move { (name, ask(&dial, &target, every).await) });
+        }
+        let answers: BTreeMap<_, _> = answers.join_all().await.into_iter().collect();
+        announced.send_if_modified(|known| {
+            let changed = *known != answers;
+            *known = answers;
+            changed
+        });
+    }
+}
+
+async fn ask(dial: &DialMap, target: &str, within: Duration) -> Option<IpAddr> {
+    let answer = get(dial, target, ANNOUNCED_PATH, &[], within).await.ok()?;
+    let json: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
+    json.get("announcedIp")?.as_str()?.parse().ok()
+}
