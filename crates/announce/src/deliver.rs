@@ -152,7 +152,7 @@ mod tests {
 
         let stale = write(&mut announcer, announcement(2, 4)).unwrap_err();
         assert!(matches!(stale, AnnounceError::Stale { .. }) && !stale.retryable(), "{stale}");
-        let mut after_restart = super::tests::announcer(&path);
+        let mut after_restart = tests::announcer(&path);
         assert!(write(&mut after_restart, announcement(2, 4)).is_err(), "the token outlives the process");
         assert!(write(&mut after_restart, announcement(2, 6)).unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), "192.0.2.2\n");

@@ -1,0 +1,191 @@
+//! Bodies on their way through: bounded in size, and in silence.
+
+use crate::group::Counted;
+use crate::pool::Returning;
+use crate::table::Opened;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use std::error::Error as StdError;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// Why a body was cut off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(u64),
+    #[error("nothing came for {0:?}")]
+    Silent(Duration),
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+/// A timer that runs only while something is waited for.
+struct Patience {
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    const fn new(limit: Duration) -> Self {
+        Self { limit, timer: None }
+    }
+
+    fn came(&mut self) {
+        self.timer = None;
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
+    }
+}
+
+/// A client's body on its way to an upstream.
+pub(crate) struct RequestBody {
+    inner: Option<Incoming>,
+    left: u64,
+    max: u64,
+    patience: Patience,
+}
+
+impl RequestBody {
+    /// `max` zero means without limit.
+    pub(crate) fn new(inner: Incoming, max: u64, silence: Duration) -> Self {
+        let left = if max == 0 { u64::MAX } else { max };
+        Self { inner: Some(inner), left, max, patience: Patience::new(silence) }
+    }
+
+    /// A request without one.
+    pub(crate) const fn none() -> Self {
+        Self { inner: None, left: 0, max: 0, patience: Patience::new(Duration::ZERO) }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
+            ready!(this.patience.poll_over(cx));
+            return Poll::Ready(Some(Err(BodyError::Silent(this.patience.limit))));
+        };
+        this.patience.came();
+        let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
+        let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match this.left.checked_sub(size) {
+            Some(left) => this.left = left,
+            None => return Poll::Ready(Some(Err(BodyError::TooLarge(this.max)))),
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Incoming::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+/// Lives as long as an answer does.
+pub(crate) struct Attached {
+    pub(crate) request: Option<Counted>,
+    pub(crate) upstream: Option<Opened>,
+    pub(crate) waiting: Arc<crate::client_io::Waiting>,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.waiting.idle();
+        // Said, because both are there only to be dropped: first the upstream, then the request that waited for it.
+        drop(self.upstream.take());
+        drop(self.request.take());
+    }
+}
+
+/// An answer on its way to a client.
+pub(crate) struct AnswerBody {
+    source: Source,
+    _attached: Attached,
+}
+
+enum Source {
+    Own(Full<Bytes>),
+    Upstream { inner: Incoming, patience: Patience, returning: Option<Returning> },
+}
+
+impl AnswerBody {
+    pub(crate) fn own(bytes: Bytes, attached: Attached) -> Self {
+        Self { source: Source::Own(Full::new(bytes)), _attached: attached }
+    }
+
+    /// `returning` gives the connection back to the pool when the body has come to its end.
+    pub(crate) fn upstream(
+        inner: Incoming,
+        silence: Duration,
+        returning: Option<Returning>,
+        attached: Attached,
+    ) -> Self {
+        let mut returning = returning;
+        if inner.is_end_stream()
+            && let Some(returning) = returning.take()
+        {
+            returning.give_back();
+        }
+        let patience = Patience::new(silence);
+        Self { source: Source::Upstream { inner, patience, returning }, _attached: attached }
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Box<dyn StdError + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut self.source {
+            Source::Own(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
+            Source::Upstream { inner, patience, returning } => {
+                let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
+                    ready!(patience.poll_over(cx));
+                    return Poll::Ready(Some(Err(BodyError::Silent(patience.limit).into())));
+                };
+                patience.came();
+                let ended = frame.is_none() || inner.is_end_stream();
+                if ended && let Some(returning) = returning.take() {
+                    returning.give_back();
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Broken(error).into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(full) => full.is_end_stream(),
+            Source::Upstream { inner, .. } => inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(full) => full.size_hint(),
+            Source::Upstream { inner, .. } => inner.size_hint(),
+        }
+    }
+}

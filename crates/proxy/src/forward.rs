@@ -1,0 +1,331 @@
+//! One request: where it goes, how it gets there, what comes back.
+
+use crate::balance::{choose, place_of_room};
+use crate::body::{AnswerBody, Attached, RequestBody};
+use crate::connection::Context;
+use crate::group::What;
+use crate::headers;
+use crate::local::{self, Problem, WHO_PATH};
+use crate::pool::{self, Connection, Outcome};
+use crate::table::{Route, RoutingTable, Upstream};
+use crate::tunnel::Tunnel;
+use crate::worker::Core;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::http1::SendRequest;
+use hyper::upgrade::OnUpgrade;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::time::timeout;
+use twinsite_model::{RoomKey, UpstreamName};
+
+/// Upstreams that one request tries at most.
+const ATTEMPTS_MAX: usize = 3;
+
+/// The right to answer has ended: nothing may be said.
+#[derive(Debug, thiserror::Error)]
+#[error("the right to answer here has ended")]
+pub(crate) struct Silenced;
+
+/// Answers one request.
+pub(crate) async fn answer(
+    core: Rc<Core>,
+    context: Rc<Context>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Silenced> {
+    if !context.group.holds() {
+        return Err(Silenced);
+    }
+    context.waiting.busy();
+    let table = core.table();
+    let attached = Attached {
+        request: Some(context.group.count(What::Request)),
+        upstream: None,
+        waiting: Arc::clone(&context.waiting),
+    };
+    let traced =
+        table.limits.trace_headers && request.headers().get(headers::TRACE).is_some_and(|wish| wish == "1");
+    let mut response = if request.uri().path() == WHO_PATH {
+        let held = context.group.authority.as_ref().map(|authority| (authority.ip(), authority.token()));
+        local::who(&core.options, held).map(|bytes| AnswerBody::own(bytes, attached))
+    } else {
+        Forwarding { core: &core, context: &context, table: &table }.forward(request, attached).await
+    };
+    core.count(response.status());
+    if context.group.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if traced {
+        response.headers_mut().insert(headers::NODE, core.name_header.clone());
+        if let Some(token) = &context.token_header {
+            response.headers_mut().insert(headers::TOKEN, token.clone());
+        }
+    }
+    Ok(response)
+}
+
+/// What one request needs on its way.
+struct Forwarding<'a> {
+    core: &'a Rc<Core>,
+    context: &'a Context,
+    table: &'a RoutingTable,
+}
+
+/// A request, ready for an upstream.
+struct Prepared {
+    request: Request<RequestBody>,
+    /// Set if it wants to become a WebSocket.
+    client: Option<OnUpgrade>,
+    room: Option<RoomKey>,
+}
+
+impl Forwarding<'_> {
+    async fn forward(&self, request: Request<Incoming>, mut attached: Attached) -> Response<AnswerBody> {
+        match self.exchange(request, &mut attached).await {
+            Ok(Exchanged { response, sender, upstream, silence }) => {
+                let returning = sender.map(|sender| {
+                    let max = self.table.limits.idle_per_upstream_max;
+                    self.core.pool.returning(upstream, sender, max)
+                });
+                response.map(|body| AnswerBody::upstream(body, silence, returning, attached))
+            }
+            Err(problem) => problem.answer().map(|bytes| AnswerBody::own(bytes, attached)),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Incoming>,
+        attached: &mut Attached,
+    ) -> Result<Exchanged, Problem> {
+        let host = host(&request).ok_or(Problem::NoHost)?;
+        if request.method() == Method::CONNECT {
+            return Err(Problem::Method);
+        }
+        let route = self.table.route(without_port(&host), request.uri().path()).ok_or(Problem::NoRoute)?;
+        let max = self.table.limits.body_bytes_max;
+        if max > 0 && request.body().size_hint().lower() > max {
+            return Err(Problem::TooLarge);
+        }
+        let mut prepared = self.prepare(route, request, &host);
+        let mut fixed = match prepared.room {
+            Some(room) => Some(self.upstream_of_room(route, room).await?),
+            None => None,
+        };
+        let in_room = fixed.is_some();
+        let mut tried: Vec<UpstreamName> = Vec::new();
+        while tried.len() < ATTEMPTS_MAX {
+            let ip = self.context.group.authority.as_ref().map(|authority| authority.ip());
+            let next = if in_room {
+                // A room is in one place: another upstream would be another room.
+                fixed.take().ok_or(Problem::RoomUnavailable)?
+            } else {
+                let none = if tried.is_empty() { Problem::NoUpstream } else { Problem::Unreachable };
+                choose(self.table, route, ip, self.context.client.ip(), &tried, &self.core.turns)
+                    .ok_or(none)?
+            };
+            attached.upstream = Some(next.load.open(false));
+            match self.attempt(route, next, prepared).await {
+                Ok(answered) => return self.take(route, next, answered),
+                Err(Failed::Unreached(again)) => {
+                    self.core.failed(&next.name);
+                    tried.push(next.name.clone());
+                    prepared = *again;
+                }
+                Err(Failed::Lost(problem)) => {
+                    self.core.failed(&next.name);
+                    return Err(problem);
+                }
+                Err(Failed::Client(problem)) => return Err(problem),
+            }
+        }
+        Err(Problem::Unreachable)
+    }
+
+    fn prepare(&self, route: &Route, request: Request<Incoming>, host: &str) -> Prepared {
+        let room = route.room_query.as_deref().and_then(|name| room(request.uri().query()?, name));
+        let room = room.map(|room| RoomKey::of(&self.core.options.cluster, &room));
+        let mut request = request;
+        let websocket = request.method() == Method::GET && headers::wants_websocket(request.headers());
+        let client = websocket.then(|| hyper::upgrade::on(&mut request));
+        let (mut head, body) = request.into_parts();
+        if !head.headers.contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(host)
+        {
+            head.headers.insert(header::HOST, host);
+        }
+        headers::prepare_request(&mut head.headers, self.context.client, self.context.port, websocket);
+        let path = head.uri.path_and_query().cloned();
+        head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        head.version = Version::HTTP_11;
+        let body = RequestBody::new(body, self.table.limits.body_bytes_max, route.body_idle_timeout);
+        Prepared { request: Request::from_parts(head, body), client, room }
+    }
+
+    /// Where the room lives; a new one, or one whose place is no use any more, is given a place.
+    async fn upstream_of_room(&self, route: &Route, room: RoomKey) -> Result<&Upstream, Problem> {
+        let remembered = self.core.rooms.remembered(room);
+        let known = remembered.as_ref().and_then(|name| self.table.of_route(route, name));
+        if let Some(upstream) = known.filter(|upstream| RoutingTable::keeps_rooms(route, upstream)) {
+            return Ok(upstream);
+        }
+        let ip = self.context.group.authority.as_ref().map(|authority| authority.ip());
+        let proposal = place_of_room(self.table, route, ip, room).ok_or(Problem::NoUpstream)?;
+        let placed = self.core.rooms.place(room, proposal.name.clone(), remembered).await;
+        let placed = placed.map_err(|_| Problem::RoomRefused)?;
+        self.table.of_route(route, &placed).ok_or(Problem::RoomUnavailable)
+    }
+
+    /// One upstream: on a kept connection if there is one, and once more on a new one if the kept one was closed.
+    async fn attempt(
+        &self,
+        route: &Route,
+        upstream: &Upstream,
+        prepared: Prepared,
+    ) -> Result<Answered, Failed> {
+        let Prepared { mut request, client, room } = prepared;
+        let mut fresh = client.is_some();
+        loop {
+            let pool = &self.core.pool;
+            let connection = if fresh {
+                pool.fresh(&upstream.address, route.connect_timeout).await
+            } else {
+                pool.connection(&upstream.address, route.connect_timeout).await
+            };
+            let Connection { mut sender, reused } = match connection {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(upstream = %upstream.name, %error, "not connected");
+                    return Err(Failed::Unreached(Box::new(Prepared { request, client, room })));
+                }
+            };
+            let again = (reused && repeatable(&request)).then(|| copy_of(&request));
+            match timeout(route.response_timeout, pool::send(&mut sender, request)).await {
+                Err(_) => return Err(Failed::Lost(Problem::Late)),
+                Ok(Outcome::Answer(response)) => return Ok(Answered { response, sender, client, room }),
+                Ok(Outcome::Unsent(unsent)) if reused => (request, fresh) = (unsent, true),
+                Ok(Outcome::Unsent(unsent)) => {
+                    return Err(Failed::Unreached(Box::new(Prepared { request: unsent, client, room })));
+                }
+                Ok(Outcome::Failed(error)) => match again {
+                    Some(copy) => (request, fresh) = (copy, true),
+                    None if error.is_user() => return Err(Failed::Client(Problem::TooLarge)),
+                    None => {
+                        tracing::debug!(upstream = %upstream.name, %error, "no answer");
+                        return Err(Failed::Lost(Problem::Unreachable));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes an upstream's answer, and starts the tunnel if it is one.
+    fn take(&self, route: &Route, upstream: &Upstream, answered: Answered) -> Result<Exchanged, Problem> {
+        let Answered { mut response, sender, client, room } = answered;
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let silence = route.body_idle_timeout;
+        let address = Arc::clone(&upstream.address);
+        match (switching, client) {
+            (false, _) => {
+                headers::prepare_answer(response.headers_mut(), false);
+                Ok(Exchanged { response, sender: Some(sender), upstream: address, silence })
+            }
+            (true, None) => Err(Problem::BadAnswer),
+            (true, Some(client)) => {
+                let agreed = response.headers().get(header::UPGRADE);
+                if !agreed.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+                    return Err(Problem::BadAnswer);
+                }
+                let server = hyper::upgrade::on(&mut response);
+                let tunnel =
+                    Tunnel::new(self.core, &self.context.group, upstream, room, route.tunnel_idle_timeout);
+                tokio::task::spawn_local(tunnel.run(client, server));
+                headers::prepare_answer(response.headers_mut(), true);
+                Ok(Exchanged { response, sender: None, upstream: address, silence })
+            }
+        }
+    }
+}
+
+/// An upstream's answer, as it came.
+struct Answered {
+    response: Response<Incoming>,
+    sender: SendRequest<RequestBody>,
+    client: Option<OnUpgrade>,
+    room: Option<RoomKey>,
+}
+
+/// An answer for the client.
+struct Exchanged {
+    response: Response<Incoming>,
+    /// To be given back to the pool.
+    sender: Option<SendRequest<RequestBody>>,
+    upstream: Arc<str>,
+    silence: std::time::Duration,
+}
+
+/// Why an attempt brought no answer.
+enum Failed {
+    /// Nothing was sent: another upstream can be tried with the same request.
+    Unreached(Box<Prepared>),
+    /// It may have been acted upon.
+    Lost(Problem),
+    /// The client's own doing.
+    Client(Problem),
+}
+
+/// Whether doing it twice is doing it once (RFC 9110 section 9.2.2), and nothing of it was consumed.
+fn repeatable(request: &Request<RequestBody>) -> bool {
+    request.method().is_idempotent() && request.body().is_end_stream()
+}
+
+fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::none());
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}
+
+/// The host that the client wants, with its port: from the target if it is absolute (RFC 9112 section 3.2.2).
+fn host(request: &Request<Incoming>) -> Option<String> {
+    if let Some(authority) = request.uri().authority() {
+        return Some(authority.as_str().to_owned());
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok().map(str::to_owned),
+        (None, _) if request.version() == Version::HTTP_10 => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
+/// The room that a query names. The name never leaves this function's caller but as a hash.
+fn room(query: &str, parameter: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let (_, room) = pairs.find(|(name, room)| name == parameter && !room.is_empty())?;
+    Some(room.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_lose_their_port_and_rooms_are_decoded() {
+        assert_eq!(without_port("meet.example.org:8080"), "meet.example.org");
+        assert_eq!(without_port("[2001:db8::1]:80"), "[2001:db8::1]");
+        assert_eq!(without_port("[2001:db8::1]"), "[2001:db8::1]");
+        assert_eq!(room("peerId=1&roomId=board%20room", "roomId").as_deref(), Some("board room"));
+        assert_eq!(room("roomId=&x=1", "roomId"), None);
+        assert_eq!(room("x=roomId", "roomId"), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! Headers on their way through (RFC 9110 section 7.6).
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use std::net::SocketAddr;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Asks for the two below.
+pub(crate) const TRACE: HeaderName = HeaderName::from_static("x-twinsite-trace");
+/// Which node answered.
+pub(crate) const NODE: HeaderName = HeaderName::from_static("x-twinsite-node");
+/// Under which token.
+pub(crate) const TOKEN: HeaderName = HeaderName::from_static("x-twinsite-token");
+
+/// Whether the request wants to become a WebSocket.
+pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
+    let upgrades =
+        headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    upgrades && lists(headers, &header::CONNECTION, "upgrade")
+}
+
+fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
+}
+
+/// Takes out what concerns one connection only.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let trailers = lists(headers, &header::TE, "trailers");
+    for name in named {
+        // The message's own framing and target are not for the sender to take away.
+        if ![header::HOST, header::CONTENT_LENGTH].contains(&name) {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Makes the headers those of a request to an upstream. What a client says about itself and its way here is not
+/// believed: there is nobody between it and this node whose word counts.
+pub(crate) fn prepare_request(headers: &mut HeaderMap, client: SocketAddr, port: u16, websocket: bool) {
+    strip_hop_by_hop(headers);
+    for name in [header::FORWARDED, header::EXPECT, TRACE] {
+        headers.remove(name);
+    }
+    if websocket {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    if let Ok(address) = HeaderValue::from_str(&client.ip().to_canonical().to_string()) {
+        headers.insert(FORWARDED_FOR, address.clone());
+        headers.insert(REAL_IP, address);
+    }
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+    if let Some(host) = headers.get(header::HOST).cloned() {
+        headers.insert(FORWARDED_HOST, host);
+    }
+    headers.insert(FORWARDED_PORT, HeaderValue::from(port));
+    headers.append(header::VIA, HeaderValue::from_static("1.1 twinsite"));
+}
+
+/// Makes the headers those of an answer to a client.
+pub(crate) fn prepare_answer(headers: &mut HeaderMap, websocket: bool) {
+    let upgrade = headers.get(header::UPGRADE).cloned().filter(|_| websocket);
+    strip_hop_by_hop(headers);
+    for name in [NODE, TOKEN] {
+        headers.remove(name);
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(name, value);
+        }
+        map
+    }
+
+    fn client() -> SocketAddr {
+        "[::ffff:192.0.2.7]:4711".parse().unwrap()
+    }
+
+    #[test]
+    fn what_concerns_one_connection_stays_there() {
+        let mut map = headers(&[
+            ("host", "meet.example.org"),
+            ("connection", "keep-alive, X-Secret, content-length"),
+            ("x-secret", "1"),
+            ("content-length", "5"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers, deflate"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut map);
+        let left = headers(&[
+            ("host", "meet.example.org"),
+            ("content-length", "5"),
+            ("te", "trailers"),
+            ("accept", "*/*"),
+        ]);
+        assert_eq!(map, left);
+    }
+
+    #[test]
+    fn a_client_cannot_say_who_it_is() {
+        let mut map = headers(&[
+            ("host", "meet.example.org"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-real-ip", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        prepare_request(&mut map, client(), 8080, false);
+        assert_eq!(map.get_all(FORWARDED_FOR).iter().collect::<Vec<_>>(), ["192.0.2.7"]);
+        assert_eq!(map[REAL_IP], "192.0.2.7");
+        assert_eq!(map[FORWARDED_PROTO], "http");
+        assert_eq!(map[FORWARDED_HOST], "meet.example.org");
+        assert_eq!(map[FORWARDED_PORT], "8080");
+        assert!(!map.contains_key(header::FORWARDED));
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_headers() {
+        assert!(wants_websocket(&headers(&[
+            ("upgrade", "WebSocket"),
+            ("connection", "keep-alive, Upgrade")
+        ])));
+        assert!(!wants_websocket(&headers(&[("upgrade", "websocket")])));
+        assert!(!wants_websocket(&headers(&[("upgrade", "h2c"), ("connection", "upgrade")])));
+        let mut map =
+            headers(&[("upgrade", "websocket"), ("connection", "upgrade"), ("x-twinsite-token", "9.9")]);
+        prepare_answer(&mut map, true);
+        assert_eq!(map, headers(&[("upgrade", "websocket"), ("connection", "upgrade")]));
+    }
+}

@@ -1,0 +1,88 @@
+//! Answers of the node itself.
+
+use crate::proxy::ProxyOptions;
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use std::time::Duration;
+use twinsite_model::{FloatingIpName, Token};
+
+/// Where a node says who it is and under which token it answers.
+pub(crate) const WHO_PATH: &str = "/.well-known/twinsite";
+
+/// Why a request is not passed on, or not answered by an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("the request has no usable Host")]
+    NoHost,
+    #[error("this method is not proxied")]
+    Method,
+    #[error("no route for this host and path")]
+    NoRoute,
+    #[error("the body is too large")]
+    TooLarge,
+    #[error("no upstream is available")]
+    NoUpstream,
+    #[error("this room's server does not answer; try again in a moment")]
+    RoomUnavailable,
+    #[error("no new rooms at the moment; try again soon")]
+    RoomRefused,
+    #[error("no upstream could be reached")]
+    Unreachable,
+    #[error("the upstream did not answer in time")]
+    Late,
+    #[error("the upstream's answer makes no sense")]
+    BadAnswer,
+}
+
+impl Problem {
+    pub(crate) const fn status(&self) -> StatusCode {
+        match self {
+            Self::NoHost => StatusCode::BAD_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoUpstream | Self::RoomUnavailable | Self::RoomRefused => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::Late => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+
+    /// When trying again makes sense.
+    const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::NoUpstream | Self::RoomUnavailable | Self::RoomRefused | Self::Unreachable => {
+                Some(Duration::from_secs(1))
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn answer(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(format!("{self}\n")));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if let Some(after) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
+        }
+        response
+    }
+}
+
+/// Who this is.
+pub(crate) fn who(options: &ProxyOptions, held: Option<(&FloatingIpName, Token)>) -> Response<Bytes> {
+    // Every value is made of letters, digits, dots and dashes, so nothing needs escaping.
+    let held = held.map_or_else(
+        || "null,\"floating_ip\":null".to_owned(),
+        |(ip, token)| format!("\"{token}\",\"floating_ip\":\"{ip}\""),
+    );
+    let text = format!(
+        "{{\"cluster\":\"{}\",\"node\":\"{}\",\"node_id\":{},\"incarnation\":\"{}\",\"token\":{held}}}\n",
+        options.cluster, options.name, options.node, options.incarnation
+    );
+    let mut response = Response::new(Bytes::from(text));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

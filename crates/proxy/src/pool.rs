@@ -1,0 +1,173 @@
+//! Connections of one core to upstreams, kept for the next request.
+
+use crate::body::RequestBody;
+use futures_util::FutureExt;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+use twinsite_model::dial::DialMap;
+
+/// Idle connections older than this are not used: most servers close after five seconds (Node's default) or more, and a
+/// request that meets a close is lost.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// The pool of one core.
+pub(crate) struct Pool {
+    dial: DialMap,
+    idle: RefCell<BTreeMap<Arc<str>, Vec<Idle>>>,
+}
+
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// A connection to an upstream, for one request.
+pub(crate) struct Connection {
+    pub(crate) sender: SendRequest<RequestBody>,
+    /// Whether it has served before: then a failure may only mean that the upstream closed it meanwhile.
+    pub(crate) reused: bool,
+}
+
+/// Gives a connection back when its answer has been read.
+pub(crate) struct Returning {
+    pool: Rc<Pool>,
+    address: Arc<str>,
+    sender: SendRequest<RequestBody>,
+    max: usize,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("not connected within {0:?}")]
+    Late(Duration),
+    #[error("{0}")]
+    Refused(#[from] io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+}
+
+impl Pool {
+    pub(crate) fn new(dial: DialMap) -> Rc<Self> {
+        Rc::new(Self { dial, idle: RefCell::default() })
+    }
+
+    /// A connection that was kept, or a new one.
+    pub(crate) async fn connection(
+        &self,
+        address: &Arc<str>,
+        within: Duration,
+    ) -> Result<Connection, ConnectError> {
+        if let Some(sender) = self.kept(address) {
+            return Ok(Connection { sender, reused: true });
+        }
+        self.fresh(address, within).await
+    }
+
+    /// A new connection.
+    pub(crate) async fn fresh(&self, address: &str, within: Duration) -> Result<Connection, ConnectError> {
+        let connect = async {
+            let stream = self.connect(address).await?;
+            let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+            tokio::task::spawn_local(async move {
+                // What goes wrong is told to the request that it happens to.
+                drop(connection.with_upgrades().await);
+            });
+            Ok(Connection { sender, reused: false })
+        };
+        timeout(within, connect).await.unwrap_or(Err(ConnectError::Late(within)))
+    }
+
+    async fn connect(&self, address: &str) -> io::Result<TcpStream> {
+        let addresses: Vec<SocketAddr> = match address.parse() {
+            Ok(address) => vec![address],
+            Err(_) => lookup_host(address).await?.collect(),
+        };
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in addresses {
+            match TcpStream::connect(self.dial.resolve(address)).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn kept(&self, address: &Arc<str>) -> Option<SendRequest<RequestBody>> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(address)?;
+        while let Some(mut entry) = kept.pop() {
+            let usable = entry.since.elapsed() < IDLE_MAX && !entry.sender.is_closed();
+            // Just given back, it may need one more look at the end of the last answer.
+            if usable && matches!(entry.sender.ready().now_or_never(), Some(Ok(()))) {
+                return Some(entry.sender);
+            }
+        }
+        None
+    }
+
+    pub(crate) fn returning(
+        self: &Rc<Self>,
+        address: Arc<str>,
+        sender: SendRequest<RequestBody>,
+        max: u32,
+    ) -> Returning {
+        Returning { pool: Rc::clone(self), address, sender, max: max as usize }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(crate) fn sweep(&self) {
+        self.idle.borrow_mut().retain(|_, kept| {
+            kept.retain(|entry| entry.since.elapsed() < IDLE_MAX && !entry.sender.is_closed());
+            !kept.is_empty()
+        });
+    }
+}
+
+impl Returning {
+    pub(crate) fn give_back(self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.pool.idle.borrow_mut();
+        let kept = idle.entry(self.address).or_default();
+        if kept.len() < self.max {
+            kept.push(Idle { sender: self.sender, since: Instant::now() });
+        }
+    }
+}
+
+/// How sending went.
+pub(crate) enum Outcome {
+    /// An answer has begun.
+    Answer(Response<Incoming>),
+    /// Nothing was sent; here is the request.
+    Unsent(Request<RequestBody>),
+    /// It was sent, at least in part, and no answer came.
+    Failed(hyper::Error),
+}
+
+/// Sends a request and waits for the head of the answer.
+pub(crate) async fn send(sender: &mut SendRequest<RequestBody>, request: Request<RequestBody>) -> Outcome {
+    match sender.try_send_request(request).await {
+        Ok(response) => Outcome::Answer(response),
+        Err(mut error) => match error.take_message() {
+            Some(request) => Outcome::Unsent(request),
+            None => Outcome::Failed(error.into_error()),
+        },
+    }
+}

@@ -1,0 +1,283 @@
+//! The routing table: what every request needs to know, worked out once for each change of the replicated state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use twinsite_model::spec::{Balance, ProxySpec, RouteSpec};
+use twinsite_model::{FloatingIpName, SiteName, State, UpstreamName, Verdict};
+
+/// Immutable once published.
+#[derive(Debug)]
+pub struct RoutingTable {
+    pub(crate) routes: Vec<Route>,
+    pub(crate) upstreams: Vec<Upstream>,
+    index: BTreeMap<UpstreamName, usize>,
+    pub(crate) limits: ProxySpec,
+    /// For each floating IP the sites in their order; requests at a node's own addresses use the first one's.
+    site_orders: BTreeMap<FloatingIpName, Vec<SiteName>>,
+    default_order: Vec<SiteName>,
+}
+
+/// One upstream, as the proxy sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream {
+    pub(crate) name: UpstreamName,
+    pub(crate) address: Arc<str>,
+    pub(crate) verdict: Verdict,
+    pub(crate) load: Arc<UpstreamLoad>,
+}
+
+/// What this node has open to an upstream. Outlives tables.
+#[derive(Debug)]
+pub(crate) struct UpstreamLoad {
+    /// Requests in flight and tunnels: what `least_conn` counts.
+    pub(crate) open: AtomicU32,
+    /// Tunnels alone.
+    pub(crate) tunnels: AtomicU32,
+    /// Grows when the upstream is given up, and tunnels to it must end.
+    pub(crate) given_up: watch::Sender<u64>,
+}
+
+impl Default for UpstreamLoad {
+    fn default() -> Self {
+        Self { open: AtomicU32::new(0), tunnels: AtomicU32::new(0), given_up: watch::Sender::new(0) }
+    }
+}
+
+/// Counts one request or tunnel while it lives.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    load: Arc<UpstreamLoad>,
+    tunnel: bool,
+}
+
+impl UpstreamLoad {
+    pub(crate) fn open(self: &Arc<Self>, tunnel: bool) -> Opened {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        if tunnel {
+            self.tunnels.fetch_add(1, Ordering::Relaxed);
+        }
+        Opened { load: Arc::clone(self), tunnel }
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.load.open.fetch_sub(1, Ordering::Relaxed);
+        if self.tunnel {
+            self.load.tunnels.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One route with its upstreams, sorted by what may be asked of them.
+#[derive(Debug)]
+pub(crate) struct Route {
+    hosts: Vec<HostPattern>,
+    path: PathPattern,
+    pub(crate) balance: Balance,
+    pub(crate) room_query: Option<String>,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) body_idle_timeout: Duration,
+    pub(crate) tunnel_idle_timeout: Duration,
+    /// Indices into [`RoutingTable::upstreams`].
+    members: BTreeSet<usize>,
+    /// The same, by verdict and site.
+    by_verdict: BTreeMap<Verdict, BTreeMap<SiteName, Vec<usize>>>,
+}
+
+#[derive(Debug)]
+enum HostPattern {
+    Any,
+    Exact(String),
+    /// Any name below; held with its leading dot.
+    Below(String),
+}
+
+#[derive(Debug)]
+enum PathPattern {
+    Exact(String),
+    Prefix(String),
+}
+
+impl RoutingTable {
+    /// Works the table out.
+    pub fn build(state: &State) -> Self {
+        let Some(spec) = &state.spec else { return Self::empty() };
+        let upstreams: Vec<Upstream> = spec
+            .upstreams
+            .iter()
+            .map(|upstream| Upstream {
+                name: upstream.name.clone(),
+                address: Arc::from(upstream.address.as_str()),
+                verdict: state.verdict(&upstream.name),
+                load: Arc::default(),
+            })
+            .collect();
+        let index: BTreeMap<UpstreamName, usize> =
+            upstreams.iter().enumerate().map(|(index, upstream)| (upstream.name.clone(), index)).collect();
+        let sites: Vec<&SiteName> = spec.upstreams.iter().map(|upstream| &upstream.site).collect();
+        let routes =
+            spec.routes.iter().map(|route| Route::build(route, &upstreams, &index, &sites)).collect();
+        let site_orders =
+            spec.floating_ips.iter().map(|ip| (ip.name.clone(), state.site_preference(Some(ip)))).collect();
+        let default_order = state.site_preference(spec.floating_ips.first());
+        Self { routes, upstreams, index, limits: spec.proxy.clone(), site_orders, default_order }
+    }
+
+    /// Before there is a specification: nothing is routed.
+    pub(crate) fn empty() -> Self {
+        Self {
+            routes: Vec::new(),
+            upstreams: Vec::new(),
+            index: BTreeMap::new(),
+            limits: ProxySpec::default(),
+            site_orders: BTreeMap::new(),
+            default_order: Vec::new(),
+        }
+    }
+
+    /// The first route that matches.
+    pub(crate) fn route(&self, host: &str, path: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.matches(host, path))
+    }
+
+    /// The sites in the order in which their upstreams are preferred.
+    pub(crate) fn site_order(&self, ip: Option<&FloatingIpName>) -> &[SiteName] {
+        ip.and_then(|ip| self.site_orders.get(ip)).unwrap_or(&self.default_order)
+    }
+
+    /// The upstream of that name, if the route may use it.
+    pub(crate) fn of_route(&self, route: &Route, name: &UpstreamName) -> Option<&Upstream> {
+        let index = self.index.get(name)?;
+        route.members.contains(index).then(|| &self.upstreams[*index])
+    }
+
+    /// Whether a room that is there may stay there.
+    pub(crate) fn keeps_rooms(route: &Route, upstream: &Upstream) -> bool {
+        upstream.verdict != Verdict::Unhealthy || route.is_all_bad()
+    }
+
+    /// The groups of upstreams to try, the best first: the healthy ones site after site, then those of which nothing is
+    /// known, then draining ones. If nothing else is left, the unhealthy ones: when all look bad it is more likely that
+    /// this node or the probe is at fault, and refusing everything helps nobody.
+    pub(crate) fn tiers<'a>(
+        &'a self,
+        route: &'a Route,
+        ip: Option<&FloatingIpName>,
+    ) -> impl Iterator<Item = &'a [usize]> {
+        const ORDER: [Verdict; 4] =
+            [Verdict::Healthy, Verdict::Unknown, Verdict::Draining, Verdict::Unhealthy];
+        let verdicts =
+            ORDER.into_iter().filter(|verdict| *verdict != Verdict::Unhealthy || route.is_all_bad());
+        let sites = self.site_order(ip);
+        verdicts.flat_map(move |verdict| {
+            let by_site = route.by_verdict.get(&verdict);
+            sites.iter().filter_map(move |site| by_site?.get(site).map(Vec::as_slice))
+        })
+    }
+}
+
+impl Route {
+    fn build(
+        spec: &RouteSpec,
+        upstreams: &[Upstream],
+        index: &BTreeMap<UpstreamName, usize>,
+        sites: &[&SiteName],
+    ) -> Self {
+        let indices: Vec<usize> = if spec.upstreams.is_empty() {
+            (0..upstreams.len()).collect()
+        } else {
+            spec.upstreams.iter().filter_map(|name| index.get(name).copied()).collect()
+        };
+        let mut by_verdict: BTreeMap<Verdict, BTreeMap<SiteName, Vec<usize>>> = BTreeMap::new();
+        let members = indices.iter().copied().collect();
+        for index in indices {
+            let by_site = by_verdict.entry(upstreams[index].verdict).or_default();
+            by_site.entry(sites[index].clone()).or_default().push(index);
+        }
+        Self {
+            hosts: spec.hosts.iter().map(|host| HostPattern::new(host)).collect(),
+            path: PathPattern::new(&spec.path),
+            balance: spec.balance,
+            room_query: spec.room_query.clone(),
+            connect_timeout: spec.connect_timeout.0,
+            response_timeout: spec.response_timeout.0,
+            body_idle_timeout: spec.body_idle_timeout.0,
+            tunnel_idle_timeout: spec.tunnel_idle_timeout.0,
+            members,
+            by_verdict,
+        }
+    }
+
+    fn matches(&self, host: &str, path: &str) -> bool {
+        let host_matches = self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.matches(host));
+        host_matches && self.path.matches(path)
+    }
+
+    fn is_all_bad(&self) -> bool {
+        self.by_verdict.keys().all(|verdict| *verdict == Verdict::Unhealthy)
+    }
+}
+
+impl HostPattern {
+    fn new(written: &str) -> Self {
+        let written = written.to_ascii_lowercase();
+        match written.strip_prefix('*') {
+            Some("") => Self::Any,
+            Some(below) => Self::Below(below.to_owned()),
+            None => Self::Exact(written),
+        }
+    }
+
+    fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(name) => host.eq_ignore_ascii_case(name),
+            Self::Below(suffix) => {
+                let Some(cut) = host.len().checked_sub(suffix.len()) else { return false };
+                cut > 0 && host.get(cut..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
+            }
+        }
+    }
+}
+
+impl PathPattern {
+    fn new(written: &str) -> Self {
+        match written.strip_suffix('*') {
+            Some(prefix) => Self::Prefix(prefix.to_owned()),
+            None => Self::Exact(written.to_owned()),
+        }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => path == exact,
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_paths_match_as_written() {
+        let host = |pattern: &str, host: &str| HostPattern::new(pattern).matches(host);
+        assert!(host("*", "anything"));
+        assert!(host("Meet.example.org", "meet.EXAMPLE.org"));
+        assert!(!host("meet.example.org", "x.meet.example.org"));
+        assert!(host("*.example.org", "a.b.example.org"));
+        assert!(!host("*.example.org", "example.org"));
+        assert!(!host("*.example.org", ".example.org"));
+        assert!(!host("*.example.org", "badexample.org"));
+        let path = |pattern: &str, path: &str| PathPattern::new(pattern).matches(path);
+        assert!(path("/health", "/health") && !path("/health", "/health/"));
+        assert!(path("/socket.io/*", "/socket.io/") && !path("/socket.io/*", "/socket.io"));
+        assert!(path("/*", "/"));
+    }
+}

@@ -1,0 +1,295 @@
+//! What became a WebSocket: bytes in both directions, until one side ends, both fall silent, or this node must let go.
+
+use crate::client_io::ClientIo;
+use crate::frames::{FrameBoundary, GOING_AWAY};
+use crate::group::{Closing, Counted, Group, Phase, What};
+use crate::proxy::LiveRoom;
+use crate::table::{Opened, Upstream};
+use crate::worker::Core;
+use bytes::Bytes;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use twinsite_model::RoomKey;
+
+/// Each direction's buffer, in bytes. Signalling messages are small, and most tunnels are idle most of the time.
+const BUFFER_BYTES: usize = 4 * 1024;
+/// How long to wait for the end of a frame before a tunnel is closed in the middle of it.
+const FRAME_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a client may take to answer a close.
+const GOODBYE: Duration = Duration::from_millis(50);
+
+/// Why a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// One side closed, and the other then too.
+    Closed,
+    /// A side broke off.
+    Broken,
+    /// Nothing came for too long.
+    Idle,
+    /// The address moves in good order.
+    Moved,
+    /// The right to answer is gone.
+    Lost,
+    /// The upstream is given up.
+    UpstreamLost,
+}
+
+impl Ended {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Broken => "broken",
+            Self::Idle => "idle",
+            Self::Moved => "moved",
+            Self::Lost => "lost",
+            Self::UpstreamLost => "upstream_lost",
+        }
+    }
+}
+
+/// A tunnel about to begin. It counts from now on, so that there is no moment at which nobody knows of it.
+pub(crate) struct Tunnel {
+    idle: Duration,
+    phases: watch::Receiver<Phase>,
+    given_up: watch::Receiver<u64>,
+    _as_connection: Counted,
+    _as_open: Counted,
+    _opened: Opened,
+    _live: Option<LiveRoom>,
+}
+
+impl Tunnel {
+    pub(crate) fn new(
+        core: &Core,
+        group: &Arc<Group>,
+        upstream: &Upstream,
+        room: Option<RoomKey>,
+        idle: Duration,
+    ) -> Self {
+        Self {
+            idle,
+            phases: group.phases(),
+            given_up: upstream.load.given_up.subscribe(),
+            _as_connection: group.count(What::Connection),
+            _as_open: group.count(What::Tunnel),
+            _opened: upstream.load.open(true),
+            _live: room.map(|room| core.live.note(room, &upstream.name)),
+        }
+    }
+
+    /// Carries bytes until it ends.
+    pub(crate) async fn run(mut self, client: OnUpgrade, upstream: OnUpgrade) {
+        let Ok((client, upstream)) = futures_util::future::try_join(client, upstream).await else { return };
+        let (Some((client, from_client)), Some((upstream, from_upstream))) =
+            (parts::<ClientIo>(client), parts::<TcpStream>(upstream))
+        else {
+            tracing::error!("a WebSocket on an unknown kind of connection");
+            return;
+        };
+        let mut copy = Copy {
+            client,
+            upstream,
+            to_upstream: Direction::new(from_client),
+            to_client: Direction::new(from_upstream),
+            boundary: FrameBoundary::default(),
+            active: Instant::now(),
+            holding_back: false,
+        };
+        let ended = self.carry(&mut copy).await;
+        if matches!(ended, Ended::Moved | Ended::UpstreamLost) {
+            copy.say_goodbye().await;
+        }
+        metrics::counter!("twinsite_tunnels_ended_total", "why" => ended.as_str()).increment(1);
+    }
+
+    async fn carry(&mut self, copy: &mut Copy) -> Ended {
+        let mut leave_at = None;
+        if let Some(ended) = self.phase_now(&mut leave_at) {
+            return ended;
+        }
+        loop {
+            let idle_at = copy.active + self.idle;
+            let wake_at = leave_at.map_or(idle_at, |leave_at: Instant| leave_at.min(idle_at));
+            tokio::select! {
+                biased;
+                done = poll_fn(|cx| copy.poll(cx)) => {
+                    return if done.is_ok() { Ended::Closed } else { Ended::Broken };
+                }
+                Ok(()) = self.phases.changed() => {
+                    if let Some(ended) = self.phase_now(&mut leave_at) {
+                        return ended;
+                    }
+                }
+                Ok(()) = self.given_up.changed() => return Ended::UpstreamLost,
+                () = sleep_until(wake_at) => {
+                    if leave_at.is_some_and(|leave_at| Instant::now() >= leave_at) {
+                        return Ended::Moved;
+                    }
+                    if Instant::now() >= copy.active + self.idle {
+                        return Ended::Idle;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the group's phase means for this tunnel. Tunnels leave one after the other, not all at once: each comes back
+    /// at the new owner with a handshake.
+    fn phase_now(&mut self, leave_at: &mut Option<Instant>) -> Option<Ended> {
+        match *self.phases.borrow_and_update() {
+            Phase::Open => *leave_at = None,
+            Phase::Draining(within) => *leave_at = Some(Instant::now() + within.mul_f64(fastrand::f64())),
+            Phase::Closed(Closing::Planned) => return Some(Ended::Moved),
+            Phase::Closed(Closing::Involuntary) => return Some(Ended::Lost),
+        }
+        None
+    }
+}
+
+/// The connection below, and what was read ahead of it.
+fn parts<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(upgraded: Upgraded) -> Option<(T, Bytes)> {
+    let parts = upgraded.downcast::<TokioIo<T>>().ok()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
+
+/// Two connections and what is under way between them.
+struct Copy {
+    client: ClientIo,
+    upstream: TcpStream,
+    to_upstream: Direction,
+    to_client: Direction,
+    /// Where the client is in the stream of frames.
+    boundary: FrameBoundary,
+    /// When anything last came, from either side.
+    active: Instant,
+    /// Nothing more is taken from the upstream once the client is between two frames.
+    holding_back: bool,
+}
+
+impl Copy {
+    /// Carries what can be carried; ready when both directions are done.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut moved = false;
+        let up = self.to_upstream.poll(cx, &mut self.client, &mut self.upstream, &mut moved, |_| true);
+        let (boundary, holding_back) = (&mut self.boundary, self.holding_back);
+        let down = self.to_client.poll(cx, &mut self.upstream, &mut self.client, &mut moved, |bytes| {
+            boundary.take(bytes);
+            !holding_back || !boundary.is_between_frames()
+        });
+        if moved {
+            self.active = Instant::now();
+        }
+        match (up, down) {
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Tells the client to come again (status 1001), between two frames, and waits a moment for it to hang up, because a
+    /// reset would overtake the message.
+    async fn say_goodbye(&mut self) {
+        self.holding_back = true;
+        let between = poll_fn(|cx| {
+            if self.boundary.is_between_frames() && self.to_client.is_empty() {
+                return Poll::Ready(true);
+            }
+            match self.poll(cx) {
+                Poll::Ready(_) => Poll::Ready(false),
+                Poll::Pending if self.boundary.is_between_frames() && self.to_client.is_empty() => {
+                    Poll::Ready(true)
+                }
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        if !matches!(timeout(FRAME_PATIENCE, between).await, Ok(true)) {
+            return;
+        }
+        let goodbye = async {
+            self.client.write_all(&GOING_AWAY).await?;
+            self.client.shutdown().await?;
+            let mut sink = [0; 512];
+            while self.client.read(&mut sink).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _unanswered = timeout(GOODBYE, goodbye).await;
+    }
+}
+
+/// One direction: a buffer between a reader and a writer.
+struct Direction {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Read ahead during the handshake.
+    first: Bytes,
+    read_ended: bool,
+    done: bool,
+}
+
+impl Direction {
+    fn new(first: Bytes) -> Self {
+        let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
+        Self { buffer, start: 0, end: 0, first, read_ended: false, done: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end && self.first.is_empty()
+    }
+
+    /// Carries bytes as far as both sides allow. `wrote` sees what was written, and says whether to go on.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+        moved: &mut bool,
+        mut wrote: impl FnMut(&[u8]) -> bool,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if self.done {
+                return Poll::Ready(Ok(()));
+            }
+            if !self.is_empty() {
+                let from_first = !self.first.is_empty();
+                let pending = if from_first { &self.first[..] } else { &self.buffer[self.start..self.end] };
+                let count = std::task::ready!(Pin::new(&mut *writer).poll_write(cx, pending))?;
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                *moved = true;
+                let goes_on = wrote(&pending[..count]);
+                if from_first {
+                    drop(self.first.split_to(count));
+                } else {
+                    self.start += count;
+                }
+                if !goes_on && self.is_empty() {
+                    return Poll::Pending; // asked for by the caller, who looks itself
+                }
+                continue;
+            }
+            if self.read_ended {
+                std::task::ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
+                self.done = true;
+                continue;
+            }
+            let mut buffer = ReadBuf::new(&mut self.buffer);
+            std::task::ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer))?;
+            (self.start, self.end) = (0, buffer.filled().len());
+            self.read_ended = self.end == 0;
+            *moved |= self.end > 0;
+        }
+    }
+}

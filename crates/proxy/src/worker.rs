@@ -1,0 +1,206 @@
+//! One core: a thread with a runtime of its own, its own listeners, its own upstream connections.
+
+use crate::balance::Turns;
+use crate::connection::serve;
+use crate::group::{Counted, Group};
+use crate::pool::Pool;
+use crate::proxy::{LiveRooms, ProxyOptions, Published};
+use crate::rooms::Rooms;
+use crate::table::RoutingTable;
+use arc_swap::ArcSwap;
+use arc_swap::cache::Cache;
+use http::{HeaderValue, StatusCode};
+use std::cell::RefCell;
+use std::io;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::LocalSet;
+use tokio_util::sync::CancellationToken;
+use twinsite_model::UpstreamName;
+
+/// How often idle upstream connections are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long a listener rests when the process is out of descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
+
+/// A connection given to a core.
+pub(crate) struct Given {
+    pub(crate) stream: TcpStream,
+    pub(crate) group: Arc<Group>,
+    pub(crate) counted: Counted,
+    pub(crate) seat: Seat,
+}
+
+/// A connection's place among those that a core has, and that the node allows.
+pub(crate) struct Seat {
+    core: Arc<AtomicU32>,
+    node: Arc<AtomicU32>,
+}
+
+impl Seat {
+    /// A place, unless all `max` are taken.
+    pub(crate) fn take(node: &Arc<AtomicU32>, core: &Arc<AtomicU32>, max: u32) -> Option<Self> {
+        let taken =
+            node.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < max).then(|| taken + 1));
+        taken.ok()?;
+        core.fetch_add(1, Ordering::AcqRel);
+        Some(Self { core: Arc::clone(core), node: Arc::clone(node) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.core.fetch_sub(1, Ordering::AcqRel);
+        self.node.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What a core is started with.
+pub(crate) struct Start {
+    pub(crate) options: Arc<ProxyOptions>,
+    pub(crate) rooms: Arc<dyn Rooms>,
+    pub(crate) table: Arc<Published>,
+    pub(crate) failures: broadcast::Sender<UpstreamName>,
+    pub(crate) live: Arc<LiveRooms>,
+    pub(crate) listeners: Vec<std::net::TcpListener>,
+    pub(crate) own: Arc<Group>,
+    pub(crate) given: mpsc::UnboundedReceiver<Given>,
+    pub(crate) taken: Arc<AtomicU32>,
+    pub(crate) node_taken: Arc<AtomicU32>,
+    /// No new connections at the node's own addresses.
+    pub(crate) no_more: CancellationToken,
+    /// The end.
+    pub(crate) stop: CancellationToken,
+}
+
+/// What requests on one core share.
+pub(crate) struct Core {
+    pub(crate) options: Arc<ProxyOptions>,
+    pub(crate) name_header: HeaderValue,
+    pub(crate) rooms: Arc<dyn Rooms>,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) turns: Turns,
+    pub(crate) live: Arc<LiveRooms>,
+    table: RefCell<Cache<Arc<ArcSwap<RoutingTable>>, Arc<RoutingTable>>>,
+    failures: broadcast::Sender<UpstreamName>,
+    answers: [metrics::Counter; 5],
+}
+
+impl Core {
+    /// The table in force.
+    pub(crate) fn table(&self) -> Arc<RoutingTable> {
+        Arc::clone(self.table.borrow_mut().load())
+    }
+
+    /// Counts an answer.
+    pub(crate) fn count(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        self.answers[class].increment(1);
+    }
+
+    /// A request could not be answered by this upstream.
+    pub(crate) fn failed(&self, upstream: &UpstreamName) {
+        let _nobody_listens = self.failures.send(upstream.clone());
+    }
+}
+
+/// Runs a core until it is stopped.
+pub(crate) fn run(start: Start) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, work(start))
+}
+
+async fn work(start: Start) -> io::Result<()> {
+    let Start {
+        options,
+        rooms,
+        table,
+        failures,
+        live,
+        listeners,
+        own,
+        mut given,
+        taken,
+        node_taken,
+        no_more,
+        stop,
+    } = start;
+    let name_header =
+        HeaderValue::from_str(options.name.as_str()).unwrap_or_else(|_| HeaderValue::from_static("unnamed")); // names are letters, digits and dashes
+    let class = |class: &'static str| metrics::counter!("twinsite_proxy_answers_total", "class" => class);
+    let core = Rc::new(Core {
+        name_header,
+        rooms,
+        pool: Pool::new(options.dial.clone()),
+        turns: Turns::default(),
+        live,
+        table: RefCell::new(Cache::new(Arc::clone(&table.table))),
+        failures,
+        answers: [class("1xx"), class("2xx"), class("3xx"), class("4xx"), class("5xx")],
+        options,
+    });
+    for listener in listeners {
+        let listener = TcpListener::from_std(listener)?;
+        let (core, own) = (Rc::clone(&core), Arc::clone(&own));
+        let (taken, node_taken) = (Arc::clone(&taken), Arc::clone(&node_taken));
+        let no_more = no_more.clone();
+        tokio::task::spawn_local(async move {
+            no_more.run_until_cancelled(listen(listener, core, own, taken, node_taken)).await;
+        });
+    }
+    let mut sweeps = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(Given { stream, group, counted, seat }) = given.recv() => {
+                let core = Rc::clone(&core);
+                tokio::task::spawn_local(async move {
+                    match stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
+                        Ok(stream) => serve(core, stream, group, counted).await,
+                        Err(error) => tracing::warn!(%error, "a connection was lost on its way to its core"),
+                    }
+                    drop(seat);
+                });
+            }
+            _ = sweeps.tick() => core.pool.sweep(),
+        }
+    }
+}
+
+async fn listen(
+    listener: TcpListener,
+    core: Rc<Core>,
+    own: Arc<Group>,
+    taken: Arc<AtomicU32>,
+    node_taken: Arc<AtomicU32>,
+) {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+                {
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let max = core.table().limits.connections_max;
+        let Some(seat) = Seat::take(&node_taken, &taken, max) else {
+            metrics::counter!("twinsite_proxy_connections_refused_total").increment(1);
+            continue;
+        };
+        let (core, group) = (Rc::clone(&core), Arc::clone(&own));
+        let counted = group.count(crate::group::What::Connection);
+        tokio::task::spawn_local(async move {
+            serve(core, stream, group, counted).await;
+            drop(seat);
+        });
+    }
+}
