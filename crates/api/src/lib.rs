@@ -20,7 +20,7 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 
 pub use backend::{Backend, Destination, MoveAnswer, MoveCall, MoveKind, Mutation, RoomPlace};
 pub use client::{Client, ClientOptions, ClientTls, WatchMessage};
-pub use error::{ApiError, LeaderHint, Reason};
+pub use error::{ApiError, DOMAIN, LeaderHint, Reason};
 pub use hub::{Subscription, WatchHub, WatchItem};
 pub use services::{CallerCheck, services};
 

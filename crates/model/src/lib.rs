@@ -21,8 +21,8 @@ pub use apply::{Applied, Effect, Refusal};
 pub use command::{Command, NewVerdict, Proposal};
 pub use event::Event;
 pub use ids::{
-    ClusterName, Epoch, FloatingIpName, Generation, Incarnation, NodeId, NodeName, OperationId, RequestId,
-    Revision, RoomKey, RouteName, SiteName, Token, UpstreamName,
+    ClusterName, Epoch, FloatingIpName, Generation, Incarnation, NameError, NodeId, NodeName, OperationId,
+    RequestId, Revision, RoomKey, RouteName, SiteName, Token, UpstreamName,
 };
 pub use operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,

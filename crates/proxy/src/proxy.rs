@@ -250,6 +250,11 @@ impl Proxy {
         self.inner.live.all()
     }
 
+    /// A room is at this upstream: its tunnels to others are ended, so that everybody meets there.
+    pub fn room_moved(&self, room: RoomKey, to: &UpstreamName) {
+        self.inner.live.moved(room, to);
+    }
+
     /// Tunnels to each upstream.
     pub fn connections(&self) -> BTreeMap<UpstreamName, u32> {
         let table = self.inner.table.table.load();
@@ -313,28 +318,45 @@ fn listener(address: SocketAddr, shared: bool) -> Result<TcpListener, ProxyError
 /// The rooms of this node's tunnels. Touched when a tunnel begins or ends, never by a request.
 #[derive(Debug, Default)]
 pub(crate) struct LiveRooms {
-    rooms: Mutex<BTreeMap<u64, (RoomKey, UpstreamName)>>,
+    rooms: Mutex<BTreeMap<u64, InRoom>>,
     next: AtomicU64,
 }
 
-/// Notes a room while it lives.
+#[derive(Debug)]
+struct InRoom {
+    room: RoomKey,
+    upstream: UpstreamName,
+    moved: CancellationToken,
+}
+
+/// Notes a tunnel's room while it lives.
 pub(crate) struct LiveRoom {
     all: Arc<LiveRooms>,
     number: u64,
+    /// Set when the room was given another place.
+    pub(crate) moved: CancellationToken,
 }
 
 impl LiveRooms {
     pub(crate) fn note(self: &Arc<Self>, room: RoomKey, upstream: &UpstreamName) -> LiveRoom {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.rooms().insert(number, (room, upstream.clone()));
-        LiveRoom { all: Arc::clone(self), number }
+        let moved = CancellationToken::new();
+        self.rooms().insert(number, InRoom { room, upstream: upstream.clone(), moved: moved.clone() });
+        LiveRoom { all: Arc::clone(self), number, moved }
     }
 
     fn all(&self) -> Vec<(RoomKey, UpstreamName)> {
-        self.rooms().values().cloned().collect()
+        self.rooms().values().map(|tunnel| (tunnel.room, tunnel.upstream.clone())).collect()
     }
 
-    fn rooms(&self) -> MutexGuard<'_, BTreeMap<u64, (RoomKey, UpstreamName)>> {
+    fn moved(&self, room: RoomKey, to: &UpstreamName) {
+        let rooms = self.rooms();
+        for tunnel in rooms.values().filter(|tunnel| tunnel.room == room && tunnel.upstream != *to) {
+            tunnel.moved.cancel();
+        }
+    }
+
+    fn rooms(&self) -> MutexGuard<'_, BTreeMap<u64, InRoom>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -43,6 +43,8 @@ enum Ended {
     Lost,
     /// The upstream is given up.
     UpstreamLost,
+    /// The room was given another place.
+    RoomMoved,
 }
 
 impl Ended {
@@ -54,6 +56,7 @@ impl Ended {
             Self::Moved => "moved",
             Self::Lost => "lost",
             Self::UpstreamLost => "upstream_lost",
+            Self::RoomMoved => "room_moved",
         }
     }
 }
@@ -66,7 +69,7 @@ pub(crate) struct Tunnel {
     _as_connection: Counted,
     _as_open: Counted,
     _opened: Opened,
-    _live: Option<LiveRoom>,
+    live: Option<LiveRoom>,
 }
 
 impl Tunnel {
@@ -84,7 +87,7 @@ impl Tunnel {
             _as_connection: group.count(What::Connection),
             _as_open: group.count(What::Tunnel),
             _opened: upstream.load.open(true),
-            _live: room.map(|room| core.live.note(room, &upstream.name)),
+            live: room.map(|room| core.live.note(room, &upstream.name)),
         }
     }
 
@@ -107,7 +110,7 @@ impl Tunnel {
             holding_back: false,
         };
         let ended = self.carry(&mut copy).await;
-        if matches!(ended, Ended::Moved | Ended::UpstreamLost) {
+        if matches!(ended, Ended::Moved | Ended::UpstreamLost | Ended::RoomMoved) {
             copy.say_goodbye().await;
         }
         metrics::counter!("twinsite_tunnels_ended_total", "why" => ended.as_str()).increment(1);
@@ -132,6 +135,7 @@ impl Tunnel {
                     }
                 }
                 Ok(()) = self.given_up.changed() => return Ended::UpstreamLost,
+                () = room_moved(self.live.as_ref()) => return Ended::RoomMoved,
                 () = sleep_until(wake_at) => {
                     if leave_at.is_some_and(|leave_at| Instant::now() >= leave_at) {
                         return Ended::Moved;
@@ -154,6 +158,13 @@ impl Tunnel {
             Phase::Closed(Closing::Involuntary) => return Some(Ended::Lost),
         }
         None
+    }
+}
+
+async fn room_moved(live: Option<&LiveRoom>) {
+    match live {
+        Some(live) => live.moved.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -29,11 +29,12 @@ pub async fn run(arguments: DemoArguments) -> Result<Exit, CliError> {
         launcher,
         directory: arguments.directory.clone(),
         profile: arguments.profile.into(),
-        shape: scenario.as_ref().map_or_else(Shape::default, Scenario::shape),
+        shape: scenario.as_ref().map_or_else(Shape::default, |scenario| scenario.topology.shape()),
     };
     let progress = Progress::new();
+    let mut tell = |at| progress.starting(&at);
     let mut cluster = tokio::select! {
-        started = Cluster::start(options, &mut |at| progress.starting(&at)) => started?,
+        started = Cluster::start(options, &mut tell) => started?,
         () = interrupted() => return Ok(Exit::Refused), // dropped: everything that was started ends
     };
     let file = write_client_file(cluster.directory(), cluster.layout())?;
@@ -84,11 +85,13 @@ async fn follow(cluster: &Cluster, api: &DrillApi, progress: &Progress) -> Resul
         }
     };
     let watching = tokio::time::timeout(API_PATIENCE, ready).await;
-    let mut changes = watching.map_err(|_| CliError::Unreachable("the cluster's API did not answer".to_owned()))?;
+    let mut changes =
+        watching.map_err(|_| CliError::Unreachable("the cluster's API did not answer".to_owned()))?;
+    let names = api.names().await;
     progress.end();
     output::line(&introduction(cluster))?;
     while let Some(change) = changes.recv().await {
-        output::line(&crate::cli::events::line(&change))?;
+        output::line(&crate::cli::events::line(&names, &change))?;
     }
     Err(CliError::Unreachable("the cluster's API went away".to_owned()))
 }
@@ -113,7 +116,8 @@ fn introduction(cluster: &Cluster) -> String {
          (`twinsite` is {program}.) Changes follow; Ctrl-C ends everything.\n",
         floating = layout.floating,
         directory = cluster.directory().display(),
-        program = std::env::current_exe().map_or_else(|_| "this program".to_owned(), |path| path.display().to_string()),
+        program = std::env::current_exe()
+            .map_or_else(|_| "this program".to_owned(), |path| path.display().to_string()),
     )
 }
 
@@ -144,13 +148,15 @@ fn load(name: &str) -> Result<Scenario, CliError> {
         CliError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     };
     if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
-        return Scenario::read(Path::new(name)).map_err(errors);
+        return Scenario::load(Path::new(name)).map_err(errors);
     }
     match scenario::builtin(name) {
         Ok(builtin) => builtin.scenario().map_err(errors),
         Err(known) => {
             let known = known.join(", ");
-            Err(CliError::Usage(format!("there is no exercise `{name}`; there are: {known}; or name a .toml file")))
+            Err(CliError::Usage(format!(
+                "there is no exercise `{name}`; there are: {known}; or name a .toml file"
+            )))
         }
     }
 }
@@ -160,7 +166,9 @@ fn store(arguments: &DemoArguments, launcher: &Launcher) -> Result<Store, CliErr
         Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => {
             Ok(Store::OtherRedis(url.clone()))
         }
-        Some(url) => Err(CliError::Usage(format!("--redis {url}: write redis://HOST:PORT or rediss://HOST:PORT"))),
+        Some(url) => {
+            Err(CliError::Usage(format!("--redis {url}: write redis://HOST:PORT or rediss://HOST:PORT")))
+        }
         None if arguments.embedded => Ok(Store::Embedded),
         None if launcher.has_redis() => Ok(Store::OwnRedis),
         None => {
@@ -249,4 +257,3 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 }
-

@@ -6,10 +6,15 @@
 #![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers")]
 
 mod cli;
+mod client_file;
 mod config;
+mod demo;
+mod drill_api;
+mod guardian;
 mod identity;
 mod node;
 mod peer;
+mod recovery_note;
 mod telemetry;
 
 use clap::Parser;

@@ -40,7 +40,8 @@ impl RecoveryNote {
 
     /// The sentence for the replicated history.
     pub fn statement(&self) -> String {
-        let attested = if self.attested { "attested to be powered off" } else { "not attested to be powered off" };
+        let attested =
+            if self.attested { "attested to be powered off" } else { "not attested to be powered off" };
         format!("lost: {} ({attested})", self.lost.join(", "))
     }
 }

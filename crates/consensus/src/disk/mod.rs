@@ -107,6 +107,20 @@ pub enum DiskError {
     Closed,
 }
 
+impl DiskError {
+    /// Whether starting again can never help: what is there is damaged, or somebody else's. A supervisor must not
+    /// restart into it.
+    pub const fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Damaged { .. }
+                | Self::OtherCluster { .. }
+                | Self::OtherNode { .. }
+                | Self::NewerFormat { .. }
+        )
+    }
+}
+
 /// Everything that a disk holds, as of its opening.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {

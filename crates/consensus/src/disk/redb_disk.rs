@@ -81,7 +81,7 @@ impl RedbDisk {
     }
 
     /// Opens a data directory that must exist.
-    pub(crate) fn open_existing(directory: &Path, identity: &Identity) -> Result<Self, DiskError> {
+    pub fn open_existing(directory: &Path, identity: &Identity) -> Result<Self, DiskError> {
         if !directory.join(Self::FILE).exists() {
             return Err(DiskError::Missing { path: directory.display().to_string() });
         }

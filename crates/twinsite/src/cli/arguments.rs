@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 use twinsite_model::spec::HumanDuration;
-use twinsite_model::{FloatingIpName, NodeId, SiteName, UpstreamName};
+use twinsite_model::{FloatingIpName, UpstreamName};
 
 /// High availability for a service that runs at two sites
 #[derive(Debug, Parser)]
@@ -57,7 +57,7 @@ pub enum Command {
     Upstream(UpstreamCommand),
     /// List rooms and where they are
     Sessions(QueryArguments),
-    /// List, add, promote and remove members
+    /// List, add and remove members, and choose who leads
     #[command(subcommand)]
     Members(MembersCommand),
     /// Check configuration and timing before a node starts
@@ -212,10 +212,8 @@ pub struct DrainArguments {
 pub enum MembersCommand {
     /// List members, who votes, who leads, and how far each log is
     List(QueryArguments),
-    /// Add a node of the specification as a learner
+    /// Add a node: it receives the log first, and gets its vote when it has caught up
     Add(AddArguments),
-    /// Give a learner a vote
-    Promote(MemberArguments),
     /// Remove a node for good; its id never comes back
     Remove(MemberArguments),
     /// Hand the leadership to a node
@@ -376,15 +374,6 @@ pub struct MeetingArguments {
     /// End when standard input closes
     #[arg(long)]
     pub exit_with_stdin: bool,
-}
-
-/// Where a move shall go: a site, or one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// The best node of a site.
-    Site(SiteName),
-    /// Exactly this node.
-    Node(NodeId),
 }
 
 fn duration(text: &str) -> Result<HumanDuration, String> {

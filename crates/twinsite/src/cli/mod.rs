@@ -2,14 +2,31 @@
 
 pub mod arguments;
 mod check;
+pub mod connect;
+pub mod events;
+mod explain;
+mod moves;
 pub mod output;
+mod recover;
+mod status;
+mod upkeep;
+mod words;
 
 use crate::config::ConfigError;
 use crate::identity::IdentityError;
 use arguments::{Arguments, Command};
 use clap::CommandFactory;
 use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use twinsite_api::{ApiError, MoveKind, Reason};
+use twinsite_consensus::{DiskError, RecoveryError, StartError, StopReason};
+use twinsite_drill::engine::EngineError;
+use twinsite_drill::meeting::{self, MeetingConfig, MeetingError};
+use twinsite_drill::process::ProcessError;
+use twinsite_floating_ip::guardian::GuardianError;
+use twinsite_proxy::ProxyError;
 
 /// How a command ended, for scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,14 +64,103 @@ pub enum CliError {
     /// Standard output is broken.
     #[error("cannot print: {0}")]
     Output(io::Error),
+    /// The system refused something that it should not.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("data directory {}: {source}; check that it may be written and that the disk is not full", path.display())]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("{key} {address}: {}", bind_problem(source))]
+    Bind {
+        /// The key in the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The guardian went away and did not come back.
+    #[error(
+        "the guardian is gone and did not come back: nothing is held without it; start `twinsite guardian`"
+    )]
+    NoGuardian,
+    /// The consensus ended.
+    #[error(transparent)]
+    Stopped(#[from] StopReason),
+    /// The consensus cannot start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The forced recovery failed.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The proxy cannot start.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// There is no guardian, or it cannot work.
+    #[error(transparent)]
+    Guardian(#[from] GuardianError),
+    /// A cluster on this machine cannot be run.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A drill could not be run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The sample meeting instance cannot run.
+    #[error(transparent)]
+    Meeting(#[from] MeetingError),
+    /// The cluster said no.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// Nobody answered.
+    #[error("{0}")]
+    Unreachable(String),
 }
+
+fn bind_problem(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "in use by another program; stop it, or choose another port".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            "not allowed; ports below 1024 need the capability CAP_NET_BIND_SERVICE".to_owned()
+        }
+        _ => source.to_string(),
+    }
+}
+
+/// Damaged or foreign data (`EX_CONFIG` of sysexits.h): a supervisor must not restart into it.
+const CODE_DATA: u8 = 78;
 
 impl CliError {
     /// The exit code that scripts see.
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Config(_) | Self::Identity(_) | Self::Output(_) => 1,
+            Self::Unreachable(_) => 4,
+            Self::Api(error) if error.reason == Reason::NoQuorum => 3,
+            Self::Api(error) if matches!(error.reason, Reason::Unavailable | Reason::NotLeader) => 4,
+            Self::Disk(error)
+            | Self::Start(StartError::Disk(error))
+            | Self::Start(StartError::Stopped(StopReason::Disk(error)))
+            | Self::Stopped(StopReason::Disk(error))
+                if error.is_lasting() =>
+            {
+                CODE_DATA
+            }
+            _ => 1,
         }
     }
 }
@@ -67,6 +173,48 @@ pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
             clap_complete::generate(shell, &mut Arguments::command(), "twinsite", &mut io::stdout());
             Ok(Exit::Done)
         }
-        _ => Err(CliError::Usage("not yet".to_owned())),
+        Command::Node(arguments) => crate::node::run(&arguments).map(|()| Exit::Done),
+        Command::Guardian(arguments) => crate::guardian::run(&arguments).map(|()| Exit::Done),
+        command => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()
+                .map_err(|source| CliError::System { what: "start the runtime", source })?;
+            let outcome = runtime.block_on(run_async(command));
+            runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+            outcome
+        }
+    }
+}
+
+async fn run_async(command: Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Demo(arguments) => crate::demo::run(arguments).await,
+        Command::Status(arguments) => status::run(&arguments).await,
+        Command::Watch(arguments) => events::watch(&arguments).await,
+        Command::Events(arguments) => events::list(&arguments).await,
+        Command::Explain(arguments) => explain::run(&arguments).await,
+        Command::Switchover(arguments) => moves::run(MoveKind::Switchover, &arguments).await,
+        Command::Failover(arguments) => moves::run(MoveKind::Failover, &arguments).await,
+        Command::Pause(arguments) => upkeep::pause(&arguments).await,
+        Command::Resume(arguments) => upkeep::resume(&arguments).await,
+        Command::Upstream(command) => upkeep::upstream(&command).await,
+        Command::Sessions(arguments) => upkeep::sessions(&arguments).await,
+        Command::Members(command) => upkeep::members(&command).await,
+        Command::Recover(arguments) => recover::run(&arguments).await,
+        Command::MeetingInstance(arguments) => {
+            crate::node::exit_with_stdin(arguments.exit_with_stdin);
+            let config = MeetingConfig {
+                listen: arguments.listen,
+                name: arguments.name,
+                announced_file: arguments.announced_file,
+            };
+            meeting::run(config).await?;
+            Ok(Exit::Done)
+        }
+        Command::Check(_) | Command::Completion { .. } | Command::Node(_) | Command::Guardian(_) => {
+            unreachable!("handled without a shared runtime")
+        }
     }
 }

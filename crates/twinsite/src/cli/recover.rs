@@ -21,10 +21,12 @@ pub async fn run(arguments: &RecoverArguments) -> Result<Exit, CliError> {
     let lost = lost(&loaded, &arguments.lost)?;
     let attested = attested(&arguments.lost, &arguments.attest_power_off)?;
     let recovered =
-        twinsite_consensus::recover(&loaded.node.data, &loaded.spec.cluster, loaded.me.id, generation).await?;
+        twinsite_consensus::recover(&loaded.node.data, &loaded.spec.cluster, loaded.me.id, generation)
+            .await?;
     let unnamed: Vec<_> = recovered.lost.iter().filter(|node| !lost.contains(node)).collect();
     let note = RecoveryNote { generation, lost: arguments.lost.clone(), attested };
-    note.write(&loaded.node.data)?;
+    let data = &loaded.node.data;
+    note.write(data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     if arguments.json {
         output::json(&json!({
             "survivor": loaded.me.name.as_str(),
@@ -41,7 +43,10 @@ pub async fn run(arguments: &RecoverArguments) -> Result<Exit, CliError> {
         ))?;
         if !unnamed.is_empty() {
             let ids: Vec<_> = unnamed.iter().map(ToString::to_string).collect();
-            output::line(&format!("It also dropped members that are not in the specification: {}", ids.join(", ")))?;
+            output::line(&format!(
+                "It also dropped members that are not in the specification: {}",
+                ids.join(", ")
+            ))?;
         }
         output::line(
             "Start it now. Nodes of the older generation are refused: give each a new id and an empty data directory, \

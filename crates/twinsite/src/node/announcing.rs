@@ -35,7 +35,8 @@ impl Announcing {
     /// Follows a new specification.
     pub fn configure(&self, spec: &ClusterSpec) {
         let mine = spec.upstreams.iter().filter(|upstream| self.instances.contains(&upstream.name));
-        self.read_back.configure(mine.map(|upstream| (upstream.name.clone(), upstream.address.clone())).collect());
+        self.read_back
+            .configure(mine.map(|upstream| (upstream.name.clone(), upstream.address.clone())).collect());
     }
 
     /// Delivers until cancelled.
@@ -74,7 +75,9 @@ impl Announcing {
         for outcome in done {
             match &outcome.result {
                 Ok(wrote) => changed |= *wrote,
-                Err(error) => tracing::warn!(upstream = %outcome.upstream, %error, "announcedIp not delivered"),
+                Err(error) => {
+                    tracing::warn!(upstream = %outcome.upstream, %error, "announcedIp not delivered")
+                }
             }
         }
         if changed {
@@ -103,7 +106,12 @@ fn wanted(
             (None, _) => None,
         };
         let (token, at_this_site) = seen?;
-        Some(FloatingObserved { address: ip.address, token, at_this_site, fresh: is_newest(&state, &ip.name, token) })
+        Some(FloatingObserved {
+            address: ip.address,
+            token,
+            at_this_site,
+            fresh: is_newest(&state, &ip.name, token),
+        })
     });
     decide(site.announce, site.announced_ip, &observed.collect::<Vec<_>>())
 }

@@ -167,8 +167,14 @@ impl Follower {
             );
             shared.hands().insert(ip.name.clone(), Arc::clone(&hands));
             let identity = Identity { ip: ip.name.clone(), node: me, incarnation: shared.incarnation };
-            let agent =
-                Agent::new(identity, shared.raft.clone(), shared.brain.clone(), shared.peers.clone(), hands, timing);
+            let agent = Agent::new(
+                identity,
+                shared.raft.clone(),
+                shared.brain.clone(),
+                shared.peers.clone(),
+                hands,
+                timing,
+            );
             let stop = CancellationToken::new();
             self.agents.insert(ip.name.clone(), stop.clone());
             self.holding.spawn(agent.run(stop));
@@ -184,8 +190,9 @@ impl Follower {
                 owner.node == self.shared.me && owner.incarnation == self.shared.incarnation
             })?;
             let operation = entry.operation.as_ref()?;
-            (operation.current() == Some(Step::Drain) || operation.current() == Some(Step::Fence)
-                && operation.kind.drains()).then_some(owner.token)
+            (operation.current() == Some(Step::Drain)
+                || operation.current() == Some(Step::Fence) && operation.kind.drains())
+            .then_some(owner.token)
         };
         self.draining.retain(|ip, (token, stop)| {
             let goes_on = wanted(ip) == Some(*token);

@@ -30,7 +30,13 @@ impl Guard {
 
     /// Finds a guardian that restarted. Ends when none was found within `patience`: the node must then let go, because
     /// nobody would end it if it hung.
-    pub async fn keep(self, data: PathBuf, incarnation: Incarnation, patience: Duration, gone: CancellationToken) {
+    pub async fn keep(
+        self,
+        data: PathBuf,
+        incarnation: Incarnation,
+        patience: Duration,
+        gone: CancellationToken,
+    ) {
         loop {
             self.client.load_full().lost().await;
             tracing::warn!("the guardian is gone; looking for it again");

@@ -7,6 +7,7 @@ use crate::recovery_note::RecoveryNote;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use twinsite_consensus::{MemberRole, RaftStatus};
 use twinsite_controller::{MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorRequest};
@@ -38,8 +39,14 @@ pub async fn run(shared: Arc<Shared>, luggage: Luggage, stop: CancellationToken)
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(if leads { COMPARE_EVERY } else { Duration::from_mins(1) }) => {}
-            Ok(_) = status.wait_for(|status| status.is_leader != leads) => tokio::time::sleep(SOON).await,
+            () = leadership_changes(&mut status, leads) => tokio::time::sleep(SOON).await,
         }
+    }
+}
+
+async fn leadership_changes(status: &mut watch::Receiver<RaftStatus>, leads: bool) {
+    if status.wait_for(|status| status.is_leader != leads).await.is_err() {
+        std::future::pending::<()>().await; // the consensus has ended, and so will this task
     }
 }
 

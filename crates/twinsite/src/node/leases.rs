@@ -6,7 +6,6 @@ use super::brain::Brain;
 use crate::peer::Peers;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use twinsite_controller::{

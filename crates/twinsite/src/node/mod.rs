@@ -11,10 +11,11 @@
 //! | `rooms` | session placement: store, other nodes, proxy |
 //! | `lead` | first specification, generation, membership |
 //! | `quorum` | whether a quorum is known |
-//! | `servers`, `api`, `metrics` | what listens beside the proxy |
+//! | `servers`, `api`, `answers`, `metrics` | what listens beside the proxy |
 //! | `life`, `clock`, `notices` | incarnations, clocks, log lines |
 
 mod announcing;
+mod answers;
 mod api;
 mod brain;
 mod clock;

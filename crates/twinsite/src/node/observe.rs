@@ -144,7 +144,11 @@ impl Reporter {
                 rooms: u32::try_from(rooms.len()).unwrap_or(u32::MAX),
                 tunnels: load.as_ref().map_or(0, |(load, _)| load.tunnels),
             },
-            rooms_in_use: if embedded && full { rooms.into_iter().take(REPORT_ROOMS_MAX).collect() } else { Vec::new() },
+            rooms_in_use: if embedded && full {
+                rooms.into_iter().take(REPORT_ROOMS_MAX).collect()
+            } else {
+                Vec::new()
+            },
         }
     }
 

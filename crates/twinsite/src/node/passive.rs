@@ -7,13 +7,14 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use twinsite_health::UpstreamProbes;
 use twinsite_proxy::Proxy;
-use twinsite_sessions::{NodeConnections, Sessions};
+use twinsite_sessions::{NodeConnections, PinEvent, Sessions};
 
 /// How often live tunnels are told to the session service.
 const LIVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Passes both on until cancelled.
 pub async fn run(proxy: Proxy, probes: Arc<UpstreamProbes>, sessions: Sessions, stop: CancellationToken) {
+    let mut rooms = sessions.subscribe();
     let mut failures = proxy.upstream_failures();
     let mut live = tokio::time::interval(LIVE_EVERY);
     loop {
@@ -25,7 +26,20 @@ pub async fn run(proxy: Proxy, probes: Arc<UpstreamProbes>, sessions: Sessions, 
                 Err(RecvError::Closed) => return,
             },
             _ = live.tick() => tell(&proxy, &sessions),
+            event = rooms.next() => match event {
+                Some(PinEvent::Changed { room, upstream }) => proxy.room_moved(room, &upstream),
+                Some(PinEvent::Removed { .. }) => {}
+                Some(PinEvent::Resync) => gather(&proxy, &sessions),
+                None => return,
+            },
         }
+    }
+}
+
+/// Brings every tunnel to where its room is.
+fn gather(proxy: &Proxy, sessions: &Sessions) {
+    for update in sessions.snapshot() {
+        proxy.room_moved(update.room, &update.pin.upstream);
     }
 }
 

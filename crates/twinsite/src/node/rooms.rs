@@ -27,7 +27,12 @@ const SPREAD_TIMEOUT: Duration = Duration::from_millis(500);
 pub fn store(loaded: &Loaded, raft: &Raft, peers: &Peers) -> Result<Arc<dyn Store>, CliError> {
     let spec = &loaded.spec;
     if spec.sessions.store == SessionStoreKind::Embedded {
-        let proposer = LogProposer { me: loaded.me.id, name: loaded.me.name.clone(), raft: raft.clone(), peers: peers.clone() };
+        let proposer = LogProposer {
+            me: loaded.me.id,
+            name: loaded.me.name.clone(),
+            raft: raft.clone(),
+            peers: peers.clone(),
+        };
         return Ok(Arc::new(EmbeddedStore::new(proposer)));
     }
     let own = &loaded.node.sessions;

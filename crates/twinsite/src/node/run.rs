@@ -17,7 +17,6 @@ use crate::identity::Credentials;
 use crate::recovery_note::RecoveryNote;
 use crate::telemetry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -111,12 +110,8 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
     } else {
         None
     };
-    let peers = crate::peer::Peers::new(
-        loaded.me.id,
-        &loaded.spec,
-        credentials.clone(),
-        loaded.node.dial.clone(),
-    );
+    let peers =
+        crate::peer::Peers::new(loaded.me.id, &loaded.spec, credentials.clone(), loaded.node.dial.clone());
     let brain = Brain::start(loaded.me.id, raft.clone(), stop.clone());
     let quorum = QuorumWatch::new();
     let store = rooms::store(&loaded, &raft, &peers)?;
@@ -152,7 +147,8 @@ async fn attend(
     stop: CancellationToken,
 ) -> Result<(), CliError> {
     let data = loaded.node.data.clone();
-    let recovery = RecoveryNote::read(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
+    let recovery =
+        RecoveryNote::read(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let dial = loaded.node.dial.clone();
     let upstreams = shared.proxy.as_ref().map(|_| Arc::new(UpstreamProbes::start(dial.clone(), shared.me.0)));
     let outside = Arc::new(OutsideProbes::start(dial.clone()));
@@ -293,8 +289,10 @@ async fn hand_leadership_over(shared: &Shared) {
 }
 
 fn open_disk(loaded: &Loaded) -> Result<Arc<RedbDisk>, CliError> {
-    let new_disk = getrandom::u64()
-        .map_err(|error| CliError::System { what: "draw a random number", source: std::io::Error::other(error) })?;
+    let new_disk = getrandom::u64().map_err(|error| CliError::System {
+        what: "draw a random number",
+        source: std::io::Error::other(error),
+    })?;
     let identity = Identity { cluster: loaded.spec.cluster.clone(), node: loaded.me.id, new_disk };
     Ok(Arc::new(RedbDisk::open(&loaded.node.data, &identity)?))
 }
@@ -391,4 +389,3 @@ pub fn exit_with_stdin(wanted: bool) {
         std::process::exit(0);
     });
 }
-

@@ -7,6 +7,7 @@ use crate::cli::CliError;
 use crate::config::Loaded;
 use crate::identity::{Credentials, caller};
 use crate::peer::{self, Local};
+use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +28,23 @@ const CONCURRENCY_MAX: usize = 256;
 pub struct Listeners {
     peer: TcpListener,
     api: TcpListener,
+    metrics: Option<(TcpListener, PrometheusHandle)>,
 }
 
 impl Listeners {
     /// Takes the addresses.
     pub async fn bind(loaded: &Loaded) -> Result<Self, CliError> {
-        Ok(Self { peer: bind("node.peer", loaded.me.peer).await?, api: bind("node.api", loaded.me.api).await? })
+        let peer = bind("node.peer", loaded.me.peer).await?;
+        let api = bind("node.api", loaded.me.api).await?;
+        let metrics = match &loaded.node.metrics {
+            Some(config) => {
+                let listener = bind("metrics.listen", config.listen).await?;
+                // Before anything counts: what is counted earlier would be lost.
+                metrics::install().map(|handle| (listener, handle))
+            }
+            None => None,
+        };
+        Ok(Self { peer, api, metrics })
     }
 }
 
@@ -70,15 +82,19 @@ pub async fn start(
         }
     });
 
-    let backend = Arc::new(NodeBackend::new(Arc::clone(shared), loaded.node.dial.clone()));
-    let routes = twinsite_api::services(backend, hub, Arc::new(move |certificates| caller(&cluster, certificates)));
+    let backend = Arc::new(NodeBackend::new(Arc::clone(shared)));
+    let routes =
+        twinsite_api::services(backend, hub, Arc::new(move |certificates| caller(&cluster, certificates)));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(twinsite_api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .map_err(|error| CliError::System { what: "describe the API", source: std::io::Error::other(error) })?;
+        .map_err(|error| CliError::System {
+            what: "describe the API",
+            source: std::io::Error::other(error),
+        })?;
     let api = server(credentials)?.add_routes(routes).add_service(health_service).add_service(reflection);
     let incoming = TcpIncoming::from(listeners.api).with_nodelay(Some(true));
     let stopped = stop.clone().cancelled_owned();
@@ -88,10 +104,7 @@ pub async fn start(
         }
     });
 
-    if let Some(config) = &loaded.node.metrics
-        && let Some(handle) = metrics::install()
-    {
-        let listener = bind("metrics.listen", config.listen).await?;
+    if let Some((listener, handle)) = listeners.metrics {
         let (readiness, stop) = (readiness.clone(), stop.clone());
         tasks.spawn(async move {
             if let Err(error) = metrics::serve(listener, handle, readiness, stop).await {

@@ -4,12 +4,11 @@ mod client;
 mod server;
 mod wire;
 
-pub use client::{Heard, PeerError, Peers};
+pub use client::Peers;
 pub use server::{Local, serve};
-pub use wire::Malformed;
 
 /// The wire types, generated from `proto/twinsite/internal/v1/node.proto`.
 mod pb {
-    #![allow(missing_docs, clippy::all, clippy::pedantic)]
+    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
     tonic::include_proto!("twinsite.internal.v1");
 }

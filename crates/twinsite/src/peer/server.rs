@@ -123,7 +123,6 @@ impl NodeService for Service {
         &self,
         request: Request<pb::ProposeSessionRequest>,
     ) -> Result<Response<pb::ProposeSessionResponse>, Status> {
-        use pb::propose_session_response::Result as Pb;
         self.caller(&request)?;
         let proposal = encoding::decode_proposal(&request.into_inner().proposal)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -132,7 +131,9 @@ impl NodeService for Service {
         }
         match self.0.raft.propose(&proposal).await {
             Ok(applied) => Ok(Response::new(wire::applied_to_pb(applied))),
-            Err(error @ ProposeError::NotLeader { .. }) => Err(Status::failed_precondition(error.to_string())),
+            Err(error @ ProposeError::NotLeader { .. }) => {
+                Err(Status::failed_precondition(error.to_string()))
+            }
             Err(error) => Err(Status::unavailable(error.to_string())),
         }
     }

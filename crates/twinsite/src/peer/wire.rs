@@ -7,8 +7,8 @@ use twinsite_controller::{
     RenewalAnswer, RenewalRefusal, StoreView, UpstreamView,
 };
 use twinsite_model::{
-    Applied, Command, Effect, Event, FloatingIpName, Format, Incarnation, NodeId, Refusal, Revision, RoomKey, Token,
-    UpstreamName, WallTime,
+    Applied, Command, Effect, Event, FloatingIpName, Format, Incarnation, NodeId, Refusal, Revision, RoomKey,
+    Token, UpstreamName, WallTime,
 };
 use twinsite_sessions::{Gossip, NodeConnections, PIN_BATCH_MAX, Pin, PinUpdate};
 
@@ -269,7 +269,10 @@ pub fn gossip_to_pb(gossip: &Gossip) -> pb::SpreadPinsRequest {
         upstreams: counts
             .upstreams
             .iter()
-            .map(|(upstream, count)| pb::UpstreamConnections { upstream: upstream.to_string(), count: *count })
+            .map(|(upstream, count)| pb::UpstreamConnections {
+                upstream: upstream.to_string(),
+                count: *count,
+            })
             .collect(),
     });
     let pins = gossip.pins.iter().map(|update| pin_to_pb(update.room, &update.pin)).collect();

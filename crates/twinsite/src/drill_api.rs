@@ -1,0 +1,133 @@
+//! The cluster, as a drill uses it: over the public API, like any other caller.
+
+use crate::cli::CliError;
+use crate::cli::connect;
+use crate::client_file::ClientFile;
+use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use twinsite_api::client::Wanted;
+use twinsite_api::{Client, Destination, MoveKind, WatchMessage, convert};
+use twinsite_drill::engine::{ApiError, ClusterApi, ClusterStatus, WatchItem};
+use twinsite_drill::layout::Layout;
+use twinsite_model::{Generation, NodeName, Revision, SiteName, UpstreamName, Verdict};
+
+/// Changes that wait for the drill.
+const QUEUE: usize = 4_096;
+
+/// The API of a demo's cluster.
+#[derive(Clone)]
+pub struct DrillApi {
+    client: Client,
+    nodes: Vec<(NodeName, twinsite_model::NodeId)>,
+}
+
+impl DrillApi {
+    /// Connects by a client file. Call it on a tokio runtime.
+    pub fn connect(file: &ClientFile, layout: &Layout) -> Result<Self, CliError> {
+        let nodes = layout.nodes.iter().map(|node| (node.name.clone(), node.id)).collect();
+        Ok(Self { client: connect::client(file)?, nodes })
+    }
+
+    /// The names of the cluster's nodes, for lines that people read.
+    pub async fn names(&self) -> crate::cli::events::Names {
+        let state = self.client.state().await.ok().and_then(|answer| answer.state);
+        state.as_ref().map(crate::cli::events::Names::of).unwrap_or_default()
+    }
+
+    async fn move_to(&self, kind: MoveKind, to: &SiteName) -> Result<(), ApiError> {
+        let wanted = Wanted {
+            ip: None,
+            kind,
+            to: Destination::Site(to.clone()),
+            overrides: Vec::new(),
+            plan_only: false,
+        };
+        self.client.move_ip(&wanted).await.map(drop).map_err(refused)
+    }
+}
+
+fn refused(error: twinsite_api::ApiError) -> ApiError {
+    ApiError { retryable: error.retryable(), message: error.message }
+}
+
+fn name<T>(made: Result<T, twinsite_model::NameError>) -> Result<T, ApiError> {
+    made.map_err(|error| ApiError { message: error.to_string(), retryable: false })
+}
+
+impl ClusterApi for DrillApi {
+    fn status(&self) -> BoxFuture<'_, Result<ClusterStatus, ApiError>> {
+        Box::pin(async move {
+            let answer = self.client.state().await.map_err(refused)?;
+            let (state, health) = (answer.state.unwrap_or_default(), answer.health.unwrap_or_default());
+            let ip = state.floating_ips.first();
+            let owner = match ip.and_then(|ip| ip.owner.as_ref()) {
+                Some(owner) => {
+                    let token = owner.token.map(convert::token).unwrap_or_default();
+                    Some((name(NodeName::new(owner.node_name.as_str()))?, token))
+                }
+                None => None,
+            };
+            let verdicts = state.upstreams.iter().map(|upstream| {
+                let verdict = convert::verdict(upstream.verdict()).unwrap_or(Verdict::Unknown);
+                Ok((name(UpstreamName::new(upstream.name.as_str()))?, verdict))
+            });
+            let heard = health.members.iter().filter(|member| member.heard == Some(true));
+            Ok(ClusterStatus {
+                revision: Revision(answer.revision),
+                generation: Generation(state.generation),
+                leader: NodeName::new(health.leader_name.as_str()).ok(),
+                owner,
+                moving: ip.is_some_and(|ip| ip.operation.is_some()),
+                verdicts: verdicts.collect::<Result<_, _>>()?,
+                heard: heard
+                    .filter_map(|member| NodeName::new(member.name.as_str()).ok())
+                    .collect::<BTreeSet<_>>(),
+            })
+        })
+    }
+
+    fn watch(&self) -> BoxFuture<'_, Result<mpsc::Receiver<WatchItem>, ApiError>> {
+        Box::pin(async move {
+            let now = self.client.state().await.map_err(refused)?;
+            let mut messages = self.client.watch(Some(Revision(now.revision))).await.map_err(refused)?;
+            let (sender, receiver) = mpsc::channel(QUEUE);
+            tokio::spawn(async move {
+                while let Some(message) = messages.recv().await {
+                    let WatchMessage::Change { revision, at, events } = message else { continue };
+                    for event in events {
+                        if sender.send(WatchItem { revision, at, event }).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+            Ok(receiver)
+        })
+    }
+
+    fn switchover<'a>(&'a self, to: &'a SiteName) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(self.move_to(MoveKind::Switchover, to))
+    }
+
+    fn failover<'a>(&'a self, to: &'a SiteName) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(self.move_to(MoveKind::Failover, to))
+    }
+
+    fn pause(&self, duration: Duration) -> BoxFuture<'_, Result<(), ApiError>> {
+        Box::pin(async move { self.client.pause(Some(duration), "drill").await.map(drop).map_err(refused) })
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), ApiError>> {
+        Box::pin(async move { self.client.resume().await.map(drop).map_err(refused) })
+    }
+
+    fn lead<'a>(&'a self, node: &'a NodeName) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(async move {
+            let id = self.nodes.iter().find(|(name, _)| name == node).map(|(_, id)| *id);
+            let unknown = || ApiError { message: format!("there is no node {node}"), retryable: false };
+            self.client.transfer_leadership(id.ok_or_else(unknown)?).await.map_err(refused)
+        })
+    }
+}
