@@ -107,7 +107,8 @@ fn read(path: &Path) -> Result<Option<String>, AnnounceError> {
 /// A reader sees the old text or the new one, never a part; after a power loss too.
 fn replace(path: &Path, text: &str) -> Result<(), AnnounceError> {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    // Of its own for each process: several nodes of a site may keep the same file right.
+    name.push(format!(".new-{}", std::process::id()));
     let new = PathBuf::from(name);
     let write = || {
         let mut file = File::create(&new)?;

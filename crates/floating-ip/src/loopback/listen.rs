@@ -4,9 +4,11 @@ use crate::provider::{Accepted, ProviderError};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Connections that the kernel completes ahead of us.
 const BACKLOG: u32 = 1_024;
@@ -17,6 +19,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Listening {
     task: JoinHandle<()>,
+    stop: DropGuard,
 }
 
 impl Listening {
@@ -24,19 +27,15 @@ impl Listening {
     pub(super) fn start(address: SocketAddr, taker: Arc<dyn Accepted>) -> Result<Self, ProviderError> {
         let listener =
             bind(address).map_err(|error| ProviderError::Refused { address, why: error.to_string() })?;
-        Ok(Self { task: tokio::spawn(accept(listener, taker)) })
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(accept(listener, taker, stop.clone()));
+        Ok(Self { task, stop: stop.drop_guard() })
     }
 
     /// Closes the listener; done when it is closed.
-    pub(super) async fn stop(mut self) {
-        self.task.abort();
-        drop((&mut self.task).await); // cancelled, and with it the listener is dropped
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.task.abort();
+    pub(super) async fn stop(self) {
+        drop(self.stop);
+        drop(self.task.await); // it never panics, and nobody else ends it
     }
 }
 
@@ -48,23 +47,33 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(listener: TcpListener, taker: Arc<dyn Accepted>) {
+async fn accept(listener: TcpListener, taker: Arc<dyn Accepted>, stop: CancellationToken) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream.into_std(),
-            Err(error) => Err(error),
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
         };
-        match stream {
+        match accepted.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) => taker.accept(stream),
+            // A client that went away while it waited costs nothing; being out of descriptors must not make this loop
+            // burn a core.
+            Err(error) if is_the_clients(&error) => {}
             Err(error) => {
-                // A client that went away while it waited costs nothing; being out of descriptors must not make this
-                // loop burn a core.
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
-                {
-                    tracing::warn!(%error, "cannot accept on a floating IP");
-                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
-                }
+                tracing::warn!(%error, "cannot accept on a floating IP");
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
         }
     }
+    // Clients whose connection the kernel has completed believe to be served; closing the listener would reset them.
+    let mut context = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Ok((stream, _))) = listener.poll_accept(&mut context) {
+        if let Ok(stream) = stream.into_std() {
+            taker.accept(stream);
+        }
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

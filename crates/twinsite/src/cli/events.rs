@@ -175,7 +175,9 @@ pub fn operation_text(operation: &v1::Operation) -> String {
         text.push_str(&format!("\n    saw      {line}"));
     }
     for step in &operation.steps {
-        let took = step.finished_ms.checked_sub(step.started_ms).filter(|_| step.finished_ms > 0);
+        // The last step ends with the move.
+        let finished = if step.finished_ms > 0 { step.finished_ms } else { operation.ended_ms };
+        let took = finished.checked_sub(step.started_ms);
         let took = took.map_or_else(|| "...".to_owned(), |took| format!("{took} ms"));
         let result = words::result(step.result());
         text.push_str(&format!(

@@ -51,7 +51,9 @@ impl Announcing {
         let mut announcer = Some(announcer);
         loop {
             let wanted = wanted(&shared, &outside.borrow_and_update());
-            if let (Some(wanted), Some(mut writer)) = (wanted, announcer.take()) {
+            if let Some(wanted) = wanted
+                && let Some(mut writer) = announcer.take()
+            {
                 let written = tokio::task::spawn_blocking(move || {
                     let done = writer.reconcile(&wanted);
                     (writer, wanted, done)

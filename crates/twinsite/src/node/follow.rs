@@ -211,6 +211,7 @@ impl Follower {
             let Some(hands) = self.shared.hands().get(ip).cloned() else { continue };
             let stop = CancellationToken::new();
             self.draining.insert(ip.clone(), (token, stop.clone()));
+            tracing::debug!(%ip, load = ?proxy.in_flight(ip), "draining");
             proxy.drain_floating(ip, (limit / 2).min(Duration::from_millis(500)));
             tokio::spawn(drain(Arc::clone(&self.shared), ip.clone(), token, hands, stop));
         }
@@ -239,6 +240,7 @@ async fn drain(
         () = stop.cancelled() => {}
         () = empty => {
             hands.set_drained(Some(token));
+            tracing::debug!(%ip, %token, "drained");
             shared.report_soon.notify_one();
         }
     }

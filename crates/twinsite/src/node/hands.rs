@@ -143,7 +143,9 @@ impl Worker {
             StopReason::Planned => Closing::Planned,
             StopReason::Involuntary => Closing::Involuntary,
         };
+        tracing::debug!(ip = %self.ip, load = ?self.proxy.in_flight(&self.ip), "closing connections");
         self.proxy.close_floating(&self.ip, closing).await;
+        tracing::debug!(ip = %self.ip, "connections are closed");
         while let Err(error) = self.provider.release().await {
             tracing::error!(ip = %self.ip, %token, %error, "letting go again");
             tokio::time::sleep(RELEASE_AGAIN).await;

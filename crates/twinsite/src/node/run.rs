@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use twinsite_announce::Announcer;
 use twinsite_api::WatchHub;
 use twinsite_consensus::grpc::{GrpcTransport, PeerTls};
-use twinsite_consensus::{Consensus, ElectionBias, Identity, Options, RedbDisk, StopReason, TokioRuntime};
+use twinsite_consensus::{
+    Consensus, ElectionBias, Identity, MembershipError, Options, RedbDisk, StopReason, TokioRuntime,
+};
 use twinsite_health::{OutsideProbes, ReadBack, UpstreamProbes};
 use twinsite_model::spec::NodeKind;
 use twinsite_model::{FloatingIpName, Incarnation, NodeId, NodeName, Timing};
@@ -327,18 +329,13 @@ fn bias(loaded: &Loaded) -> ElectionBias {
 
 /// Brings a new cluster to life. A node that has ever been a member does nothing.
 async fn bootstrap(loaded: &Loaded, raft: &Raft) -> Result<(), CliError> {
-    let pristine = {
-        let status = raft.status();
-        let status = status.borrow();
-        status.members.is_empty() && status.last_log.is_none()
-    };
-    if !pristine {
-        return Ok(());
-    }
     let voters = loaded.spec.nodes.iter().filter(|node| node.kind.votes());
     let members = voters.map(|node| (node.id, node.peer.to_string())).collect();
-    raft.initialize(&members).await.map_err(|error| CliError::Usage(format!("bootstrap: {error}")))?;
-    tracing::info!(voters = members.len(), "a new cluster begins");
+    match raft.initialize(&members).await {
+        Ok(()) => tracing::info!(voters = members.len(), "a new cluster begins"),
+        Err(MembershipError::AlreadyInitialised) => {}
+        Err(error) => return Err(CliError::Usage(format!("bootstrap: {error}"))),
+    }
     Ok(())
 }
 
