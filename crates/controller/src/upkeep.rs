@@ -1,6 +1,6 @@
 //! What a leader keeps in order beside the addresses: lives, pauses, the encoding, announcements, rooms.
 
-use crate::report::NodeReport;
+use crate::report::{AnnouncedView, NodeReport};
 use crate::tenure::{Subject, rooms_before};
 use crate::view::View;
 use std::time::Duration;
@@ -33,16 +33,21 @@ fn life(view: &View<'_>, report: &NodeReport) -> Option<(Subject, Command)> {
     })
 }
 
-/// What instances announce, where the state says something else.
+/// What instances announce, where the state says something else. An instance may be read back by several nodes of its
+/// site, one a moment before a change and one after it: only what all of them say is recorded.
 fn announced(view: &View<'_>, report: &NodeReport) -> Option<(Subject, Command)> {
     view.heard(report.node)?;
-    let news: Vec<_> = report
-        .announced
-        .iter()
-        .filter(|seen| view.index.upstream_site(&seen.upstream).is_some())
+    let differs = |seen: &&AnnouncedView| {
+        let known = view.state.announced.get(&seen.upstream);
+        known.is_none_or(|known| known.address != seen.address || known.token < seen.token)
+    };
+    let differing = report.announced.iter().filter(differs);
+    let known = differing.filter(|seen| view.index.upstream_site(&seen.upstream).is_some());
+    let news: Vec<_> = known
         .filter(|seen| {
-            let known = view.state.announced.get(&seen.upstream);
-            known.is_none_or(|known| known.address != seen.address || known.token != seen.token)
+            let reports = view.tenure.reports().filter_map(|(_, other)| view.heard(other.node));
+            let mut others = reports.flat_map(|other| &other.announced);
+            others.all(|other| other.upstream != seen.upstream || other.address == seen.address)
         })
         .map(|seen| (seen.upstream.clone(), seen.address, seen.token))
         .collect();

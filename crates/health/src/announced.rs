@@ -6,11 +6,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinsite_model::UpstreamName;
 use twinsite_model::dial::DialMap;
 
+/// After something was delivered, by whichever node, it is asked so many times as often, so many times.
+const HURRY_FACTOR: u32 = 5;
+const HURRIED: u32 = 10;
 /// Where an instance says what it announces.
 const ANNOUNCED_PATH: &str = "/announced";
 
@@ -58,12 +61,13 @@ async fn ask_all(
     announced: watch::Sender<BTreeMap<UpstreamName, Option<IpAddr>>>,
     soon: Arc<Notify>,
 ) {
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut hurried = 0_u32;
     loop {
+        let pause = if hurried > 0 { every / HURRY_FACTOR } else { every };
+        hurried = hurried.saturating_sub(1);
         tokio::select! {
-            _ = ticks.tick() => {}
-            () = soon.notified() => {}
+            () = sleep(pause) => {}
+            () = soon.notified() => hurried = HURRIED,
         }
         let asked = targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut answers = tokio::task::JoinSet::new();

@@ -48,6 +48,11 @@ impl Waiting {
         }
     }
 
+    /// Whether nothing has come since the last answer.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.since.load(Ordering::Relaxed) & 3 == KIND_IDLE
+    }
+
     /// Whether the client has had its time.
     pub(crate) fn is_over(&self, head: Duration, idle: Duration) -> bool {
         self.is_over_at(self.born.elapsed(), head, idle)

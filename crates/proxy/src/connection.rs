@@ -66,7 +66,10 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, group: Arc<Group>, 
                 // closing it could cross with a request that is already on its way.
                 Phase::Open | Phase::Draining(_) => {}
                 Phase::Closed(Closing::Planned) => {
-                    connection.as_mut().graceful_shutdown();
+                    // A new connection is left to bring its request: hyper would close it at once.
+                    if waiting.is_idle() {
+                        connection.as_mut().graceful_shutdown();
+                    }
                     let _late = timeout(LAST_BYTES, connection.as_mut()).await;
                     break;
                 }

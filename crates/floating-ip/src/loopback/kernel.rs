@@ -1,53 +1,45 @@
-//! What the kernel says about listeners: `/proc/net/tcp` and `/proc/net/tcp6` (`Documentation/networking/proc_net_tcp.rst`).
+//! Whether anybody listens, asked of the kernel in a way that costs the same however many connections there are.
+//! (`/proc/net/tcp` does not: with tens of thousands of connections reading it takes longer than a lease.)
 
-use std::fmt::Write;
-use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
 
-/// The state of a listening socket in those files.
-const LISTEN: &str = "0A";
-
-/// Whether anybody in this network namespace listens on exactly this address.
+/// Whether anybody in this network namespace listens on this address. With `SO_REUSEADDR` a second socket may be bound
+/// to an address that connections use, but not to one that is listened on (`inet_csk_get_port` in the kernel).
 pub(super) fn any_listener(address: SocketAddr) -> bool {
-    let file = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    let Ok(table) = fs::read_to_string(file) else { return true }; // unreadable: assume the worst
-    let wanted = written(address);
-    table.lines().skip(1).any(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let local = fields.next();
-        let state = fields.nth(1);
-        local == Some(wanted.as_str()) && state == Some(LISTEN)
-    })
+    match bind(address) {
+        Ok(()) => false,
+        // An address that this machine does not have cannot be listened on.
+        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+    }
 }
 
-/// An address as those files write it: words of 32 bits in the byte order of the machine.
-fn written(address: SocketAddr) -> String {
-    let octets = match address.ip() {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    };
-    let mut written = String::with_capacity(octets.len() * 2 + 5);
-    for word in octets.chunks_exact(4) {
-        let word = u32::from_ne_bytes([word[0], word[1], word[2], word[3]]);
-        let _ = write!(written, "{word:08X}"); // writing to a string cannot fail
-    }
-    let _ = write!(written, ":{:04X}", address.port());
-    written
+fn bind(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn finds_a_listener_and_nothing_else() {
+    fn finds_a_listener_and_no_mere_connection() {
         for host in ["127.44.3.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(host) else { continue }; // a machine without IPv6
             let address = listener.local_addr().unwrap();
             assert!(any_listener(address));
+            let client = TcpStream::connect(address).unwrap();
+            let (served, _) = listener.accept().unwrap();
+            assert!(any_listener(address));
             drop(listener);
+            assert!(!any_listener(address), "a connection is no listener");
+            drop((client, served));
             assert!(!any_listener(address));
         }
+        assert!(!any_listener("192.0.2.1:80".parse().unwrap()));
     }
 }

@@ -1,6 +1,7 @@
 //! The listener of one address: a task that hands every connection on.
 
 use crate::provider::{Accepted, ProviderError};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 /// A listener and its task.
 #[derive(Debug)]
 pub(super) struct Listening {
+    listener: Arc<TcpListener>,
     task: JoinHandle<()>,
     stop: DropGuard,
 }
@@ -28,14 +30,21 @@ impl Listening {
         let listener =
             bind(address).map_err(|error| ProviderError::Refused { address, why: error.to_string() })?;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(accept(listener, taker, stop.clone()));
-        Ok(Self { task, stop: stop.drop_guard() })
+        let listener = Arc::new(listener);
+        let task = tokio::spawn(accept(Arc::clone(&listener), taker, stop.clone()));
+        Ok(Self { listener, task, stop: stop.drop_guard() })
+    }
+
+    /// Whether the kernel still has it as a listener, and somebody accepts.
+    pub(super) fn is_listening(&self) -> bool {
+        !self.task.is_finished() && SockRef::from(&*self.listener).is_listener().unwrap_or(false)
     }
 
     /// Closes the listener; done when it is closed.
     pub(super) async fn stop(self) {
         drop(self.stop);
         drop(self.task.await); // it never panics, and nobody else ends it
+        drop(self.listener);
     }
 }
 
@@ -47,7 +56,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn accept(listener: TcpListener, taker: Arc<dyn Accepted>, stop: CancellationToken) {
+async fn accept(listener: Arc<TcpListener>, taker: Arc<dyn Accepted>, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             biased;

@@ -144,10 +144,8 @@ impl Provider for Loopback {
     fn observe(&self) -> Observation {
         let state = self.state();
         let listens = !state.listening.is_empty()
-            && self
-                .addresses
-                .iter()
-                .all(|address| kernel::any_listener(*address) && exclusion::is_taken(*address));
+            && state.listening.iter().all(Listening::is_listening)
+            && self.addresses.iter().all(|address| exclusion::is_taken(*address));
         let attached = state.lease.as_ref().filter(|lease| listens && lease.holds()).map(Lease::token);
         Observation { attached, error: state.error.clone() }
     }

@@ -72,8 +72,10 @@ impl Announcing {
     }
 
     fn note(&self, wanted: &Announcement, done: &[Reconciled], token: &Mutex<Token>) {
-        *token.lock().unwrap_or_else(PoisonError::into_inner) = wanted.token;
-        let mut changed = false;
+        let before =
+            std::mem::replace(&mut *token.lock().unwrap_or_else(PoisonError::into_inner), wanted.token);
+        // Another node of this site may deliver it first.
+        let mut changed = before != wanted.token;
         for outcome in done {
             match &outcome.result {
                 Ok(wrote) => changed |= *wrote,
@@ -83,7 +85,7 @@ impl Announcing {
             }
         }
         if changed {
-            tracing::info!(address = %wanted.address, token = %wanted.token, "announcedIp delivered");
+            tracing::info!(address = %wanted.address, token = %wanted.token, "announcedIp is to be");
             self.read_back.read_soon();
         }
     }

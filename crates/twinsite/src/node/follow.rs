@@ -190,9 +190,9 @@ impl Follower {
                 owner.node == self.shared.me && owner.incarnation == self.shared.incarnation
             })?;
             let operation = entry.operation.as_ref()?;
-            (operation.current() == Some(Step::Drain)
-                || operation.current() == Some(Step::Fence) && operation.kind.drains())
-            .then_some(owner.token)
+            // From the first step of draining until the address is somebody else's, or the move is called off.
+            let began = operation.steps.iter().any(|record| record.step == Step::Drain);
+            (operation.kind.drains() && began).then_some(owner.token)
         };
         self.draining.retain(|ip, (token, stop)| {
             let goes_on = wanted(ip) == Some(*token);

@@ -126,6 +126,7 @@ impl Reporter {
         let load = sources.proxy.as_ref().map(|proxy| (proxy.load(), proxy.live_rooms()));
         let rooms: BTreeSet<_> =
             load.iter().flat_map(|(_, rooms)| rooms.iter().map(|(room, _)| *room)).collect();
+        let peers_heard = sources.peers_heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         NodeReport {
             node: self.me,
             incarnation: self.incarnation,
@@ -136,7 +137,7 @@ impl Reporter {
             not_ready: self.not_ready(),
             draining: sources.draining.load(Ordering::Relaxed),
             store: self.store(),
-            peers_heard: sources.peers_heard.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            peers_heard,
             upstreams: full.then(|| self.upstreams()),
             floating_ips: self.floating_ips(),
             announced: self.announced(),
