@@ -45,7 +45,7 @@ pub(crate) fn transfer(
         return Err(None);
     }
     let others = view.spec.nodes.iter().filter(|node| node.id != me && node.kind.votes());
-    let better = others.filter(|node| unsuited(view, node) < mine && can_lead(view, node.id));
+    let better = others.filter(|node| unsuited(view, node) < mine && can_lead(view, me, node.id));
     let best = better.min_by_key(|node| (unsuited(view, node), node.id)).ok_or(None)?;
     let why = format!(
         "{} addresses are owned at the leader's site, {} at the site of {}",
@@ -67,13 +67,15 @@ fn owners_are_well(view: &View<'_>) -> bool {
     })
 }
 
-/// Heard, caught up, and itself in touch with a quorum.
-fn can_lead(view: &View<'_>, node: NodeId) -> bool {
+/// Heard, caught up, itself in touch with a quorum, and with everybody with whom this leader is: over a network that is
+/// cut in part, a leader that hears less would take those for dead whom it cannot hear.
+fn can_lead(view: &View<'_>, me: NodeId, node: NodeId) -> bool {
     let Some(report) = view.heard(node) else { return false };
-    let voters = view.spec.nodes.iter().filter(|node| node.kind.votes()).count();
-    let hears = |other: &&NodeSpec| {
-        other.kind.votes() && (other.id == node || report.peers_heard.contains(&other.id))
-    };
-    let heard = view.spec.nodes.iter().filter(hears).count();
-    !report.draining && report.applied >= view.state.revision && heard > voters / 2
+    let hears = |other: NodeId| other == node || report.peers_heard.contains(&other);
+    let mut voters = view.spec.nodes.iter().filter(|node| node.kind.votes());
+    let of = voters.clone().count();
+    let heard = voters.clone().filter(|voter| hears(voter.id)).count();
+    let heard_here = |other: &NodeSpec| other.id == me || view.heard(other.id).is_some();
+    let hears_no_less = voters.all(|voter| !heard_here(voter) || hears(voter.id));
+    !report.draining && report.applied >= view.state.revision && heard > of / 2 && hears_no_less
 }

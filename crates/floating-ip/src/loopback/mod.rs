@@ -135,8 +135,11 @@ impl Provider for Loopback {
             if let Some(lease) = self.state().lease.take() {
                 lease.end();
             }
-            self.gone().await?;
-            self.state().exclusions.clear();
+            // Without the names nothing was held, and a listener there is somebody else's.
+            if !self.state().exclusions.is_empty() {
+                self.gone().await?;
+                self.state().exclusions.clear();
+            }
             Ok(())
         })
     }

@@ -54,6 +54,7 @@ async fn a_second_node_cannot_listen_until_the_first_has_let_go() {
     assert!(address_is_free(address));
     second.hold(Token::new(1, 2), soon()).await.unwrap();
     assert_eq!(answer(address).await, Some(2));
+    first.release().await.unwrap(); // again, while somebody else holds it
     second.release().await.unwrap();
 }
 
