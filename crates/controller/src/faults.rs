@@ -31,11 +31,13 @@ pub enum Fault {
     IgnoreSuspend,
     /// Holder: says `Released` before everything is gone.
     ReleasedBeforeStopped,
+    /// Holder: takes the end of an earlier stop for that of the newest.
+    AnyStopCounts,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::GrantWithoutRound,
         Self::GrantFromOlderRound,
         Self::GrantAfterProposedRevoke,
@@ -48,6 +50,7 @@ impl Fault {
         Self::LeaseFromReceipt,
         Self::IgnoreSuspend,
         Self::ReleasedBeforeStopped,
+        Self::AnyStopCounts,
     ];
 }
 

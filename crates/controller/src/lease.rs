@@ -46,6 +46,8 @@ pub enum HolderInput {
     Stopped {
         /// The token.
         token: Token,
+        /// Which stop was carried out. Between an earlier one and the newest the address may have been held again.
+        number: u64,
     },
     /// The node is being shut down: let go of what is held.
     Shutdown,
@@ -69,6 +71,8 @@ pub enum HolderOutput {
     Stop {
         /// The token.
         token: Token,
+        /// Which stop this is.
+        number: u64,
         /// Why.
         why: StopReason,
     },
@@ -113,6 +117,8 @@ pub struct Holder {
     /// When each unanswered renewal was sent.
     sent: BTreeMap<u64, BootTime>,
     last_sent: Option<BootTime>,
+    /// The number of the newest stop.
+    stops: u64,
     shutting_down: bool,
     faults: Faults,
 }
@@ -130,6 +136,7 @@ impl Holder {
             seq: 0,
             sent: BTreeMap::new(),
             last_sent: None,
+            stops: 0,
             shutting_down: false,
             faults: Faults::default(),
         }
@@ -159,7 +166,7 @@ impl Holder {
             HolderInput::Granted { token, seq, lease } => self.granted(now, token, seq, lease, &mut out),
             HolderInput::Refused { token, seq, why } => self.refused(token, seq, why, &mut out),
             HolderInput::Suspended { gap } => self.suspended(now, gap, &mut out),
-            HolderInput::Stopped { token } => self.stopped(token),
+            HolderInput::Stopped { token, number } => self.stopped(token, number),
             HolderInput::Shutdown => {
                 self.shutting_down = true;
                 self.end(&mut out);
@@ -176,7 +183,7 @@ impl Holder {
         {
             // The token may still be ours: the state decides, and a new grant may follow.
             self.phase = Phase::Acquiring { token, lit: true };
-            out.push(HolderOutput::Stop { token, why: StopReason::Involuntary });
+            self.stop(token, StopReason::Involuntary, out);
         }
     }
 
@@ -226,16 +233,21 @@ impl Holder {
         | Phase::Acquiring { token, lit: true }
         | Phase::Ending { token } = self.phase
         {
-            out.push(HolderOutput::Stop { token, why: StopReason::Involuntary });
+            self.stop(token, StopReason::Involuntary, out);
         }
         self.ended = self.ended.max(self.token());
+    }
+
+    fn stop(&mut self, token: Token, why: StopReason, out: &mut Vec<HolderOutput>) {
+        self.stops += 1;
+        out.push(HolderOutput::Stop { token, number: self.stops, why });
     }
 
     /// Gives the token up for good: first everything stops, then it is released.
     fn end(&mut self, out: &mut Vec<HolderOutput>) {
         let (Phase::Acquiring { token, .. } | Phase::Holding { token, .. }) = self.phase else { return };
         // Even what never held is read back, so that `Released` always rests on an observation.
-        out.push(HolderOutput::Stop { token, why: StopReason::Planned });
+        self.stop(token, StopReason::Planned, out);
         self.ended = self.ended.max(Some(token));
         self.last_sent = None;
         self.sent.clear();
@@ -299,7 +311,10 @@ impl Holder {
         }
     }
 
-    fn stopped(&mut self, gone: Token) {
+    fn stopped(&mut self, gone: Token, number: u64) {
+        if number != self.stops && !self.faults.has(Fault::AnyStopCounts) {
+            return;
+        }
         match self.phase {
             Phase::Ending { token } if token == gone => {
                 self.phase = Phase::Released { token };

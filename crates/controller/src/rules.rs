@@ -126,11 +126,11 @@ fn not_paused(view: &View<'_>, kind: OperationKind, urgency: Urgency) -> (bool, 
 
 fn breaker_closed(view: &View<'_>, kind: OperationKind, urgency: Urgency) -> (bool, String) {
     let policy = &view.spec.policy;
-    let counted = breaker::counted(view.state, policy, view.wall());
+    let counted = breaker::counted(view.state, policy, view.wall()) + view.tenure.failovers_under_way();
     let detail = format!(
         "{counted} automatic failovers within {}; {} are allowed",
         policy.failover_window, policy.failovers_max
     );
-    let open = breaker::open_until(view.state, policy, view.wall()).is_some();
+    let open = counted >= policy.failovers_max as usize;
     (!(open && urgency.automatic && kind == OperationKind::Failover), detail)
 }

@@ -84,6 +84,8 @@ pub(crate) struct Pending {
     pub(crate) subject: Subject,
     /// The address whose owner it takes the right to renew from.
     pub(crate) revokes: Option<FloatingIpName>,
+    /// Whether it begins an automatic failover, which the breaker counts.
+    pub(crate) fails_over: bool,
     /// The person who waits for its fate.
     pub(crate) call: Option<CallId>,
     /// The address whose old owner the person attested to be off.
@@ -95,7 +97,7 @@ pub(crate) struct Pending {
 impl Pending {
     /// A proposal of the controller's own.
     pub(crate) fn own(subject: Subject) -> Self {
-        Self { subject, revokes: None, call: None, attests: None, calls_off: None }
+        Self { subject, revokes: None, fails_over: false, call: None, attests: None, calls_off: None }
     }
 }
 
@@ -312,6 +314,13 @@ impl Tenure {
             }
             !settled
         });
+    }
+
+    /// Automatic failovers that may have begun and that the state at hand need not show yet. Rather one too many for a
+    /// moment than one too few.
+    pub(crate) fn failovers_under_way(&self) -> usize {
+        let proposed = self.proposals.values().filter(|pending| pending.fails_over).count();
+        proposed + self.settling.len() + self.unknown.len()
     }
 
     /// Whether a barrier is needed to learn the fate of a revocation.

@@ -39,7 +39,9 @@ fn announced(view: &View<'_>, report: &NodeReport) -> Option<(Subject, Command)>
     view.heard(report.node)?;
     let differs = |seen: &&AnnouncedView| {
         let known = view.state.announced.get(&seen.upstream);
-        known.is_none_or(|known| known.address != seen.address || known.token < seen.token)
+        known.is_none_or(|known| {
+            seen.token > known.token || (seen.token == known.token && seen.address != known.address)
+        })
     };
     let differing = report.announced.iter().filter(differs);
     let known = differing.filter(|seen| view.index.upstream_site(&seen.upstream).is_some());

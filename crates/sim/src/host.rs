@@ -140,7 +140,7 @@ pub(crate) struct Hands {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Order {
     Hold { token: Token, until: BootTime },
-    Stop { token: Token, planned: bool },
+    Stop { token: Token, number: u64, planned: bool },
 }
 
 impl Host {

@@ -33,13 +33,18 @@ impl World {
     }
 
     /// What the controller wants to have agreed.
-    pub(super) fn check_proposal(&mut self, node: usize, ticket: Ticket, proposal: &Proposal) {
+    pub(super) fn check_proposal(&mut self, node: usize, ticket: Ticket, term: u64, proposal: &Proposal) {
         if let Some(ip) = Self::revoked_by(&proposal.command).cloned()
             && let Some(process) = &mut self.hosts[node].process
         {
             process.known.revoking.insert(ticket, ip);
         }
-        self.check_fenced(proposal);
+        // What a leader says that was succeeded without knowing it cannot be agreed in its term; its successor knows of
+        // other grants. If it is agreed after all, it is checked then.
+        let succeeded = self.hosts.iter().any(|host| host.raft.leads().is_some_and(|later| later > term));
+        if !succeeded {
+            self.check_fenced(proposal);
+        }
     }
 
     /// Whether the former holder can no longer answer, when it is said so and when its address is given away.

@@ -65,7 +65,7 @@ impl World {
     fn perform(&mut self, node: usize, effect: Effect) {
         match effect {
             Effect::Propose { ticket, term, proposal } => {
-                self.check_proposal(node, ticket, &proposal);
+                self.check_proposal(node, ticket, term, &proposal);
                 let delay = self.draw(|scenario| scenario.to_log);
                 let (now, disorder) = (self.now, self.scenario.disorder);
                 let Some(process) = &mut self.hosts[node].process else { return };

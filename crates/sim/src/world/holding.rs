@@ -51,12 +51,12 @@ impl World {
                     }
                 }
                 HolderOutput::Hold { token, until } => self.order(node, ip, Order::Hold { token, until }),
-                HolderOutput::Stop { token, why } => {
+                HolderOutput::Stop { token, number, why } => {
                     let planned = why == StopReason::Planned;
                     self.coverage.leases_expired += u64::from(!planned);
                     let (id, name) = (self.hosts[node].id, &self.ips[ip]);
                     self.trace.note(now, || format!("node {id} stops {name} {token} ({why:?})"));
-                    self.order(node, ip, Order::Stop { token, planned });
+                    self.order(node, ip, Order::Stop { token, number, planned });
                 }
                 HolderOutput::SendReleased(release) => {
                     if let Some(leader) = self.known_leader(node) {
@@ -81,7 +81,7 @@ impl World {
     fn order(&mut self, node: usize, ip: usize, order: Order) {
         let Some(process) = &mut self.hosts[node].process else { return };
         let hands = &mut process.seats[ip].hands;
-        if let Order::Stop { token, planned: false } = order
+        if let Order::Stop { token, planned: false, .. } = order
             && hands.held.is_some_and(|(held, _)| held == token)
         {
             hands.held = None;
@@ -138,12 +138,12 @@ impl World {
                     self.trace.note(now, || format!("node {id} answers for {name} under {token}"));
                 }
             }
-            Order::Stop { token, .. } => {
+            Order::Stop { token, number, .. } => {
                 hands.held = None;
                 if host.guarded.get(&ip).is_some_and(|guarded| guarded.token == token) {
                     host.guarded.remove(&ip);
                 }
-                self.hold(node, ip, HolderInput::Stopped { token });
+                self.hold(node, ip, HolderInput::Stopped { token, number });
             }
         }
         self.next_order(node, ip);

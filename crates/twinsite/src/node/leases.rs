@@ -69,7 +69,7 @@ impl Agent {
         self.step(&mut holder, HolderInput::State { owner }, &results);
         let mut shutting_down = false;
         let mut shutdown_at = boot_now();
-        let mut stopping = false;
+        let mut stopping = None;
         loop {
             let now = boot_now();
             let wake = holder.next_wake();
@@ -98,9 +98,11 @@ impl Agent {
                 () = tick => HolderInput::Tick,
             };
             self.follow_timing(&mut holder);
-            stopping &= !matches!(input, HolderInput::Stopped { .. });
-            stopping |= self.step(&mut holder, input, &results);
-            if shutting_down && !stopping && self.is_known_to_have_let_go(shutdown_at) {
+            if matches!(input, HolderInput::Stopped { number, .. } if stopping == Some(number)) {
+                stopping = None;
+            }
+            stopping = self.step(&mut holder, input, &results).or(stopping);
+            if shutting_down && stopping.is_none() && self.is_known_to_have_let_go(shutdown_at) {
                 return;
             }
         }
@@ -126,27 +128,32 @@ impl Agent {
         }
     }
 
-    /// Does what the holder wants; says whether it began to let go of something.
-    fn step(&self, holder: &mut Holder, input: HolderInput, results: &mpsc::Sender<HolderInput>) -> bool {
-        let mut stops = false;
+    /// Does what the holder wants; says which letting go it began, if any.
+    fn step(
+        &self,
+        holder: &mut Holder,
+        input: HolderInput,
+        results: &mpsc::Sender<HolderInput>,
+    ) -> Option<u64> {
+        let mut stop = None;
         for output in holder.step(boot_now(), input) {
             match output {
                 HolderOutput::SendRenew(renewal) => self.renew(renewal, results.clone()),
                 HolderOutput::Hold { token, until } => self.hands.hold(token, until),
-                HolderOutput::Stop { token, why } => {
-                    stops = true;
+                HolderOutput::Stop { token, number, why } => {
+                    stop = Some(number);
                     tracing::info!(ip = %self.identity.ip, %token, ?why, "letting a floating IP go");
                     let stopped = self.hands.stop(token, why);
                     let results = results.clone();
                     tokio::spawn(async move {
                         stopped.await;
-                        drop(results.send(HolderInput::Stopped { token }).await);
+                        drop(results.send(HolderInput::Stopped { token, number }).await);
                     });
                 }
                 HolderOutput::SendReleased(release) => self.release(release),
             }
         }
-        stops
+        stop
     }
 
     /// Asks whoever leads. An answer that is late is worth nothing: the next renewal is on its way.
