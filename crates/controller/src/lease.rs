@@ -300,6 +300,10 @@ impl Holder {
         }
         self.sent.clear(); // the send times are too late by the gap
         self.last_sent = None;
+        if let Phase::Ending { token } = self.phase {
+            // There was time for a clean end, and it may be over: what is left of it cannot be told.
+            self.stop(token, StopReason::Involuntary, out);
+        }
         if let Phase::Holding { token, until } = self.phase {
             let until = until - gap;
             self.phase = Phase::Holding { token, until };

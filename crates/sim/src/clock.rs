@@ -41,8 +41,9 @@ impl HostClock {
 
     /// What it would show had it never stood still: the measure of how long a lease lasts for everybody else.
     pub(crate) fn undisturbed(&self, now: TrueTime) -> u64 {
-        let passed = u128::from(now - self.since) * self.rate() / MILLION;
-        self.counted + passed as u64
+        let passed = u128::from(now.abs_diff(self.since)) * self.rate() / MILLION;
+        // A stand-still may have begun before the rate was last changed; the present rate is near enough for its length.
+        if now >= self.since { self.counted + passed as u64 } else { self.counted - passed as u64 }
     }
 
     /// What it shows.

@@ -102,11 +102,13 @@ impl World {
             return;
         };
         let until = sent + nanos(lease);
-        let grant = self.grants.entry((ip, token)).or_insert(Granted { node: owner, incarnation, until });
+        let at = self.now;
+        let grant = self.grants.entry((ip, token)).or_insert(Granted { node: owner, incarnation, until, at });
+        grant.at = at;
         if grant.incarnation == incarnation {
             grant.until = grant.until.max(until);
         } else {
-            *grant = Granted { node: owner, incarnation, until };
+            *grant = Granted { node: owner, incarnation, until, at };
         }
         if self.settings.outcomes_only {
             return;
@@ -143,7 +145,7 @@ impl World {
         let Some(node) = place(owner.node) else { return };
         let newest = self.grants.range((at, Token::default())..).take_while(|((ip, _), _)| *ip == at).last();
         let older = newest.is_some_and(|((_, newest), _)| *newest >= token);
-        self.grants.insert((at, token), Granted { node, incarnation: life, until: 0 });
+        self.grants.insert((at, token), Granted { node, incarnation: life, until: 0, at: 0 });
         if older {
             self.violate(Rule::TokensGrow, || format!("token {token} was given when there was a newer one"));
         }

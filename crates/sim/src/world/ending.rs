@@ -4,6 +4,7 @@ use super::World;
 use crate::event::Event;
 use crate::violation::Rule;
 use twinsite_controller::{OperatorAction, OperatorRequest};
+use twinsite_model::Verdict;
 use twinsite_model::spec::Failback;
 
 const MS: u64 = 1_000_000;
@@ -105,12 +106,22 @@ impl World {
                 return Some(format!("{ip} is still being moved: {operation:?}"));
             }
             let node = super::place(owner.node)?;
+            let granted = self.grants.get(&(place, owner.token));
+            let renewed = |since| granted.is_some_and(|granted| granted.at >= since);
+            if !self.healed.is_some_and(renewed) {
+                return Some(format!("the lease of {ip} has not been renewed since"));
+            }
             if self.hosts[node].answers(self.now, place) != Some(owner.token) {
                 return Some(format!(
                     "{ip} is owned by node {} under {} and not answered for",
                     owner.node, owner.token
                 ));
             }
+        }
+        let unwell =
+            self.reference.state.verdicts.iter().find(|(_, record)| record.health != Verdict::Healthy);
+        if let Some((upstream, _)) = unwell {
+            return Some(format!("{upstream} is still thought to be unwell"));
         }
         let behind = self.hosts.iter().find(|host| host.state != self.reference.state);
         behind.map(|host| format!("node {} is behind", host.id))

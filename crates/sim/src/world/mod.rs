@@ -61,6 +61,8 @@ struct Granted {
     incarnation: Incarnation,
     /// On the holder's undisturbed clock.
     until: u64,
+    /// When the newest was given.
+    at: TrueTime,
 }
 
 pub(crate) struct World {

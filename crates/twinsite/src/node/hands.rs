@@ -84,6 +84,11 @@ impl Hands for FloatingHands {
     }
 
     fn stop(&self, token: Token, why: StopReason) -> BoxFuture<'static, ()> {
+        if why == StopReason::Involuntary
+            && let Some(lease) = self.provider.lease().filter(|lease| lease.token() == token)
+        {
+            lease.end(); // nothing more is said from here on, whatever the worker is busy with
+        }
         let (done, stopped) = oneshot::channel();
         drop(self.orders.send(Order::Stop { token, why, done }));
         Box::pin(async move {
