@@ -2,6 +2,8 @@
 //!
 //! This library is what the tests have in common: where the program is, how a cluster is started and asked.
 
+#![allow(clippy::panic, reason = "a test's tools end the test")]
+
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,7 +78,7 @@ pub fn run(arguments: &[&str]) -> Said {
     while !watchdog.is_finished() {
         if Instant::now() > deadline {
             if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-                drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
             panic!("twinsite {arguments:?} did not end within a minute");
         }
@@ -256,5 +258,5 @@ impl LoneNode {
 }
 
 fn toml(layout: &Layout) -> String {
-    twinsite_drill::layout::to_toml(&layout.spec()).unwrap_or_else(|error| panic!("{error}"))
+    toml::to_string(&layout.spec()).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -1,4 +1,5 @@
 //! Bad input of every kind: one line that says what is wrong, where, and what to do; and nothing is damaged.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
 use std::fs;
 use std::net::TcpListener;

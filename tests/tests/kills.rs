@@ -1,5 +1,6 @@
 //! kill -9 of any process, or of all at once, again and again: it always comes back with the same state, and no
 //! acknowledged command is lost.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
 //! A hundred participants in twenty rooms, from a hundred addresses, through every node: each room on one instance.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
 use twinsite_tests::{count, run};
 

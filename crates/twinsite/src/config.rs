@@ -73,6 +73,7 @@ pub struct InstanceConfig {
 /// counts where no file is named.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[allow(clippy::struct_field_names, reason = "the keys say that they name files")]
 pub struct SessionsConfig {
     /// A file that holds the user name.
     pub username_file: Option<PathBuf>,

@@ -44,6 +44,19 @@ pub fn run_all() -> Result<(), TaskError> {
     checks.check("simulation, 20,000 seeds", || {
         run(Command::new(target().join("release/twinsite-sim")).args(["--seeds", "20000"])).map(drop)
     });
+    // With mistakes built in, and therefore in a folder of its own: what users run never has them.
+    checks.check("simulation, every seeded mistake", || {
+        let mut command = cargo(&[
+            "test",
+            "--release",
+            "--package",
+            "twinsite-sim",
+            "--features",
+            "seeded-faults",
+            "--quiet",
+        ]);
+        run(command.env("CARGO_TARGET_DIR", target().join("mistakes"))).map(drop)
+    });
     for exercise in EXERCISES {
         for store in ["redis", "embedded"] {
             let name = format!("exercise {exercise}, {store}");

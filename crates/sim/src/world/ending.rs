@@ -10,6 +10,8 @@ use twinsite_model::spec::Failback;
 const MS: u64 = 1_000_000;
 /// How often it is looked.
 const LOOK_EVERY: u64 = 20 * MS;
+/// How long nodes that start take to be heard, in the longest election timeouts.
+const SETTLE: u64 = 6;
 /// How long it stays quiet, where that is looked at.
 const QUIET: u64 = 1_000 * MS;
 /// Commands at most while it is quiet.
@@ -96,6 +98,10 @@ impl World {
 
     /// Why it is not as it should be.
     fn not_yet_well(&self) -> Option<String> {
+        // Nodes that start only now have opinions of their own before long.
+        if self.healed.is_none_or(|healed| self.now < healed + SETTLE * self.pace.election_max) {
+            return Some("it has only just become well".to_owned());
+        }
         if self.agreed_ips().is_empty() {
             return Some("there is no specification".to_owned());
         }

@@ -5,7 +5,7 @@ use crate::clock::nanos;
 use crate::event::{Event, Packet, Timer, Work};
 use crate::host::{Guarded, Order, StillKind};
 use twinsite_controller::{HolderInput, HolderOutput, Release, ReleasedBy, RenewalAnswer, StopReason};
-use twinsite_model::{Incarnation, Token};
+use twinsite_model::{BootTime, Incarnation, Token};
 
 /// How often a guardian repeats its word, at most.
 const GUARDIAN_TRIES: u32 = 60;
@@ -85,6 +85,16 @@ impl World {
             && hands.held.is_some_and(|(held, _)| held == token)
         {
             hands.held = None;
+        }
+        if let Order::Stop { token, planned: false, .. } = order {
+            // What is being taken hold of just now is let go of as soon as it is held.
+            for earlier in hands.orders.iter_mut().chain(&mut hands.busy) {
+                if let Order::Hold { token: held, until } = earlier
+                    && *held == token
+                {
+                    *until = BootTime::default();
+                }
+            }
         }
         hands.orders.push_back(order);
         self.next_order(node, ip);

@@ -92,7 +92,7 @@ impl World {
         let now = self.now;
         let mut views = BTreeMap::new();
         for ip in 0..self.ips.len() {
-            let outside = self.seen_from(node, ip);
+            let outside = Some(self.seen_from(node, ip));
             let held = self.hosts[node].answers(now, ip);
             let drained = self.drained(node, ip);
             views.insert(
@@ -104,15 +104,15 @@ impl World {
     }
 
     /// What a request through the address is answered by.
-    fn seen_from(&self, node: usize, ip: usize) -> Option<OutsideView> {
+    fn seen_from(&self, node: usize, ip: usize) -> OutsideView {
         let holder =
             (0..self.hosts.len()).find_map(|other| Some((other, self.hosts[other].answers(self.now, ip)?)));
-        Some(match holder {
+        match holder {
             Some((other, token)) if self.passes(node, other) && self.passes(other, node) => {
                 OutsideView::Answered { node: self.hosts[other].id, token }
             }
             _ => OutsideView::Silent { detail: String::new() },
-        })
+        }
     }
 
     /// The token under which nothing runs here any more: a while after the journal asked for that.

@@ -83,7 +83,7 @@ fn text(explained: &v1::Explanation) -> String {
                 ),
             ),
             Some(false) => {
-                say("if it died", format!("NOBODY would take over: {}", forecast.why_not.join("; ")))
+                say("if it died", format!("NOBODY would take over: {}", forecast.why_not.join("; ")));
             }
             None => {}
         }

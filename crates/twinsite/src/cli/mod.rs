@@ -153,8 +153,7 @@ impl CliError {
             Self::Api(error) if error.reason == Reason::NoQuorum => 3,
             Self::Api(error) if matches!(error.reason, Reason::Unavailable | Reason::NotLeader) => 4,
             Self::Disk(error)
-            | Self::Start(StartError::Disk(error))
-            | Self::Start(StartError::Stopped(StopReason::Disk(error)))
+            | Self::Start(StartError::Disk(error) | StartError::Stopped(StopReason::Disk(error)))
             | Self::Stopped(StopReason::Disk(error))
                 if error.is_lasting() =>
             {

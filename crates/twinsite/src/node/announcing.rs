@@ -80,7 +80,7 @@ impl Announcing {
             match &outcome.result {
                 Ok(wrote) => changed |= *wrote,
                 Err(error) => {
-                    tracing::warn!(upstream = %outcome.upstream, %error, "announcedIp not delivered")
+                    tracing::warn!(upstream = %outcome.upstream, %error, "announcedIp not delivered");
                 }
             }
         }

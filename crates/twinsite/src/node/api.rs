@@ -123,7 +123,9 @@ const fn reason(refusal: &OperatorRefusal) -> Reason {
         OperatorRefusal::NotLeader => Reason::NotLeader,
         OperatorRefusal::NoSpec => Reason::NoSpec,
         OperatorRefusal::UnknownFloatingIp(_) => Reason::UnknownFloatingIp,
-        OperatorRefusal::UnknownNode(_) => Reason::UnknownNode,
+        OperatorRefusal::UnknownNode(_) | OperatorRefusal::Refused(Refusal::UnknownNode(_)) => {
+            Reason::UnknownNode
+        }
         OperatorRefusal::UnknownSite(_) => Reason::UnknownSite,
         OperatorRefusal::OperationRunning(_) | OperatorRefusal::Deciding(_) => Reason::AlreadyMoving,
         OperatorRefusal::NoOperation(_) => Reason::NotMoving,
@@ -135,7 +137,6 @@ const fn reason(refusal: &OperatorRefusal) -> Reason {
         OperatorRefusal::OutcomeUnknown => Reason::OutcomeUnknown,
         OperatorRefusal::Refused(Refusal::RevisionMismatch { .. }) => Reason::RevisionMismatch,
         OperatorRefusal::Refused(Refusal::UnknownUpstream(_)) => Reason::UnknownUpstream,
-        OperatorRefusal::Refused(Refusal::UnknownNode(_)) => Reason::UnknownNode,
         OperatorRefusal::Refused(_)
         | OperatorRefusal::NotRecovered
         | OperatorRefusal::AttestedNodeHeard(_) => Reason::Refused,

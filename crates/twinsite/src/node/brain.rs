@@ -207,7 +207,7 @@ impl Driver {
             Effect::StartRound { round } => self.start_round(round, results.clone()),
             Effect::AnswerRenewal { call, answer } => {
                 if let Some(waiting) = self.renewals.remove(&call) {
-                    drop(waiting.send(answer)); // whoever asked may have gone
+                    let _gone = waiting.send(answer);
                 }
             }
             Effect::AnswerOperator { call, answer } => {

@@ -8,6 +8,7 @@ use super::guard::Guard;
 use super::leases::Hands;
 use futures_util::future::BoxFuture;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -26,10 +27,13 @@ pub struct FloatingHands {
     orders: mpsc::UnboundedSender<Order>,
     provider: Arc<Loopback>,
     drained: Mutex<Option<Token>>,
+    /// Orders given so far, and the newest that was overtaken by a stop at any price.
+    given: AtomicU64,
+    void: Arc<AtomicU64>,
 }
 
 enum Order {
-    Hold { token: Token, until: BootTime },
+    Hold { token: Token, until: BootTime, number: u64 },
     Stop { token: Token, why: StopReason, done: oneshot::Sender<()> },
 }
 
@@ -48,6 +52,7 @@ impl FloatingHands {
             let authority = Arc::new(Floating { ip: ip.clone(), lease });
             Arc::new(Taker { proxy: taker.clone(), authority }) as Arc<dyn Accepted>
         }));
+        let void = Arc::new(AtomicU64::new(0));
         let worker = Worker {
             ip: spec.name.clone(),
             addresses: spec.ports.iter().map(|port| SocketAddr::new(spec.address, *port)).collect(),
@@ -57,9 +62,10 @@ impl FloatingHands {
             guard,
             changed,
             held: None,
+            void: Arc::clone(&void),
         };
         tokio::spawn(worker.run(inbox));
-        Arc::new(Self { orders, provider, drained: Mutex::default() })
+        Arc::new(Self { orders, provider, drained: Mutex::default(), given: AtomicU64::new(0), void })
     }
 
     /// What is really there, read back.
@@ -80,14 +86,17 @@ impl FloatingHands {
 
 impl Hands for FloatingHands {
     fn hold(&self, token: Token, until: BootTime) {
-        drop(self.orders.send(Order::Hold { token, until })); // the worker ends only with the process
+        let number = self.given.fetch_add(1, Ordering::AcqRel) + 1;
+        drop(self.orders.send(Order::Hold { token, until, number })); // the worker ends only with the process
     }
 
     fn stop(&self, token: Token, why: StopReason) -> BoxFuture<'static, ()> {
-        if why == StopReason::Involuntary
-            && let Some(lease) = self.provider.lease().filter(|lease| lease.token() == token)
-        {
-            lease.end(); // nothing more is said from here on, whatever the worker is busy with
+        if why == StopReason::Involuntary {
+            // Nothing more is said from here on, whatever the worker is busy with.
+            self.void.store(self.given.load(Ordering::Acquire), Ordering::Release);
+            if let Some(lease) = self.provider.lease().filter(|lease| lease.token() == token) {
+                lease.end();
+            }
         }
         let (done, stopped) = oneshot::channel();
         drop(self.orders.send(Order::Stop { token, why, done }));
@@ -108,16 +117,17 @@ struct Worker {
     guard: Guard,
     changed: Arc<Notify>,
     held: Option<Token>,
+    void: Arc<AtomicU64>,
 }
 
 impl Worker {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) {
         while let Some(order) = inbox.recv().await {
             match order {
-                Order::Hold { token, until } => self.hold(token, until).await,
+                Order::Hold { token, until, number } => self.hold(token, until, number).await,
                 Order::Stop { token, why, done } => {
                     self.stop(token, why).await;
-                    drop(done.send(()));
+                    let _gone = done.send(());
                     self.changed.notify_one();
                 }
             }
@@ -125,13 +135,23 @@ impl Worker {
     }
 
     /// The guardian hears of it before anything can answer: a hung holder that nobody watches could answer for ever.
-    async fn hold(&mut self, token: Token, until: BootTime) {
+    async fn hold(&mut self, token: Token, until: BootTime, number: u64) {
+        let overtaken = || self.void.load(Ordering::Acquire) >= number;
+        if overtaken() {
+            return;
+        }
         let holding = Holding { ip: self.ip.clone(), addresses: self.addresses.clone(), token };
         if let Err(error) = self.guard.holding(holding, until, self.slack) {
             tracing::warn!(ip = %self.ip, %error, "not holding a floating IP that no guardian watches");
             return;
         }
-        match self.provider.hold(token, until).await {
+        let held = self.provider.hold(token, until).await;
+        if overtaken()
+            && let Some(lease) = self.provider.lease()
+        {
+            lease.end();
+        }
+        match held {
             Ok(()) if self.held != Some(token) => {
                 tracing::info!(ip = %self.ip, %token, "holding a floating IP");
                 self.held = Some(token);

@@ -131,13 +131,6 @@ impl Peers {
         let answer = self.call(to, within, async |mut client| client.release(request).await).await?;
         Ok((answer.leads, answer.current.map(wire::token)))
     }
-
-    /// Asks a node for a place in the log that a linearizable read must have applied.
-    pub async fn read_index(&self, to: NodeId, within: Duration) -> Result<u64, PeerError> {
-        let request = pb::ReadIndexRequest {};
-        Ok(self.call(to, within, async |mut client| client.read_index(request).await).await?.index)
-    }
-
     /// Has a session command proposed.
     pub async fn propose_session(
         &self,
