@@ -142,7 +142,7 @@ fn a_full_disk() {
     node.write_node("small");
     let said = node.run();
     drop(std::process::Command::new("umount").arg("-l").arg(&small).status());
-    assert_one_line(&said, &["small", "space"]);
+    assert_one_line(&said, &["small", "full"]);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn an_operator_without_a_valid_certificate() {
     let said = twinsite_tests::run(&["status", "--client", &node.path("client.toml").display().to_string()]);
     end(&mut process);
     end(&mut guardian);
-    assert_one_line(&said, &["answered"]);
+    assert_one_line(&said, &["no node answers"]);
     assert_eq!(said.code, 4, "{said:?}");
 }
 

@@ -38,13 +38,8 @@ pub fn run(arguments: &NodeArguments) -> Result<(), CliError> {
         .map_err(|source| CliError::System { what: "start the runtime", source })?;
     runtime.block_on(async {
         let peers = Peers::new(loaded.me.id, &loaded.spec, credentials, loaded.node.dial.clone());
-        let stop = CancellationToken::new();
+        let stop = ended_by_signal()?;
         tokio::spawn(keep_warm(peers.clone(), stop.clone()));
-        let stopping = stop.clone();
-        tokio::spawn(async move {
-            ended_by_signal().await;
-            stopping.cancel();
-        });
         let releases = Arc::new(ToCluster { me: loaded.me.id, peers });
         guardian::run(&GuardianConfig { data }, releases, stop).await?;
         Ok(())

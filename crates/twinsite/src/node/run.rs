@@ -91,6 +91,7 @@ pub fn run(arguments: &NodeArguments) -> Result<(), CliError> {
 
 /// A node's whole life.
 async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> {
+    let ended = ended_by_signal()?;
     let data = loaded.node.data.clone();
     std::fs::create_dir_all(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let listeners = Listeners::bind(&loaded).await?;
@@ -107,10 +108,13 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
     if loaded.node.bootstrap {
         bootstrap(&loaded, &raft).await?;
     }
-    let guard = if loaded.me.kind.may_own() {
-        Some(Guard::connect(data.clone(), incarnation, GUARDIAN_PATIENCE).await?)
-    } else {
-        None
+    let guard = tokio::select! {
+        guard = find_guardian(&loaded, incarnation) => guard?,
+        reason = raft.stopped() => return Err(CliError::Stopped(reason)),
+        () = ended.cancelled() => {
+            raft.shutdown().await;
+            return Ok(());
+        }
     };
     let peers =
         crate::peer::Peers::new(loaded.me.id, &loaded.spec, credentials.clone(), loaded.node.dial.clone());
@@ -137,7 +141,15 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
         report_soon: Arc::default(),
         quorum,
     });
-    attend(loaded, credentials, shared, listeners, stop).await
+    attend(loaded, credentials, shared, listeners, ended, stop).await
+}
+
+/// A node that may own an address holds none without a guardian.
+async fn find_guardian(loaded: &Loaded, incarnation: Incarnation) -> Result<Option<Guard>, CliError> {
+    if !loaded.me.kind.may_own() {
+        return Ok(None);
+    }
+    Ok(Some(Guard::connect(loaded.node.data.clone(), incarnation, GUARDIAN_PATIENCE).await?))
 }
 
 /// Runs everything until a signal, the loss of the guardian, or the end of the consensus.
@@ -146,6 +158,7 @@ async fn attend(
     credentials: Credentials,
     shared: Arc<Shared>,
     listeners: Listeners,
+    ended: CancellationToken,
     stop: CancellationToken,
 ) -> Result<(), CliError> {
     let data = loaded.node.data.clone();
@@ -235,7 +248,7 @@ async fn attend(
     tracing::info!("ready");
 
     let why = tokio::select! {
-        () = ended_by_signal() => Ok(()),
+        () = ended.cancelled() => Ok(()),
         () = unguarded.cancelled() => Err(CliError::NoGuardian),
         reason = shared.raft.stopped() => Err(CliError::Stopped(reason)),
         _ = &mut following => Err(CliError::Stopped(StopReason::Internal("the follower ended".to_owned()))),
@@ -360,19 +373,21 @@ fn start_proxy(
     Ok(Some(Proxy::start(options, Arc::new(ProxyRooms(sessions.clone())))?))
 }
 
-/// SIGTERM, SIGINT.
-pub async fn ended_by_signal() {
+/// Told when the process shall end: SIGTERM, SIGINT. Both are caught from here on, not only once somebody waits.
+pub fn ended_by_signal() -> Result<CancellationToken, CliError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let wait = async |kind| match signal(kind) {
-        Ok(mut signal) => {
-            signal.recv().await;
+    let catch = |kind| signal(kind).map_err(|source| CliError::System { what: "catch signals", source });
+    let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
+    let told = CancellationToken::new();
+    let ended = told.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-        Err(_) => std::future::pending().await,
-    };
-    tokio::select! {
-        () = wait(SignalKind::terminate()) => {}
-        () = wait(SignalKind::interrupt()) => {}
-    }
+        ended.cancel();
+    });
+    Ok(told)
 }
 
 /// For clusters that live and die with a program: ends the process, without any grace, when standard input closes.
