@@ -16,3 +16,13 @@ pub fn start(format: LogFormat) {
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
 }
+
+/// Does something in which a library may panic over damaged data. The panic is caught there and becomes an error of one
+/// line; its own message would only be noise. To be called before there are other threads that matter.
+pub fn without_panic_messages<T>(work: impl FnOnce() -> T) -> T {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = work();
+    std::panic::set_hook(usual);
+    done
+}

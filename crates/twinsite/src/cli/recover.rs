@@ -6,6 +6,7 @@ use super::{CliError, Exit, output};
 use crate::config::{self, Loaded};
 use crate::identity::Credentials;
 use crate::recovery_note::RecoveryNote;
+use crate::telemetry::without_panic_messages;
 use serde_json::json;
 use std::collections::BTreeSet;
 use twinsite_consensus::{Contents, Disk, Identity, RedbDisk};
@@ -59,7 +60,7 @@ pub async fn run(arguments: &RecoverArguments) -> Result<Exit, CliError> {
 /// What the survivor's disk holds now.
 fn present(loaded: &Loaded) -> Result<Contents, CliError> {
     let identity = Identity { cluster: loaded.spec.cluster.clone(), node: loaded.me.id, new_disk: 0 };
-    let disk = RedbDisk::open_existing(&loaded.node.data, &identity)?;
+    let disk = without_panic_messages(|| RedbDisk::open_existing(&loaded.node.data, &identity))?;
     let contents = disk.load();
     disk.close();
     Ok(contents?)

@@ -309,7 +309,7 @@ fn open_disk(loaded: &Loaded) -> Result<Arc<RedbDisk>, CliError> {
         source: std::io::Error::other(error),
     })?;
     let identity = Identity { cluster: loaded.spec.cluster.clone(), node: loaded.me.id, new_disk };
-    Ok(Arc::new(RedbDisk::open(&loaded.node.data, &identity)?))
+    Ok(Arc::new(telemetry::without_panic_messages(|| RedbDisk::open(&loaded.node.data, &identity))?))
 }
 
 async fn start_consensus(
