@@ -145,6 +145,30 @@ impl Lab {
         }
     }
 
+    /// Waits until `status` says what is wanted, and meanwhile starts what ends, as a supervisor would.
+    ///
+    /// # Panics
+    /// If that does not happen in time.
+    pub fn wait_supervised(
+        &mut self,
+        what: &str,
+        within: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let deadline = Instant::now() + within;
+        let mut last = None;
+        loop {
+            self.start_missing();
+            let status = self.status();
+            if let Some(status) = status.as_ref().filter(|status| wanted(status)) {
+                return status.clone();
+            }
+            last = status.or(last);
+            assert!(Instant::now() < deadline, "{what}: not within {within:?}; last: {last:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Starts whatever does not run.
     ///
     /// # Panics

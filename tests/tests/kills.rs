@@ -35,7 +35,7 @@ async fn kills_lose_nothing_that_was_acknowledged() {
         lab.cluster.kill_all(&victims).await.unwrap();
         lab.start_missing();
 
-        let status = lab.wait(&format!("round {round}, killed {victims:?}"), BACK, |status| {
+        let status = lab.wait_supervised(&format!("round {round}, killed {victims:?}"), BACK, |status| {
             owner(status).is_some()
                 && status["nodes"]
                     .as_array()

@@ -73,9 +73,12 @@ impl Options {
                 "election_min ({min} ms) must be at least 2 ms below election_max ({max} ms)"
             )));
         }
+        // The timeout drawn from here on comes on top of the voters' lease (`max`), so that even the shortest is far above
+        // several heartbeats. The ranges hardly overlap: two candidates at once split the votes, and the second round
+        // would use up what is left of an owner's lease.
         let election_timeout_min = match self.bias {
-            ElectionBias::Eager => min,
-            ElectionBias::Normal => min + (max - min) / 2,
+            ElectionBias::Eager => (ms(self.timing.heartbeat) + 1).min(min),
+            ElectionBias::Normal => max - (max - min) / 4,
             ElectionBias::Reluctant => max - 1,
         };
         let config = Config {

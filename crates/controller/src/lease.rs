@@ -49,6 +49,9 @@ pub enum HolderInput {
         /// Which stop was carried out. Between an earlier one and the newest the address may have been held again.
         number: u64,
     },
+    /// Another node leads: whoever it is has heard nothing of this holder yet, and an election has used up a good part of
+    /// the lease.
+    NewLeader,
     /// The node is being shut down: let go of what is held.
     Shutdown,
     /// Time has passed: [`Holder::next_wake`] is due.
@@ -171,6 +174,7 @@ impl Holder {
                 self.shutting_down = true;
                 self.end(&mut out);
             }
+            HolderInput::NewLeader => self.last_sent = None,
             HolderInput::Tick => {}
         }
         self.send(now, &mut out);

@@ -70,6 +70,8 @@ impl Agent {
         let mut shutting_down = false;
         let mut shutdown_at = boot_now();
         let mut stopping = None;
+        let mut status = self.raft.status();
+        let mut leader = status.borrow_and_update().leader;
         loop {
             let now = boot_now();
             let wake = holder.next_wake();
@@ -95,6 +97,15 @@ impl Agent {
                         HolderInput::State { owner: state.owner(&ip).cloned() }
                     }
                 },
+                Ok(()) = status.changed() => {
+                    let now = status.borrow_and_update().leader;
+                    let is_new = now.is_some() && now != leader;
+                    leader = now;
+                    if !is_new {
+                        continue;
+                    }
+                    HolderInput::NewLeader
+                }
                 () = tick => HolderInput::Tick,
             };
             self.follow_timing(&mut holder);

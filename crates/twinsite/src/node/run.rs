@@ -35,7 +35,7 @@ use twinsite_model::{FloatingIpName, Incarnation, NodeId, NodeName, Timing};
 use twinsite_proxy::{Proxy, ProxyOptions};
 use twinsite_sessions::{Sessions, SessionsOptions};
 
-/// How long a starting node waits for its guardian.
+/// How long a node waits for its guardian, at its start and when it has gone.
 const GUARDIAN_PATIENCE: Duration = Duration::from_secs(10);
 /// Changes that the public API remembers, so that a watch can resume.
 const CHANGES_KEPT: usize = 4_096;
@@ -240,7 +240,8 @@ async fn attend(
     }
     let unguarded = CancellationToken::new();
     if let Some(guard) = shared.guard.clone() {
-        tasks.spawn(guard.keep(data, shared.incarnation, timing.lease, unguarded.clone()));
+        // Nothing is held, and no lease extended, while there is none: there is time to wait for it.
+        tasks.spawn(guard.keep(data, shared.incarnation, GUARDIAN_PATIENCE, unguarded.clone()));
     }
     let readiness = metrics::Readiness::default();
     servers::start(&mut tasks, listeners, &loaded, &credentials, &shared, hub, &readiness, &stop).await?;
