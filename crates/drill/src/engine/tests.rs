@@ -38,6 +38,7 @@ struct Shared {
     fence: Fence,
     owner: Mutex<(NodeName, Token)>,
     serving: Mutex<Option<Serving>>,
+    instances: Mutex<Vec<AbortHandle>>,
     running: Mutex<BTreeSet<ProcessName>>,
     watchers: Mutex<Vec<mpsc::Sender<WatchItem>>>,
 }
@@ -54,6 +55,18 @@ async fn bind(config: MeetingConfig) -> Meeting {
     }
 }
 
+impl Drop for Shared {
+    /// What listens must not outlive the claim of its block, which the next drill may take.
+    fn drop(&mut self) {
+        for instance in self.instances.get_mut().unwrap().drain(..) {
+            instance.abort();
+        }
+        if let Some((accepting, _)) = self.serving.get_mut().unwrap().take() {
+            accepting.abort();
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Fake(Arc<Shared>);
 
@@ -67,6 +80,7 @@ impl Fake {
             fence,
             owner: Mutex::new((owner, Token::new(1, 1))),
             serving: Mutex::default(),
+            instances: Mutex::default(),
             running: Mutex::default(),
             watchers: Mutex::default(),
         }));
@@ -78,7 +92,8 @@ impl Fake {
                 name: instance.name.clone(),
                 announced_file: fake.0.folder.join(instance.name.as_str()),
             };
-            tokio::spawn(bind(config).await.serve());
+            let serving = tokio::spawn(bind(config).await.serve());
+            fake.0.instances.lock().unwrap().push(serving.abort_handle());
         }
         fake.serve().await;
         fake
