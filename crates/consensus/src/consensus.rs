@@ -12,6 +12,7 @@ use crate::raft_types::{Command, CommittedLeaderId, Types};
 use crate::state_machine::StateMachine;
 use crate::status::{LogIndex, RaftStatus};
 use crate::transport::Transport;
+use crate::turns::Turns;
 use openraft::async_runtime::Select2;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{
@@ -35,18 +36,26 @@ type WriteError<RT> = RaftError<Types<RT>, ClientWriteError<Types<RT>>>;
 /// One node's part in the consensus. Cheap to clone; the last clone's drop does not stop it, [`Self::shutdown`] does.
 pub struct Consensus<RT: AsyncRuntime> {
     pub(crate) raft: Raft<Types<RT>, StateMachine>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared<RT>>,
 }
 
 /// What the handle's clones have in common.
-pub(crate) struct Shared {
+pub(crate) struct Shared<RT: AsyncRuntime> {
     pub(crate) options: Options,
     pub(crate) published: Arc<Published>,
+    pub(crate) turns: Arc<Turns<RT>>,
     local: Arc<Local>,
     disk: Arc<dyn Disk>,
     status: watch::Sender<RaftStatus>,
     started: watch::Sender<bool>,
     proposals: Semaphore,
+}
+
+impl<RT: AsyncRuntime> Shared<RT> {
+    /// Whether this node believes that it leads.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.status.borrow().is_leader
+    }
 }
 
 impl<RT: AsyncRuntime> Clone for Consensus<RT> {
@@ -79,6 +88,7 @@ impl<RT: AsyncRuntime> Consensus<RT> {
             proposals: Semaphore::new(options.proposals_max),
             options,
             published,
+            turns: Arc::new(Turns::new()),
             local,
             disk,
             status: watch::Sender::new(status),
@@ -87,6 +97,7 @@ impl<RT: AsyncRuntime> Consensus<RT> {
         let consensus = Self { raft, shared };
         drop(RT::spawn(consensus.clone().take_part()));
         drop(RT::spawn(consensus.clone().follow_status()));
+        drop(RT::spawn(consensus.clone().stand_in_turn()));
         Ok(consensus)
     }
 
@@ -276,6 +287,7 @@ impl<RT: AsyncRuntime> Consensus<RT> {
             raft: self.raft.clone(),
             local: Arc::clone(&self.shared.local),
             published: Arc::clone(&self.shared.published),
+            turns: Arc::clone(&self.shared.turns),
             started: self.shared.started.subscribe(),
         }
     }

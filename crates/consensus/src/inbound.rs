@@ -6,6 +6,7 @@ use crate::pb::{self, exchange_request::Body as Ask, exchange_response::Body as 
 use crate::raft_types::{Snapshot, Types};
 use crate::state_machine::StateMachine;
 use crate::transport::SnapshotTransfer;
+use crate::turns::Turns;
 use crate::wire::{self, WireError};
 use openraft::raft::TransferLeaderRequest;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
@@ -19,6 +20,7 @@ pub struct Inbound<RT: AsyncRuntime> {
     pub(crate) raft: Raft<Types<RT>, StateMachine>,
     pub(crate) local: Arc<Local>,
     pub(crate) published: Arc<Published>,
+    pub(crate) turns: Arc<Turns<RT>>,
     pub(crate) started: watch::Receiver<bool>,
 }
 
@@ -28,6 +30,7 @@ impl<RT: AsyncRuntime> Clone for Inbound<RT> {
             raft: self.raft.clone(),
             local: Arc::clone(&self.local),
             published: Arc::clone(&self.published),
+            turns: Arc::clone(&self.turns),
             started: self.started.clone(),
         }
     }
@@ -69,6 +72,9 @@ impl<RT: AsyncRuntime> Inbound<RT> {
         let meta = wire::to_snapshot(opening.snapshot.ok_or(Refused::Malformed)?, &content)?;
         let installed = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: content }).await;
         let answer = installed.map_err(|_| Refused::NotTakingPart)?;
+        if answer.vote == vote {
+            self.turns.heard_leader();
+        }
         Ok(pb::InstallSnapshotResponse {
             header: Some(self.local.header(from)),
             vote: Some(wire::from_vote(&answer.vote)),
@@ -96,6 +102,9 @@ impl<RT: AsyncRuntime> Inbound<RT> {
             leader_commit: append.committed.map(wire::to_log_id),
         };
         let response = self.raft.append_entries(request).await.map_err(|_| Refused::NotTakingPart)?;
+        if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+            self.turns.heard_leader();
+        }
         let result = match response {
             AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {
                 pb::appended::Result::Success(pb::Blank {})

@@ -24,6 +24,7 @@ mod state_machine;
 mod status;
 mod transfer;
 mod transport;
+mod turns;
 mod wire;
 
 /// The wire types, generated from `proto/twinsite/internal/v1/raft.proto`.

@@ -5,17 +5,14 @@ use openraft::{Config, SnapshotPolicy};
 use std::time::Duration;
 use twinsite_model::{ClusterName, NodeId, Timing};
 
-/// How eager a node is to lead. Only the lower end of the random part differs; the upper end is the voters' lease
-/// and must be the same everywhere.
+/// How openraft's own election timer is set, which counts when standing in turn has led to no leader. Only the lower
+/// end of its random part differs; the upper end is the voters' lease and must be the same everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ElectionBias {
-    /// Leads when it can.
-    Eager,
-    /// Leads when no eager node does.
+    /// The agreed range.
     #[default]
     Normal,
-    /// Leads when nobody else does. For a witness, and for the site of the owner: never barred, because it may hold
-    /// the only newest log.
+    /// As late as it gets. For a witness: never barred, because it may hold the only newest log.
     Reluctant,
 }
 
@@ -28,7 +25,7 @@ pub struct Options {
     pub node: NodeId,
     /// Heartbeat and election timeouts.
     pub timing: Timing,
-    /// How eager it is to lead.
+    /// How late its election timer is.
     pub bias: ElectionBias,
     /// How long it keeps silent first. At least `election_max` less the age of the process: a voter that restarts
     /// has forgotten to whom it granted its lease, and must not vote until that is over.
@@ -73,12 +70,8 @@ impl Options {
                 "election_min ({min} ms) must be at least 2 ms below election_max ({max} ms)"
             )));
         }
-        // The timeout drawn from here on comes on top of the voters' lease (`max`), so that even the shortest is far above
-        // several heartbeats. The ranges hardly overlap: two candidates at once split the votes, and the second round
-        // would use up what is left of an owner's lease.
         let election_timeout_min = match self.bias {
-            ElectionBias::Eager => (ms(self.timing.heartbeat) + 1).min(min),
-            ElectionBias::Normal => max - (max - min) / 4,
+            ElectionBias::Normal => min,
             ElectionBias::Reluctant => max - 1,
         };
         let config = Config {

@@ -35,6 +35,7 @@ pub use explain::{
 pub use faults::{Fault, Faults};
 pub use grantor::{Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
 pub use input::{CallId, Effect, Input, ProposeFailed, RoundFailed, RoundId, Ticket};
+pub use leadership::election_turn;
 pub use lease::{Holder, HolderInput, HolderOutput, StopReason};
 pub use notice::{Alarm, Decision, Drift, Notice};
 pub use operator::{

@@ -362,16 +362,14 @@ async fn a_cut_off_node_does_not_raise_its_term() {
     assert_eq!((now.node(), now.status().borrow().term), (leader.node(), term));
 }
 
-/// Witnesses and the owner's site lead only when nobody else does; the voters' lease is the same everywhere.
+/// A witness's own timer is the last; the voters' lease is the same everywhere.
 #[test]
 fn the_bias_changes_only_the_lower_end() {
     let config = |bias| Options { bias, ..options(1) }.config().unwrap();
-    let [eager, normal, reluctant] =
-        [ElectionBias::Eager, ElectionBias::Normal, ElectionBias::Reluctant].map(config);
-    assert!(eager.election_timeout_min < normal.election_timeout_min);
+    let [normal, reluctant] = [ElectionBias::Normal, ElectionBias::Reluctant].map(config);
     assert!(normal.election_timeout_min < reluctant.election_timeout_min);
     assert_eq!(reluctant.election_timeout_min, reluctant.election_timeout_max - 1);
-    for config in [eager, normal, reluctant] {
+    for config in [normal, reluctant] {
         assert_eq!(config.election_timeout_max, 400);
         assert_eq!(config.enable_pre_vote, Some(true));
         assert_eq!(config.enable_leader_restore, Some(false));
@@ -381,6 +379,29 @@ fn the_bias_changes_only_the_lower_end() {
     let mut wrong = options(1);
     wrong.timing.election_min = wrong.timing.election_max;
     assert!(wrong.config().is_err());
+}
+
+/// When a leader dies, the node whose turn is first leads next, long before openraft's own timer would have run out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_stand_for_election_in_turn() {
+    let mut cluster = Cluster::start(5).await;
+    for round in 0..6 {
+        // Nobody is behind: a voter grants nothing to a node with a shorter log than its own.
+        let request = format!("round {round}");
+        cluster.propose(&request).await;
+        cluster.everywhere(&request).await;
+        let leader = cluster.leader().await.node().0;
+        let mut others = others(&cluster, leader);
+        // Another order each time, so that no other preference can be mistaken for it.
+        others.rotate_left(round % 4);
+        for (place, node) in others.iter().enumerate() {
+            cluster.nodes[node].set_election_turn(u32::try_from(place).unwrap());
+        }
+        cluster.stop(leader).await;
+        let next = cluster.leader().await.node().0;
+        assert_eq!(next, others[0], "round {round}: {others:?}");
+        cluster.boot(leader).await;
+    }
 }
 
 /// A committed entry that cannot be read stops the node, now and after every restart; it is never skipped.

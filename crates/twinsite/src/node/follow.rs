@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twinsite_api::WatchHub;
 use twinsite_consensus::Change;
+use twinsite_controller::election_turn;
 use twinsite_health::{OutsideProbes, UpstreamProbes, UpstreamTarget};
 use twinsite_model::{ClusterSpec, Event, FloatingIpName, Revision, State, Step, Token, Verdict};
 use twinsite_proxy::RoutingTable;
@@ -97,6 +98,9 @@ impl Follower {
         {
             self.configured = Some(state.spec_revision);
             self.configure(spec);
+        }
+        if let Some(place) = election_turn(state, self.shared.me) {
+            self.shared.raft.set_election_turn(place);
         }
         if let Some(proxy) = &self.shared.proxy {
             proxy.publish(RoutingTable::build(state));

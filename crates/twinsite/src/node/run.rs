@@ -331,14 +331,9 @@ fn agreed_timing(loaded: &Loaded) -> Timing {
     loaded.spec.timing()
 }
 
-/// The leader prefers to live away from the site that is preferred for owners; a witness leads when nobody else does.
+/// A witness leads when nobody else does.
 fn bias(loaded: &Loaded) -> ElectionBias {
-    let preferred = loaded.spec.sites.iter().find(|site| !site.witness).map(|site| &site.name);
-    match loaded.me.kind {
-        NodeKind::Witness => ElectionBias::Reluctant,
-        _ if preferred == Some(&loaded.me.site) => ElectionBias::Normal,
-        _ => ElectionBias::Eager,
-    }
+    if loaded.me.kind == NodeKind::Witness { ElectionBias::Reluctant } else { ElectionBias::Normal }
 }
 
 /// Brings a new cluster to life. A node that has ever been a member does nothing.
