@@ -52,6 +52,8 @@ pub enum HolderInput {
     /// Another node leads: whoever it is has heard nothing of this holder yet, and an election has used up a good part of
     /// the lease.
     NewLeader,
+    /// The address cannot be held here (any more): give the token up. Another one may come later.
+    LetGo,
     /// The node is being shut down: let go of what is held.
     Shutdown,
     /// Time has passed: [`Holder::next_wake`] is due.
@@ -170,6 +172,7 @@ impl Holder {
             HolderInput::Refused { token, seq, why } => self.refused(token, seq, why, &mut out),
             HolderInput::Suspended { gap } => self.suspended(now, gap, &mut out),
             HolderInput::Stopped { token, number } => self.stopped(token, number),
+            HolderInput::LetGo => self.end(&mut out),
             HolderInput::Shutdown => {
                 self.shutting_down = true;
                 self.end(&mut out);

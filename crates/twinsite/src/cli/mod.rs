@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use twinsite_api::{ApiError, MoveKind, Reason};
+use twinsite_consensus::grpc::TlsError;
 use twinsite_consensus::{DiskError, RecoveryError, StartError, StopReason};
 use twinsite_drill::engine::EngineError;
 use twinsite_drill::meeting::{self, MeetingConfig, MeetingError};
@@ -61,6 +62,9 @@ pub enum CliError {
     /// A certificate is unusable.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The certificate and its key do not work together, or with the authority's.
+    #[error("{0}; check tls.ca, tls.cert and tls.key")]
+    Tls(#[from] TlsError),
     /// Standard output is broken.
     #[error("cannot print: {0}")]
     Output(io::Error),
@@ -95,6 +99,9 @@ pub enum CliError {
         "the guardian is gone and did not come back: nothing is held without it; start `twinsite guardian`"
     )]
     NoGuardian,
+    /// A task of the node ended that it cannot be without.
+    #[error(transparent)]
+    Task(#[from] crate::node::TaskEnded),
     /// The consensus ended.
     #[error(transparent)]
     Stopped(#[from] StopReason),

@@ -6,10 +6,12 @@
 use super::Raft;
 use super::clock::wall_now;
 use super::notices;
+use super::supervise::Supervisor;
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use twinsite_consensus::RaftStatus;
 use twinsite_controller::{
     CallId, Controller, Effect, Input, NodeReport, OperatorAnswer, OperatorRefusal, OperatorRequest,
     ProposeFailed, Release, Renewal, RenewalAnswer, RoundFailed, RoundId, Ticket,
@@ -43,18 +45,19 @@ pub struct Busy;
 
 impl Brain {
     /// Starts it.
-    pub fn start(me: NodeId, raft: Raft, stop: CancellationToken) -> Self {
+    pub fn start(me: NodeId, raft: Raft, supervisor: &Supervisor, stop: CancellationToken) -> Self {
         let (messages, inbox) = mpsc::channel(INPUTS_MAX);
         let driver = Driver {
             controller: Controller::new(me),
             raft,
+            supervisor: supervisor.clone(),
             renewals: HashMap::new(),
             operators: HashMap::new(),
             calls: 0,
             term: None,
         };
         let (results, done) = mpsc::channel(INPUTS_MAX);
-        tokio::spawn(driver.run(inbox, results, done, stop));
+        tokio::spawn(supervisor.lasting("the controller", driver.run(inbox, results, done, stop)));
         Self { messages }
     }
 
@@ -100,6 +103,7 @@ impl Brain {
 struct Driver {
     controller: Controller,
     raft: Raft,
+    supervisor: Supervisor,
     renewals: HashMap<CallId, oneshot::Sender<RenewalAnswer>>,
     operators: HashMap<CallId, oneshot::Sender<Result<OperatorAnswer, OperatorRefusal>>>,
     calls: u64,
@@ -117,6 +121,8 @@ impl Driver {
     ) {
         let mut status = self.raft.status();
         let (_, mut changes) = self.raft.subscribe();
+        // A receiver has seen what is there when it is made: this node may lead already.
+        self.lead(leading(&mut status), &results);
         loop {
             let now = boot_now();
             let wake = self.controller.next_wake(now, &self.raft.state());
@@ -134,11 +140,7 @@ impl Driver {
                     if changed.is_err() {
                         return;
                     }
-                    let (leads, term) = {
-                        let status = status.borrow_and_update();
-                        (status.is_leader, status.term)
-                    };
-                    self.lead(leads.then_some(term), &results);
+                    self.lead(leading(&mut status), &results);
                 }
                 change = changes.next() => {
                     if change.is_err() {
@@ -230,24 +232,30 @@ impl Driver {
 
     fn propose(&self, ticket: Ticket, term: u64, proposal: Proposal, results: mpsc::Sender<Input>) {
         let raft = self.raft.clone();
-        tokio::spawn(async move {
+        tokio::spawn(self.supervisor.passing("a proposal", async move {
             let outcome = raft.propose_in_term(term, &proposal).await.map_err(|error| {
                 if error.certainly_not_done() { ProposeFailed::NotDone } else { ProposeFailed::Unknown }
             });
             drop(results.send(Input::ProposalDone { ticket, outcome }).await);
-        });
+        }));
     }
 
     /// A quorum round that begins now, and then the state as of it.
     fn start_round(&self, round: RoundId, results: mpsc::Sender<Input>) {
         let raft = self.raft.clone();
-        tokio::spawn(async move {
+        tokio::spawn(self.supervisor.passing("a quorum round", async move {
             let caught_up = async {
                 let index = raft.read_index().await.map_err(|_| RoundFailed)?;
                 raft.wait_applied(index, APPLY_MAX).await.map_err(|_| RoundFailed)
             };
             let outcome = caught_up.await;
             drop(results.send(Input::RoundDone { round, outcome }).await);
-        });
+        }));
     }
+}
+
+/// The term in which this node leads, if it does.
+fn leading(status: &mut watch::Receiver<RaftStatus>) -> Option<u64> {
+    let status = status.borrow_and_update();
+    status.is_leader.then_some(status.term)
 }

@@ -4,7 +4,7 @@
 use super::clock::wall_now;
 use super::run::Shared;
 use crate::recovery_note::RecoveryNote;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -30,10 +30,11 @@ pub struct Luggage {
 
 /// Looks after all of it until cancelled.
 pub async fn run(shared: Arc<Shared>, luggage: Luggage, stop: CancellationToken) {
+    let mut complaints = BTreeSet::new();
     let mut status = shared.raft.status();
     loop {
         let leads = status.borrow_and_update().is_leader;
-        if leads && let Err(why) = look_after(&shared, &luggage).await {
+        if leads && let Err(why) = look_after(&shared, &luggage, &mut complaints).await {
             tracing::debug!(%why, "the cluster could not be brought in order yet");
         }
         tokio::select! {
@@ -50,7 +51,11 @@ async fn leadership_changes(status: &mut watch::Receiver<RaftStatus>, leads: boo
     }
 }
 
-async fn look_after(shared: &Shared, luggage: &Luggage) -> Result<(), String> {
+async fn look_after(
+    shared: &Shared,
+    luggage: &Luggage,
+    complaints: &mut BTreeSet<NodeId>,
+) -> Result<(), String> {
     // A new leader first applies everything that was ever agreed.
     let index = shared.raft.read_index().await.map_err(|error| error.to_string())?;
     shared.raft.wait_applied(index, COMPARE_EVERY).await.map_err(|error| error.to_string())?;
@@ -67,7 +72,7 @@ async fn look_after(shared: &Shared, luggage: &Luggage) -> Result<(), String> {
     let state = shared.raft.state();
     if let Some(spec) = &state.spec {
         let status = shared.raft.status().borrow().clone();
-        compare_members(shared, spec, &status).await;
+        compare_members(shared, spec, &status, complaints).await;
     }
     Ok(())
 }
@@ -117,7 +122,12 @@ async fn begin_generation(shared: &Shared, state: &State, note: &RecoveryNote) -
 }
 
 /// Brings the members in line with the specification, one change at a time.
-async fn compare_members(shared: &Shared, spec: &ClusterSpec, status: &RaftStatus) {
+async fn compare_members(
+    shared: &Shared,
+    spec: &ClusterSpec,
+    status: &RaftStatus,
+    complaints: &mut BTreeSet<NodeId>,
+) {
     if status.is_changing {
         return;
     }
@@ -138,10 +148,17 @@ async fn compare_members(shared: &Shared, spec: &ClusterSpec, status: &RaftStatu
             Some(_) => continue,
         };
         match changed {
-            Ok(()) => tracing::info!(node = %node.name, "membership brought in line with the specification"),
+            Ok(()) => {
+                complaints.remove(id);
+                tracing::info!(node = %node.name, "membership brought in line with the specification");
+                return;
+            }
+            // One that cannot be changed (a retired id, say) must not keep the others from being changed.
+            Err(error) if complaints.insert(*id) => {
+                tracing::warn!(node = %node.name, %error, "membership not changed yet; tried again");
+            }
             Err(error) => tracing::debug!(node = %node.name, %error, "membership not changed yet"),
         }
-        return;
     }
     let gone = status.members.keys().find(|id| !wanted.contains_key(id) && **id != shared.me);
     if let Some(id) = gone {
