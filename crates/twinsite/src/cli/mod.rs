@@ -84,6 +84,17 @@ pub enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// What a forced recovery left cannot be read.
+    #[error(
+        "data directory {}: {what}, and what it said of the recovery is lost; the recovery itself stands: remove the file,          start the node, and take the lost nodes out with `twinsite members remove`",
+        path.display()
+    )]
+    DamagedNote {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// An address cannot be listened on.
     #[error("{key} {address}: {}", bind_problem(source))]
     Bind {
@@ -166,6 +177,7 @@ impl CliError {
             {
                 CODE_DATA
             }
+            Self::DamagedNote { .. } => CODE_DATA,
             _ => 1,
         }
     }

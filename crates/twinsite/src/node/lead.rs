@@ -3,7 +3,7 @@
 
 use super::clock::wall_now;
 use super::run::Shared;
-use crate::recovery_note::RecoveryNote;
+use crate::recovery_note::{RecoveryNote, unfinished};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use twinsite_consensus::{MemberRole, RaftStatus};
 use twinsite_controller::{MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorRequest};
-use twinsite_model::{ClusterSpec, Command, NodeId, Proposal, State};
+use twinsite_model::{ClusterSpec, Command, NodeId, Proposal};
 
 /// How often the membership is compared with the specification.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
@@ -64,11 +64,7 @@ async fn look_after(
         propose(shared, Command::ApplySpec { spec: Arc::new(luggage.spec.clone()) }).await?;
         return Ok(());
     }
-    if let Some(note) = &luggage.recovery
-        && state.generation < note.generation
-    {
-        begin_generation(shared, &state, note).await?;
-    }
+    finish_recovery(shared, luggage.recovery.as_ref()).await?;
     let state = shared.raft.state();
     if let Some(spec) = &state.spec {
         let status = shared.raft.status().borrow().clone();
@@ -90,33 +86,32 @@ async fn propose(shared: &Shared, command: Command) -> Result<(), String> {
 }
 
 /// After a forced recovery: the generation grows, the lost nodes are gone for good, and if a person attested that they
-/// are off, their addresses need not be waited for.
-async fn begin_generation(shared: &Shared, state: &State, note: &RecoveryNote) -> Result<(), String> {
-    let command = Command::RaiseGeneration { generation: note.generation, statement: note.statement() };
-    propose(shared, command).await?;
-    tracing::warn!(generation = %note.generation, statement = %note.statement(), "a forced recovery took place");
-    let Some(spec) = &state.spec else { return Ok(()) };
-    if note.attested {
-        for ip in &spec.floating_ips {
-            let request = OperatorRequest {
-                by: "recovery".to_owned(),
-                request: None,
-                expected_revision: None,
-                action: OperatorAction::Move(MoveRequest {
-                    ip: ip.name.clone(),
-                    kind: MoveKind::Forced { attested: true },
-                    to: MoveTarget::Best,
-                    overrides: Vec::new(),
-                }),
-            };
-            if let Ok(Err(refusal)) = shared.brain.operator(request).await {
-                tracing::warn!(ip = %ip.name, %refusal, "not moved at once; the last lease is waited for");
-            }
+/// are off, their addresses need not be waited for. What fails is tried again with the next look.
+async fn finish_recovery(shared: &Shared, note: Option<&RecoveryNote>) -> Result<(), String> {
+    let left = unfinished(note, shared.raft.generation(), &shared.raft.state());
+    if let Some((generation, statement)) = left.generation {
+        propose(shared, Command::RaiseGeneration { generation, statement: statement.clone() }).await?;
+        tracing::warn!(%generation, %statement, "a forced recovery took place");
+    }
+    let left = unfinished(note, shared.raft.generation(), &shared.raft.state());
+    for ip in left.moves {
+        let request = OperatorRequest {
+            by: "recovery".to_owned(),
+            request: None,
+            expected_revision: None,
+            action: OperatorAction::Move(MoveRequest {
+                ip: ip.clone(),
+                kind: MoveKind::Forced { attested: true },
+                to: MoveTarget::Best,
+                overrides: Vec::new(),
+            }),
+        };
+        if let Ok(Err(refusal)) = shared.brain.operator(request).await {
+            tracing::warn!(%ip, %refusal, "not moved at once");
         }
     }
-    let lost = spec.nodes.iter().filter(|node| note.lost.iter().any(|lost| lost == node.name.as_str()));
-    for node in lost {
-        propose(shared, Command::RetireNode { node: node.id }).await?;
+    for node in left.retire {
+        propose(shared, Command::RetireNode { node }).await?;
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ mod supervise;
 
 pub use brain::Brain;
 pub use run::{ended_by_signal, exit_with_stdin, run};
-pub use supervise::TaskEnded;
+pub use supervise::{Supervisor, TaskEnded};
 
 /// This node's part in the consensus.
 pub type Raft = twinsite_consensus::Consensus<twinsite_consensus::TokioRuntime>;

@@ -16,8 +16,10 @@ use crate::cli::arguments::NodeArguments;
 use crate::config::{self, Loaded};
 use crate::identity::Credentials;
 use crate::recovery_note::RecoveryNote;
+use crate::sealed_file::SealedError;
 use crate::telemetry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,7 +30,8 @@ use twinsite_announce::Announcer;
 use twinsite_api::WatchHub;
 use twinsite_consensus::grpc::GrpcTransport;
 use twinsite_consensus::{
-    Consensus, ElectionBias, Identity, MembershipError, Options, RedbDisk, StopReason, TokioRuntime,
+    Consensus, DiskError, ElectionBias, Identity, MembershipError, Options, RedbDisk, StopReason,
+    TokioRuntime,
 };
 use twinsite_health::{OutsideProbes, ReadBack, UpstreamProbes};
 use twinsite_model::spec::NodeKind;
@@ -100,8 +103,10 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
     let data = loaded.node.data.clone();
     std::fs::create_dir_all(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let listeners = Listeners::bind(&loaded).await?;
+    let recovery = recovery_note(&data)?;
+    // Counted before the database is made: a directory with the one and without the other has lost something.
+    let incarnation = begin_life(&data)?;
     let disk = open_disk(&loaded)?;
-    let incarnation = life::begin(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     tracing::info!(
         node = %loaded.me.name, cluster = %loaded.spec.cluster, %incarnation,
         version = env!("CARGO_PKG_VERSION"), "starting"
@@ -147,7 +152,7 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
         quorum,
         supervisor,
     });
-    attend(loaded, credentials, shared, listeners, ended, stop).await
+    attend(loaded, credentials, recovery, shared, listeners, ended, stop).await
 }
 
 /// A node that may own an address holds none without a guardian.
@@ -162,14 +167,13 @@ async fn find_guardian(loaded: &Loaded, incarnation: Incarnation) -> Result<Opti
 async fn attend(
     loaded: Loaded,
     credentials: Credentials,
+    recovery: Option<RecoveryNote>,
     shared: Arc<Shared>,
     listeners: Listeners,
     ended: CancellationToken,
     stop: CancellationToken,
 ) -> Result<(), CliError> {
     let data = loaded.node.data.clone();
-    let recovery =
-        RecoveryNote::read(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let dial = loaded.node.dial.clone();
     let upstreams = shared.proxy.as_ref().map(|_| Arc::new(UpstreamProbes::start(dial.clone(), shared.me.0)));
     let outside = Arc::new(OutsideProbes::start(dial.clone()));
@@ -331,6 +335,23 @@ async fn hand_leadership_over(shared: &Shared) {
             return;
         }
     }
+}
+
+fn begin_life(data: &Path) -> Result<Incarnation, CliError> {
+    let used = data.join(RedbDisk::FILE).exists();
+    life::begin(data, used).map_err(|error| match error {
+        SealedError::Io(source) => CliError::Data { path: data.to_owned(), source },
+        SealedError::Damaged(what) => {
+            CliError::Disk(DiskError::Damaged { path: data.display().to_string(), what })
+        }
+    })
+}
+
+fn recovery_note(data: &Path) -> Result<Option<RecoveryNote>, CliError> {
+    RecoveryNote::read(data).map_err(|error| match error {
+        SealedError::Io(source) => CliError::Data { path: data.to_owned(), source },
+        SealedError::Damaged(what) => CliError::DamagedNote { path: data.to_owned(), what },
+    })
 }
 
 fn open_disk(loaded: &Loaded) -> Result<Arc<RedbDisk>, CliError> {

@@ -263,3 +263,24 @@ impl Connection {
 fn addresses(spec: &ClusterSpec) -> BTreeMap<NodeId, SocketAddr> {
     spec.nodes.iter().map(|node| (node.id, node.peer)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_silence_makes_a_connection_anew() {
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let mut connection = Connection { channel: Some(channel), unanswered_since: None };
+        let began = Instant::now();
+        for millis in [0, 20, 100, 500] {
+            let at = began + Duration::from_millis(millis);
+            assert!(connection.take_turn(at).is_some(), "calls given up early say nothing: {millis} ms");
+        }
+        connection.unanswered_since = None; // one of them was answered
+        let later = began + Duration::from_secs(3_600);
+        assert!(connection.take_turn(later).is_some(), "nobody asked anything meanwhile");
+        assert!(connection.take_turn(later + STALE_AFTER).is_some());
+        assert!(connection.take_turn(later + STALE_AFTER + Duration::from_millis(1)).is_none());
+    }
+}
