@@ -37,7 +37,9 @@ pub enum HolderInput {
         why: RenewalRefusal,
     },
     /// The machine stood still for so long just now and its clock did not count it (a guest that was paused with its
-    /// clocks). Stand-stills that the clock counted need no word: the lease runs on through them.
+    /// clocks). Stand-stills that the clock counted need no word: the lease runs on through them. Linux gives no sign of
+    /// it (`CLOCK_BOOTTIME` counts a suspended host, and no clock of a guest counts a pause that stopped them all), so
+    /// nobody says this today: that it does not happen within a lease is an assumption.
     Suspended {
         /// How long, as far as can be told.
         gap: Duration,
