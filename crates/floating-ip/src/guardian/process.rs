@@ -64,7 +64,9 @@ pub async fn run(
     let keeper = Keeper { releases, lives: Lives::default(), record };
     let mut watching: JoinSet<()> = JoinSet::new();
     for life in before {
-        watching.spawn(said(resume(life, keeper.clone())));
+        // Before a line of its own can come.
+        let speaker = keeper.lives.enter(life.incarnation);
+        watching.spawn(said(resume(life, speaker, keeper.clone())));
     }
     let listener = listen(&config.data)?;
     tracing::info!(data = %config.data.display(), "guarding");
@@ -145,27 +147,38 @@ struct Keeper {
 /// Asks the line that speaks for a life for what it knows.
 type Successor = oneshot::Sender<oneshot::Sender<Watched>>;
 
+/// What a line gets that speaks for a life.
+struct Speaker {
+    /// The number of this line among those of its life.
+    number: u64,
+    /// Whoever comes after it.
+    successor: oneshot::Receiver<oneshot::Sender<Watched>>,
+    /// Whoever came before it.
+    earlier: Option<Successor>,
+}
+
+impl Speaker {
+    /// What the line before this one knew.
+    async fn inherit(&mut self) -> Watched {
+        let Some(earlier) = self.earlier.take() else { return Watched::default() };
+        let (give, given) = oneshot::channel();
+        drop(earlier.send(give)); // an earlier line that has ended holds nothing any more
+        given.await.unwrap_or_default()
+    }
+}
+
 /// The line that speaks for each life; a later line of the same life takes over from an earlier one.
 #[derive(Clone, Default)]
 struct Lives(Arc<Mutex<BTreeMap<Incarnation, (u64, Successor)>>>);
 
 impl Lives {
-    /// Speaks for a life from here on. Gives the number of this line, whoever comes after it, and what the line before
-    /// it knew.
-    async fn take_over(
-        &self,
-        incarnation: Incarnation,
-    ) -> (u64, oneshot::Receiver<oneshot::Sender<Watched>>, Watched) {
+    /// Speaks for a life from here on.
+    fn enter(&self, incarnation: Incarnation) -> Speaker {
         let (successor, told) = oneshot::channel();
-        let (number, earlier) = {
-            let mut lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let number = lives.get(&incarnation).map_or(0, |(number, _)| number + 1);
-            (number, lives.insert(incarnation, (number, successor)))
-        };
-        let Some((_, earlier)) = earlier else { return (number, told, Watched::default()) };
-        let (give, given) = oneshot::channel();
-        drop(earlier.send(give)); // an earlier line that has ended holds nothing any more
-        (number, told, given.await.unwrap_or_default())
+        let mut lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = lives.get(&incarnation).map_or(0, |(number, _)| number + 1);
+        let earlier = lives.insert(incarnation, (number, successor)).map(|(_, earlier)| earlier);
+        Speaker { number, successor: told, earlier }
     }
 
     fn over(&self, incarnation: Incarnation, number: u64) {
@@ -183,7 +196,8 @@ async fn guard(stream: UnixStream, keeper: Keeper) -> io::Result<()> {
     let hello =
         tokio::time::timeout(HELLO_WITHIN, line.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let Some(Frame::Hello { incarnation }) = hello else { return Err(io::ErrorKind::InvalidData.into()) };
-    let (number, successor, mut watched) = keeper.lives.take_over(incarnation).await;
+    let mut speaker = keeper.lives.enter(incarnation);
+    let mut watched = speaker.inherit().await;
     watched.alive(boot_now());
     watched.speaks_anew();
     // From here on it is known to whichever guardian comes after this one, and may begin to hold something.
@@ -191,34 +205,33 @@ async fn guard(stream: UnixStream, keeper: Keeper) -> io::Result<()> {
     keeper.record.put(Life { incarnation, pid, started, held: watched.held() });
     line.acknowledge()?;
     tracing::info!(%incarnation, "a node is guarded");
-    Watch { incarnation, number, process, line: Some(line), watched, successor, keeper }.run().await;
+    Watch { incarnation, speaker, process, line: Some(line), watched, keeper }.run().await;
     Ok(())
 }
 
 /// Goes on with what an earlier guardian began. A process that lives is expected to come with a line of its own.
-async fn resume(life: Life, keeper: Keeper) -> io::Result<()> {
+async fn resume(life: Life, speaker: Speaker, keeper: Keeper) -> io::Result<()> {
     let Life { incarnation, pid, started, held } = life;
     let Some(process) = Process::recorded(pid, started)? else {
         tracing::info!(%incarnation, held = held.len(), "the node's process ended while nobody watched");
+        keeper.lives.over(incarnation, speaker.number);
         release(held.into_iter().map(|(holding, _, _)| holding).collect(), incarnation, &keeper).await;
         return Ok(());
     };
     tracing::info!(%incarnation, held = held.len(), "a node is guarded again");
-    let (number, successor, _) = keeper.lives.take_over(incarnation).await;
     let watched = Watched::recorded(held, boot_now(), FOUND_AGAIN_WITHIN, HEARD_WITHIN);
-    Watch { incarnation, number, process, line: None, watched, successor, keeper }.run().await;
+    Watch { incarnation, speaker, process, line: None, watched, keeper }.run().await;
     Ok(())
 }
 
 /// One process under watch.
 struct Watch {
     incarnation: Incarnation,
-    number: u64,
+    speaker: Speaker,
     process: Process,
     /// None once it is closed.
     line: Option<FrameReader>,
     watched: Watched,
-    successor: oneshot::Receiver<oneshot::Sender<Watched>>,
     keeper: Keeper,
 }
 
@@ -229,7 +242,7 @@ impl Watch {
             let quiet = self.watched.quiet_for(boot_now());
             tokio::select! {
                 biased;
-                Ok(successor) = &mut self.successor => {
+                Ok(successor) = &mut self.speaker.successor => {
                     self.read_all();
                     let _gone = successor.send(self.watched);
                     return;
@@ -251,7 +264,7 @@ impl Watch {
             }
         }
         self.read_all();
-        self.keeper.lives.over(incarnation, self.number);
+        self.keeper.lives.over(incarnation, self.speaker.number);
         let held = self.watched.into_held();
         tracing::info!(%incarnation, held = held.len(), "the node's process has ended");
         release(held, incarnation, &self.keeper).await;

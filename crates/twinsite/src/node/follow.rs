@@ -3,7 +3,7 @@
 use super::Raft;
 use super::announcing::Announcing;
 use super::hands::FloatingHands;
-use super::leases::{Agent, Charge, Identity};
+use super::leases::{Agent, Charge, Hands, Identity};
 use super::quorum::QuorumWatch;
 use super::run::Shared;
 use std::collections::BTreeMap;
@@ -193,8 +193,9 @@ impl Follower {
                 &shared.supervisor,
             );
             shared.hands().insert(ip.name.clone(), Arc::clone(&hands));
+            let held: Charge = Some(Arc::clone(&hands) as Arc<dyn Hands>);
             let agent = self.agents.entry(ip.name.clone()).or_insert_with(|| {
-                let charge = watch::Sender::new(None);
+                let charge = watch::Sender::new(held.clone());
                 let identity = Identity { ip: ip.name.clone(), node: me, incarnation: shared.incarnation };
                 let (raft, brain) = (shared.raft.clone(), shared.brain.clone());
                 let agent =
@@ -204,8 +205,10 @@ impl Follower {
                     .spawn(shared.supervisor.passing("a floating IP's agent", agent.run(stop.clone())));
                 Appointment { charge, holds: None, stop }
             });
-            agent.holds = Some((ip.address, ip.ports.clone(), Arc::clone(&hands)));
-            agent.charge.send_replace(Some(hands));
+            if agent.holds.is_some() || agent.charge.borrow().is_none() {
+                agent.charge.send_replace(held);
+            }
+            agent.holds = Some((ip.address, ip.ports.clone(), hands));
         }
     }
 

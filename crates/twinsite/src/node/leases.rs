@@ -14,6 +14,9 @@ use twinsite_controller::{
 use twinsite_floating_ip::boot_now;
 use twinsite_model::{BootTime, FloatingIpName, Incarnation, NodeId, Timing, Token};
 
+#[cfg(test)]
+mod tests;
+
 /// Results that may wait for the holder.
 const INPUTS_MAX: usize = 256;
 

@@ -38,7 +38,9 @@ mod supervise;
 
 pub use brain::Brain;
 pub use run::{ended_by_signal, exit_with_stdin, run};
-pub use supervise::{Supervisor, TaskEnded};
+#[cfg(test)]
+pub use supervise::Supervisor;
+pub use supervise::TaskEnded;
 
 /// This node's part in the consensus.
 pub type Raft = twinsite_consensus::Consensus<twinsite_consensus::TokioRuntime>;

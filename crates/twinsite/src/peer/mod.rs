@@ -3,7 +3,7 @@
 mod client;
 mod server;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod wire;
 
 pub use client::Peers;

@@ -26,10 +26,12 @@ use twinsite_sessions::{
 
 const WITHIN: Duration = Duration::from_secs(5);
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+/// An authority for tests.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    /// A new one.
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
@@ -44,7 +46,8 @@ impl Authority {
             .unwrap()
     }
 
-    fn node(&self, spec: &ClusterSpec, node: NodeId) -> PeerTls {
+    /// A node's certificate.
+    pub fn node(&self, spec: &ClusterSpec, node: NodeId) -> PeerTls {
         self.tls(&crate::identity::node_uri(&spec.cluster, node))
     }
 }
