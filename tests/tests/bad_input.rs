@@ -131,6 +131,36 @@ fn damaged_data() {
 }
 
 #[test]
+fn a_damaged_or_missing_count_of_lives() {
+    let node = LoneNode::new(128);
+    assert_eq!(start_and_stop(&node), 0);
+    let path = node.path("data/lives");
+    let whole = fs::read_to_string(&path).unwrap();
+    let (count, rest) = whole.split_once('\n').unwrap();
+    assert_eq!(count, "1");
+    fs::write(&path, format!("0\n{rest}")).unwrap();
+    let said = node.run();
+    assert_one_line(&said, &["data", "lives", "new node id"]);
+    assert_eq!(said.code, 78, "{said:?}");
+    fs::remove_file(&path).unwrap();
+    let said = node.run();
+    assert_one_line(&said, &["data", "lives is missing", "new node id"]);
+    assert_eq!(said.code, 78, "{said:?}");
+    fs::write(&path, whole).unwrap();
+    assert_eq!(start_and_stop(&node), 0, "what is whole again is used again");
+}
+
+#[test]
+fn a_damaged_note_of_a_recovery() {
+    let node = LoneNode::new(129);
+    assert_eq!(start_and_stop(&node), 0);
+    fs::write(node.path("data/recovery.json"), "{}\n").unwrap();
+    let said = node.run();
+    assert_one_line(&said, &["recovery.json", "remove the file"]);
+    assert_eq!(said.code, 78, "{said:?}");
+}
+
+#[test]
 fn a_full_disk() {
     let node = LoneNode::new(123);
     let small = node.path("small");

@@ -50,6 +50,8 @@ pub(crate) struct Shared<RT: AsyncRuntime> {
     disk: Arc<dyn Disk>,
     status: watch::Sender<RaftStatus>,
     started: watch::Sender<bool>,
+    /// Whether everything is there that taking part needs.
+    ready: watch::Sender<bool>,
     proposals: Semaphore,
 }
 
@@ -69,6 +71,18 @@ impl<RT: AsyncRuntime> Clone for Consensus<RT> {
 impl<RT: AsyncRuntime> Consensus<RT> {
     /// Reads the disk, restores the state, and takes part after `options.start_delay`.
     pub async fn start<T: Transport>(
+        options: Options,
+        disk: Arc<dyn Disk>,
+        transport: T,
+    ) -> Result<Self, StartError> {
+        let consensus = Self::prepare(options, disk, transport).await?;
+        consensus.take_part();
+        Ok(consensus)
+    }
+
+    /// The same, but keeps silent until [`Self::take_part`] as well: a node that could be elected before it can do
+    /// what a leader must would keep the cluster from electing one that can.
+    pub async fn prepare<T: Transport>(
         options: Options,
         disk: Arc<dyn Disk>,
         transport: T,
@@ -106,21 +120,30 @@ impl<RT: AsyncRuntime> Consensus<RT> {
             disk,
             status: watch::Sender::new(status),
             started: watch::Sender::new(false),
+            ready: watch::Sender::new(false),
         });
         let consensus = Self { raft, shared };
-        drop(RT::spawn(consensus.clone().take_part(peers)));
+        drop(RT::spawn(consensus.clone().begin(peers)));
         drop(RT::spawn(consensus.clone().follow_status()));
         drop(RT::spawn(consensus.clone().stand_in_turn()));
         Ok(consensus)
     }
 
+    /// Everything is there that a leader needs: takes part, not before `options.start_delay` is over.
+    pub fn take_part(&self) {
+        self.shared.ready.send_replace(true);
+    }
+
     /// Keeps silent until every lease is over that this node's former life may have granted, and meanwhile asks the
     /// members whether a forced recovery has gone on without it; then takes part.
-    async fn take_part<T: Transport>(self, peers: Vec<Peer<RT, T>>) {
+    async fn begin<T: Transport>(self, peers: Vec<Peer<RT, T>>) {
         // Twice the lease: a peer that has not answered by then is as good as away, and is met later.
         let patience = 2 * self.shared.options.timing.election_max;
         let greetings = join_all(peers.iter().map(|peer| peer.greet(patience)));
         join(RT::sleep(self.shared.options.start_delay), greetings).await;
+        let mut ready = self.shared.ready.subscribe();
+        let stopped = self.shared.published.until_stopped();
+        RT::select2(stopped, ready.wait_for(|ready| *ready)).await;
         if self.shared.published.stopped().is_none() {
             self.raft.run();
             self.shared.started.send_replace(true);
@@ -291,6 +314,11 @@ impl<RT: AsyncRuntime> Consensus<RT> {
     /// How many forced recoveries this node's disk knows of, plus one.
     pub fn generation(&self) -> Generation {
         self.shared.local.generation()
+    }
+
+    /// Whether this id was a member once and is none any more: it never will be again.
+    pub fn is_retired(&self, node: NodeId) -> bool {
+        self.shared.published.is_retired(node)
     }
 
     /// This node.

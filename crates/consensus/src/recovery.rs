@@ -86,11 +86,17 @@ pub async fn recover_disk(
     let term = before.term + 1;
     let index = before.next_index;
     let entry = openraft::Entry { log_id: log_id(term, index), payload: Payload::Membership(alone) };
-    let batch = vec![
+    let mut batch = Vec::new();
+    if let Some(snapshot) = before.snapshot.filter(|snapshot| before.log_next <= snapshot.index) {
+        // A snapshot was installed, and a crash came before the entries that it replaces were removed. They are all in
+        // it, and between them and the new entry would be a gap.
+        batch.extend([Write::TruncateFrom(0), Write::Purged(wire::encode(&snapshot))]);
+    }
+    batch.extend([
         Write::Generation(generation),
         Write::Vote(wire::encode(&wire::from_vote(&vote(term, survivor.0, false)))),
         Write::Entry { index, bytes: wire::encode(&wire::from_entry(&entry)) },
-    ];
+    ]);
     disk::write(disk, batch).await?;
     Ok(Recovered {
         lost: before
@@ -116,28 +122,45 @@ struct Before {
     term: u64,
     next_index: u64,
     committed_next: u64,
+    /// What follows the last entry of the log itself.
+    log_next: u64,
+    /// The last entry that the snapshot stands for.
+    snapshot: Option<pb::LogId>,
 }
 
 impl Before {
     fn read(contents: &Contents) -> Result<Self, WireError> {
-        let mut before =
-            Self { membership: Membership::default(), term: 0, next_index: 0, committed_next: 0 };
+        let mut before = Self {
+            membership: Membership::default(),
+            term: 0,
+            next_index: 0,
+            committed_next: 0,
+            log_next: 0,
+            snapshot: None,
+        };
         if let Some((header, content)) = &contents.snapshot {
             let meta = wire::to_snapshot(wire::decode(header)?, content)?;
             before.membership = meta.last_membership.membership().clone();
-            before.see(meta.last_log_id.as_ref().map(wire::from_log_id));
+            before.snapshot = meta.last_log_id.as_ref().map(wire::from_log_id);
+            before.see(before.snapshot);
             before.committed_next = before.next_index;
         }
         if let Some(bytes) = &contents.purged {
-            before.see(Some(wire::decode(bytes)?));
+            let purged: pb::LogId = wire::decode(bytes)?;
+            before.log_next = purged.index + 1;
+            before.see(Some(purged));
         }
         if let Some(bytes) = &contents.vote {
             before.term = before.term.max(wire::decode::<pb::Vote>(bytes)?.term);
         }
         for (_, bytes) in &contents.log {
             let entry = wire::to_entry(wire::decode(bytes)?)?;
+            before.log_next = entry.log_id.index + 1;
             before.see(Some(wire::from_log_id(&entry.log_id)));
-            if let Payload::Membership(membership) = entry.payload {
+            // A snapshot that is newer than an entry knows a newer membership, too.
+            if let Payload::Membership(membership) = entry.payload
+                && entry.log_id.index >= before.committed_next
+            {
                 before.membership = membership;
             }
         }
@@ -153,5 +176,44 @@ impl Before {
             self.term = self.term.max(id.term);
             self.next_index = self.next_index.max(id.index + 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::MemoryDisk;
+    use crate::raft_types::{SnapshotMeta, StoredMembership};
+    use bytes::Bytes;
+
+    fn entry(index: u64) -> Write {
+        let entry = openraft::Entry { log_id: log_id(3, index), payload: Payload::Blank };
+        Write::Entry { index, bytes: wire::encode(&wire::from_entry(&entry)) }
+    }
+
+    /// A crash between the installation of a snapshot and the removal of what it replaces.
+    #[tokio::test]
+    async fn a_snapshot_ahead_of_the_log_leaves_no_gap() {
+        let members = [1, 2, 3].map(|id| (id, Address(format!("node-{id}"))));
+        let membership = Membership::new(vec![BTreeSet::from([1, 2, 3])], BTreeMap::from(members)).unwrap();
+        let meta = SnapshotMeta {
+            last_log_id: Some(log_id(4, 90)),
+            last_membership: StoredMembership::new(Some(log_id(4, 80)), membership),
+        };
+        let content = Bytes::from_static(b"content");
+        let header = wire::encode(&wire::from_snapshot(&meta, &content));
+        let disk = MemoryDisk::new(1);
+        let mut batch: Vec<_> = (5..=20).map(entry).collect();
+        batch.push(Write::Snapshot { header, content });
+        disk::write(&disk, batch).await.unwrap();
+
+        let recovered = recover_disk(&disk, NodeId(1), Generation(2)).await.unwrap();
+        assert_eq!(recovered.lost, [NodeId(2), NodeId(3)]);
+        let after = disk.load().unwrap();
+        assert_eq!(after.log.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [91]);
+        let purged: pb::LogId = wire::decode(&after.purged.unwrap()).unwrap();
+        assert_eq!((purged.term, purged.index), (4, 90));
+        let vote: pb::Vote = wire::decode(&after.vote.unwrap()).unwrap();
+        assert_eq!(vote.term, 5);
     }
 }

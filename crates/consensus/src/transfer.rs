@@ -1,8 +1,9 @@
 //! Handing leadership over, with the hole that a failure leaves bounded.
 //!
-//! From the moment a transfer is tried, the old leader takes no commands and goes on sending heartbeats; if the
-//! target never stands, openraft leaves it so. Hence: ask the target first, require that it has everything, and if it
-//! has not taken over after one `election_max`, stand for election ourselves, which ends the hole in about two more.
+//! From the moment a transfer is tried, the old leader takes no commands and sends no heartbeats, and openraft gives it
+//! no way back (a leader ignores `trigger().elect`). If the target never stands, the timers end the hole: after one
+//! `election_max` without a heartbeat the voters' lease is over, and whoever's turn it is stands (`turns.rs`). Hence:
+//! ask the target first, and require that it has everything, so that a hole is rare.
 
 use crate::consensus::Consensus;
 use crate::error::TransferError;
@@ -48,14 +49,7 @@ impl<RT: AsyncRuntime> Consensus<RT> {
             let leader = self.raft.metrics().borrow_watched().current_leader;
             return if leader == Some(to.0) { Ok(()) } else { Err(TransferError::Failed(to)) };
         }
-        let metrics = self.raft.metrics();
-        let still_leads = {
-            let metrics = metrics.borrow_watched();
-            metrics.state == ServerState::Leader && metrics.current_term == term
-        };
-        if still_leads {
-            self.raft.trigger().elect(false).await.map_err(|fatal| self.stop_reason(&fatal))?;
-        }
+        // The old leader can do nothing about it any more; another voter's turn comes now.
         Err(TransferError::Failed(to))
     }
 

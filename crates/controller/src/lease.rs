@@ -37,7 +37,9 @@ pub enum HolderInput {
         why: RenewalRefusal,
     },
     /// The machine stood still for so long just now and its clock did not count it (a guest that was paused with its
-    /// clocks). Stand-stills that the clock counted need no word: the lease runs on through them.
+    /// clocks). Stand-stills that the clock counted need no word: the lease runs on through them. Linux gives no sign of
+    /// it (`CLOCK_BOOTTIME` counts a suspended host, and no clock of a guest counts a pause that stopped them all), so
+    /// nobody says this today: that it does not happen within a lease is an assumption.
     Suspended {
         /// How long, as far as can be told.
         gap: Duration,
@@ -52,6 +54,8 @@ pub enum HolderInput {
     /// Another node leads: whoever it is has heard nothing of this holder yet, and an election has used up a good part of
     /// the lease.
     NewLeader,
+    /// The address cannot be held here (any more): give the token up. Another one may come later.
+    LetGo,
     /// The node is being shut down: let go of what is held.
     Shutdown,
     /// Time has passed: [`Holder::next_wake`] is due.
@@ -170,6 +174,7 @@ impl Holder {
             HolderInput::Refused { token, seq, why } => self.refused(token, seq, why, &mut out),
             HolderInput::Suspended { gap } => self.suspended(now, gap, &mut out),
             HolderInput::Stopped { token, number } => self.stopped(token, number),
+            HolderInput::LetGo => self.end(&mut out),
             HolderInput::Shutdown => {
                 self.shutting_down = true;
                 self.end(&mut out);
@@ -397,5 +402,58 @@ impl Holder {
             | Phase::Ending { token }
             | Phase::Released { token } => Some(token),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinsite_model::Profile;
+
+    const ME: NodeId = NodeId(1);
+
+    fn holder() -> Holder {
+        let ip = FloatingIpName::new("public").unwrap();
+        Holder::new(ip, ME, Incarnation(7), Timing::of(Profile::Lan))
+    }
+
+    fn mine(epoch: u64) -> HolderInput {
+        let (token, incarnation) = (Token::new(1, epoch), Incarnation(7));
+        HolderInput::State {
+            owner: Some(Owner {
+                node: ME,
+                incarnation,
+                token,
+                since: twinsite_model::WallTime::default(),
+                revoked: false,
+            }),
+        }
+    }
+
+    fn at(millis: u64) -> BootTime {
+        BootTime(Duration::from_millis(millis))
+    }
+
+    /// What cannot be held is given up for good, and the next token is taken all the same.
+    #[test]
+    fn an_address_that_is_let_go_is_released_only_once_it_is_gone() {
+        let (mut holder, token) = (holder(), Token::new(1, 1));
+        let asked = holder.step(at(1_000), mine(1));
+        assert!(matches!(&asked[..], [HolderOutput::SendRenew(renewal)] if renewal.seq == 1));
+        let lease = Duration::from_millis(320);
+        holder.step(at(1_001), HolderInput::Granted { token, seq: 1, lease });
+        let out = holder.step(at(1_002), HolderInput::LetGo);
+        let stop = HolderOutput::Stop { token, number: 1, why: StopReason::Planned };
+        assert_eq!(out, [stop], "nothing is said before it is gone");
+        assert_eq!(holder.step(at(1_003), HolderInput::LetGo), [], "once");
+        assert_eq!(holder.step(at(1_003), mine(1)), [], "the same token is not taken again");
+        let out = holder.step(at(1_004), HolderInput::Stopped { token, number: 1 });
+        assert!(matches!(&out[..], [HolderOutput::SendReleased(release)] if release.token == token));
+
+        let out = holder.step(at(1_005), mine(2));
+        assert!(
+            matches!(&out[..], [HolderOutput::SendRenew(renewal)] if renewal.token == Token::new(1, 2)),
+            "{out:?}"
+        );
     }
 }

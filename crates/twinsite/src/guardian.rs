@@ -37,7 +37,7 @@ pub fn run(arguments: &NodeArguments) -> Result<(), CliError> {
         .build()
         .map_err(|source| CliError::System { what: "start the runtime", source })?;
     runtime.block_on(async {
-        let peers = Peers::new(loaded.me.id, &loaded.spec, credentials, loaded.node.dial.clone());
+        let peers = Peers::new(loaded.me.id, &loaded.spec, credentials.peer_tls()?, loaded.node.dial.clone());
         let stop = ended_by_signal()?;
         tokio::spawn(keep_warm(peers.clone(), stop.clone()));
         let releases = Arc::new(ToCluster { me: loaded.me.id, peers });
@@ -67,11 +67,12 @@ impl Releases for ToCluster {
 }
 
 /// Tells every node, again and again, until one of them knows a later token: only the leader acts on it, and who that
-/// is may just be changing.
+/// is may just be changing. Its own node is told too, which may live again by then and even lead, and which passes it on
+/// to a leader that the guardian's file does not name.
 async fn tell(peers: Peers, release: Release) {
     let mut pause = AGAIN_MIN;
     loop {
-        let nodes = peers.others().into_iter();
+        let nodes = peers.everybody().into_iter();
         let mut told: FuturesUnordered<_> =
             nodes.map(|node| peers.release(node, &release, TELL_TIMEOUT)).collect();
         let mut taken = false;
@@ -92,7 +93,7 @@ async fn tell(peers: Peers, release: Release) {
 
 async fn keep_warm(peers: Peers, stop: CancellationToken) {
     loop {
-        let nodes = peers.others().into_iter();
+        let nodes = peers.everybody().into_iter();
         let pinged: FuturesUnordered<_> = nodes.map(|node| peers.ping(node, TELL_TIMEOUT)).collect();
         drop(pinged.collect::<Vec<_>>().await);
         tokio::select! {

@@ -6,9 +6,14 @@ use rustls_pki_types::pem::PemObject;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use std::time::Duration;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use twinsite_api::{ApiError, Reason};
+use twinsite_consensus::grpc::{PeerTls, TlsError};
 use twinsite_model::{ClusterName, NodeId};
+
+/// How long a TLS handshake may take: whoever connects and says nothing holds a descriptor.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The certificates of one process.
 #[derive(Clone)]
@@ -108,14 +113,12 @@ impl Credentials {
         ServerTlsConfig::new()
             .identity(Identity::from_pem(&self.cert, &self.key))
             .client_ca_root(Certificate::from_pem(&self.ca))
+            .timeout(HANDSHAKE_WITHIN)
     }
 
-    /// For clients of any node of the cluster.
-    pub fn client(&self, cluster: &ClusterName) -> ClientTlsConfig {
-        ClientTlsConfig::new()
-            .identity(Identity::from_pem(&self.cert, &self.key))
-            .ca_certificate(Certificate::from_pem(&self.ca))
-            .domain_name(server_name(cluster))
+    /// For connections to one node each, whose certificate must name it.
+    pub fn peer_tls(&self) -> Result<PeerTls, TlsError> {
+        PeerTls::from_pem(&self.ca, &self.cert, &self.key)
     }
 }
 

@@ -15,6 +15,7 @@ mod identity;
 mod node;
 mod peer;
 mod recovery_note;
+mod sealed_file;
 mod telemetry;
 
 use clap::Parser;

@@ -14,7 +14,7 @@ use redb::{
     TableDefinition,
 };
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -194,8 +194,12 @@ impl Place {
         if is_new {
             Self::format(&database, identity).map_err(|error| self.error(&error))?;
             let watermark = Watermark::create(&watermark_file).map_err(|error| self.error(&error.into()))?;
-            let directory = File::open(&self.0).map_err(|error| self.error(&error.into()))?;
-            directory.sync_all().map_err(|error| self.error(&error.into()))?;
+            // The names of the files are in the directory, and its own name is in its parent.
+            let parent = self.0.parent().filter(|parent| !parent.as_os_str().is_empty());
+            for directory in [&*self.0, parent.unwrap_or(Path::new("."))] {
+                let synced = File::open(directory).and_then(|directory| directory.sync_all());
+                synced.map_err(|error| self.error(&error.into()))?;
+            }
             let contents =
                 Contents { disk: identity.new_disk, generation: Generation(1), ..Contents::default() };
             return Ok((database, watermark, contents, 0));
@@ -212,21 +216,26 @@ impl Place {
 
     /// Whether a database without a watermark holds anything that may have been acknowledged.
     fn was_in_use(&self, file: &Path) -> Result<bool, DiskError> {
-        if std::fs::metadata(file).map_or(0, |metadata| metadata.len()) == 0 {
+        if !begun(file).map_err(|error| self.error(&error.into()))? {
             return Ok(false);
         }
         match Database::open(file) {
             Ok(database) => {
                 let reading = database.begin_read().map_err(|error| self.error(&error.into()))?;
-                let Ok(meta) = reading.open_table(META) else { return Ok(false) };
+                let meta = match reading.open_table(META) {
+                    Ok(meta) => meta,
+                    Err(redb::TableError::TableDoesNotExist(_)) => return Ok(false),
+                    Err(error) => return Err(self.error(&error.into())),
+                };
                 let commit = meta.get(key::COMMIT).map_err(|error| self.error(&error.into()))?;
                 Ok(commit.is_some())
             }
             Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
                 Err(DiskError::Locked { path: self.0.display().to_string() })
             }
-            // Not even the first commit was complete.
-            Err(_) => Ok(false),
+            Err(error) => Err(self.damaged(&format!(
+                "consensus.commits is missing and consensus.redb cannot be opened: {error}"
+            ))),
         }
     }
 
@@ -357,6 +366,14 @@ impl Place {
             other => DiskError::Damaged { path, what: other.to_string() },
         }
     }
+}
+
+/// Whether a database was ever begun in this file: redb writes the first bytes last, after everything else of an
+/// empty database is on the disk.
+fn begun(file: &Path) -> std::io::Result<bool> {
+    let mut first = Vec::new();
+    File::open(file)?.take(8).read_to_end(&mut first)?;
+    Ok(first.iter().any(|byte| *byte != 0))
 }
 
 fn as_redb<E: Into<redb::Error>>(error: E) -> redb::Error {

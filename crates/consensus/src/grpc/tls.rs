@@ -56,7 +56,7 @@ impl PeerTls {
 
     /// For a connection to a peer: its certificate must be of the same authority and name exactly that peer. Its
     /// address plays no part, because addresses are translated and change.
-    pub(super) fn secure(&self, endpoint: Endpoint, expected: PeerIdentity) -> Result<Endpoint, TlsError> {
+    pub fn secure(&self, endpoint: Endpoint, expected: PeerIdentity) -> Result<Endpoint, TlsError> {
         let verifier = PeerVerifier {
             roots: Arc::clone(&self.roots),
             algorithms: ring::default_provider().signature_verification_algorithms,

@@ -1,7 +1,9 @@
 //! What a cluster does: elect, commit, tell, survive.
 
-use super::harness::{Cluster, DEADLINE, has, proposal, try_propose, wait_for};
+use super::harness::{Cluster, DEADLINE, Net, Node, has, options, proposal, timing, try_propose, wait_for};
+use crate::disk::{Disk, MemoryDisk};
 use crate::{ProposeError, ReadError, SubscriptionEnd, WaitError};
+use std::sync::Arc;
 use std::time::Duration;
 use twinsite_model::{Effect, NodeId};
 
@@ -56,6 +58,24 @@ async fn the_death_of_the_leader_loses_nothing_acknowledged() {
         cluster.everywhere(&request).await;
         cluster.everywhere(&format!("after-{round}")).await;
     }
+}
+
+/// A node that is not ready to lead leads nothing, however long that takes, not even alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prepared_node_takes_part_only_when_it_is_told_to() {
+    let (net, disk) = (Net::new(), Arc::new(MemoryDisk::new(1)));
+    let first = Node::start(options(1), Arc::clone(&disk) as Arc<dyn Disk>, net.end(1)).await.unwrap();
+    wait_for(&first, "taking part", |status| status.started).await;
+    first.initialize(&[(NodeId(1), "node-1".to_owned())].into()).await.unwrap();
+    wait_for(&first, "leading", |status| status.is_leader).await;
+    first.shutdown().await;
+
+    let second = Node::prepare(options(1), disk, net.end(1)).await.unwrap();
+    tokio::time::sleep(4 * timing().election_max).await;
+    assert!(!second.status().borrow().started);
+    assert_eq!(second.read_index().await, Err(ReadError::NotLeader { leader: None }));
+    second.take_part();
+    wait_for(&second, "leading", |status| status.is_leader).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -127,6 +127,29 @@ async fn a_missing_half_is_damage_and_not_a_new_disk() {
     }
 }
 
+/// Without the number of its commits, a database is thrown away only if it was never begun.
+#[tokio::test]
+async fn an_unreadable_database_is_kept_and_an_unformatted_one_replaced() {
+    let directory = TempDir::new().unwrap();
+    let disk = open(directory.path()).unwrap();
+    fill(&disk, 8).await;
+    disk.close();
+    std::fs::remove_file(directory.path().join(RedbDisk::WATERMARK_FILE)).unwrap();
+    let file = directory.path().join(RedbDisk::FILE);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.truncate(bytes.len() / 2);
+    bytes[0] ^= 0xff;
+    std::fs::write(&file, &bytes).unwrap();
+    assert!(matches!(contents(directory.path()), Err(DiskError::Damaged { .. })));
+    assert_eq!(std::fs::read(&file).unwrap(), bytes, "what may be somebody's only copy was touched");
+
+    for never_begun in [Vec::new(), vec![0; 4_096]] {
+        std::fs::write(&file, never_begun).unwrap();
+        assert_eq!(contents(directory.path()).unwrap().disk, 77);
+        std::fs::remove_file(directory.path().join(RedbDisk::WATERMARK_FILE)).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_older_copy_of_the_database_is_refused() {
     let directory = TempDir::new().unwrap();

@@ -34,6 +34,11 @@ pub enum GuardianError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Watching a process failed on a broken invariant.
+    #[error(
+        "the watch over a node's process broke; start the guardian again: it goes on where this one ended"
+    )]
+    Broken,
     /// The other side says what makes no sense.
     #[error(transparent)]
     Nonsense(#[from] BadFrame),

@@ -9,13 +9,15 @@
 
 mod client;
 mod error;
+mod exit;
 mod process;
 mod protocol;
+mod record;
 #[cfg(test)]
 mod tests;
 mod watched;
 
-pub use client::GuardianClient;
+pub use client::{GuardianClient, Held, Line};
 pub use error::GuardianError;
 pub use process::{GuardianConfig, Releases, run};
 pub use protocol::BadFrame;

@@ -1,22 +1,24 @@
 //! The guardian's side: it watches the node's process, ends it in time when it hangs, and says what ended with it.
 
-use super::protocol::{FRAME_BYTES_MAX, Frame, decode};
+use super::exit::Process;
+use super::protocol::{FRAME_BYTES_MAX, Frame, WATCHED, decode};
+use super::record::{Life, Record};
 use super::watched::Watched;
-use super::{Ended, GuardianError, socket_path};
+use super::{Ended, GuardianError, Holding, socket_path};
 use crate::clock::boot_now;
 use crate::loopback::address_is_free;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use twinsite_model::Incarnation;
@@ -25,6 +27,11 @@ use twinsite_model::Incarnation;
 const FREE_EVERY: Duration = Duration::from_millis(1);
 /// When it is said that they are not.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a process that an earlier guardian watched may take to find this one. It looks every few tens of
+/// milliseconds.
+const FOUND_AGAIN_WITHIN: Duration = Duration::from_millis(250);
+/// After this one that was not heard is taken for hung: it may hold what the earlier guardian did not come to read.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 /// How long a process may take to say who it is.
 const HELLO_WITHIN: Duration = Duration::from_secs(2);
 
@@ -49,28 +56,44 @@ pub async fn run(
 ) -> Result<(), GuardianError> {
     protect_this_process();
     let _lock = lock(&config.data)?;
+    let (record, before) = Record::open(&config.data).map_err(|source| GuardianError::Setup {
+        what: "read what the guardian before this one watched in",
+        path: config.data.clone(),
+        source,
+    })?;
+    let keeper = Keeper { releases, lives: Lives::default(), record };
+    let mut watching: JoinSet<()> = JoinSet::new();
+    for life in before {
+        // Before a line of its own can come.
+        let speaker = keeper.lives.enter(life.incarnation);
+        watching.spawn(said(resume(life, speaker, keeper.clone())));
+    }
     let listener = listen(&config.data)?;
-    let lives = Lives::default();
     tracing::info!(data = %config.data.display(), "guarding");
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            Some(ended) = watching.join_next() => match ended {
+                Ok(()) => continue,
+                // A process is watched by nobody now: the next guardian reads in the record whom to watch.
+                Err(_) => return Err(GuardianError::Broken),
+            },
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let (releases, lives) = (Arc::clone(&releases), lives.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = guard(stream, &*releases, &lives).await {
-                        tracing::warn!(%error, "a process came that cannot be guarded");
-                    }
-                });
-            }
+            Ok((stream, _)) => drop(watching.spawn(said(guard(stream, keeper.clone())))),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a node");
                 sleep(Duration::from_millis(20)).await; // out of descriptors, most likely
             }
         }
+    }
+}
+
+/// Says it when a process could not be watched.
+async fn said(watch: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = watch.await {
+        tracing::warn!(%error, "there is a process that cannot be guarded");
     }
 }
 
@@ -113,79 +136,187 @@ fn listen(data: &Path) -> Result<UnixListener, GuardianError> {
     Ok(listener)
 }
 
+/// What all the lines of a guardian share.
+#[derive(Clone)]
+struct Keeper {
+    releases: Arc<dyn Releases>,
+    lives: Lives,
+    record: Record,
+}
+
+/// Asks the line that speaks for a life for what it knows.
+type Successor = oneshot::Sender<oneshot::Sender<Watched>>;
+
+/// What a line gets that speaks for a life.
+struct Speaker {
+    /// The number of this line among those of its life.
+    number: u64,
+    /// Whoever comes after it.
+    successor: oneshot::Receiver<oneshot::Sender<Watched>>,
+    /// Whoever came before it.
+    earlier: Option<Successor>,
+}
+
+impl Speaker {
+    /// What the line before this one knew.
+    async fn inherit(&mut self) -> Watched {
+        let Some(earlier) = self.earlier.take() else { return Watched::default() };
+        let (give, given) = oneshot::channel();
+        drop(earlier.send(give)); // an earlier line that has ended holds nothing any more
+        given.await.unwrap_or_default()
+    }
+}
+
 /// The line that speaks for each life; a later line of the same life takes over from an earlier one.
 #[derive(Clone, Default)]
-struct Lives(Arc<Mutex<BTreeMap<Incarnation, CancellationToken>>>);
+struct Lives(Arc<Mutex<BTreeMap<Incarnation, (u64, Successor)>>>);
 
 impl Lives {
-    fn take_over(&self, incarnation: Incarnation) -> CancellationToken {
+    /// Speaks for a life from here on.
+    fn enter(&self, incarnation: Incarnation) -> Speaker {
+        let (successor, told) = oneshot::channel();
         let mut lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mine = CancellationToken::new();
-        if let Some(earlier) = lives.insert(incarnation, mine.clone()) {
-            earlier.cancel();
-        }
-        mine
+        let number = lives.get(&incarnation).map_or(0, |(number, _)| number + 1);
+        let earlier = lives.insert(incarnation, (number, successor)).map(|(_, earlier)| earlier);
+        Speaker { number, successor: told, earlier }
     }
 
-    fn over(&self, incarnation: Incarnation) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&incarnation);
+    fn over(&self, incarnation: Incarnation, number: u64) {
+        let mut lives = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lives.get(&incarnation).is_some_and(|(newest, _)| *newest == number) {
+            lives.remove(&incarnation);
+        }
     }
 }
 
 /// Guards the process at the other end.
-async fn guard(stream: UnixStream, releases: &dyn Releases, lives: &Lives) -> io::Result<()> {
+async fn guard(stream: UnixStream, keeper: Keeper) -> io::Result<()> {
     let process = Process::behind(&stream)?;
     let mut line = FrameReader { stream, buffer: Vec::new() };
     let hello =
         tokio::time::timeout(HELLO_WITHIN, line.next()).await.map_err(|_| io::ErrorKind::TimedOut)??;
     let Some(Frame::Hello { incarnation }) = hello else { return Err(io::ErrorKind::InvalidData.into()) };
-    let superseded = lives.take_over(incarnation);
-    let mut watched = Watched::default();
+    let mut speaker = keeper.lives.enter(incarnation);
+    let mut watched = speaker.inherit().await;
     watched.alive(boot_now());
+    watched.speaks_anew();
+    // From here on it is known to whichever guardian comes after this one, and may begin to hold something.
+    let (pid, started) = (process.pid, process.started);
+    keeper.record.put(Life { incarnation, pid, started, held: watched.held() });
+    line.acknowledge()?;
     tracing::info!(%incarnation, "a node is guarded");
-
-    let mut line_open = true;
-    loop {
-        let quiet = watched.quiet_for(boot_now());
-        tokio::select! {
-            biased;
-            () = superseded.cancelled() => return Ok(()),
-            () = process.exited() => break,
-            frame = line.next(), if line_open => match frame {
-                Ok(Some(frame)) => take(&mut watched, frame),
-                // The process has closed the line; it may be ending, and is watched until it has.
-                Ok(None) | Err(_) => line_open = false,
-            },
-            () = sleep(quiet.unwrap_or_default()), if quiet.is_some() => {}
-        }
-        // What the process said and what waits unread comes before judgement: the guardian may have been slow itself.
-        while let Ok(Some(frame)) = line.ready() {
-            take(&mut watched, frame);
-        }
-        if watched.must_end(boot_now()) {
-            tracing::error!(%incarnation, "the node's lease ends and it does not let go: ending it");
-            process.kill()?;
-            process.exited().await;
-            break;
-        }
-    }
-    lives.over(incarnation);
-    let held = watched.into_held();
-    tracing::info!(%incarnation, held = held.len(), "the node's process has ended");
-    for holding in held {
-        all_free(&holding.addresses).await;
-        releases.ended(Ended { ip: holding.ip, token: holding.token, incarnation });
-    }
+    Watch { incarnation, speaker, process, line: Some(line), watched, keeper }.run().await;
     Ok(())
 }
 
-fn take(watched: &mut Watched, frame: Frame) {
-    let now = boot_now();
-    watched.alive(now);
-    match frame {
-        Frame::Holding { holding, until, slack } => watched.holding(holding, until, slack),
-        Frame::Released { ip, token } => watched.released(&ip, token),
-        Frame::Alive | Frame::Hello { .. } => {}
+/// Goes on with what an earlier guardian began. A process that lives is expected to come with a line of its own.
+async fn resume(life: Life, speaker: Speaker, keeper: Keeper) -> io::Result<()> {
+    let Life { incarnation, pid, started, held } = life;
+    let Some(process) = Process::recorded(pid, started)? else {
+        tracing::info!(%incarnation, held = held.len(), "the node's process ended while nobody watched");
+        keeper.lives.over(incarnation, speaker.number);
+        release(held.into_iter().map(|(holding, _, _)| holding).collect(), incarnation, &keeper).await;
+        return Ok(());
+    };
+    tracing::info!(%incarnation, held = held.len(), "a node is guarded again");
+    let watched = Watched::recorded(held, boot_now(), FOUND_AGAIN_WITHIN, HEARD_WITHIN);
+    Watch { incarnation, speaker, process, line: None, watched, keeper }.run().await;
+    Ok(())
+}
+
+/// One process under watch.
+struct Watch {
+    incarnation: Incarnation,
+    speaker: Speaker,
+    process: Process,
+    /// None once it is closed.
+    line: Option<FrameReader>,
+    watched: Watched,
+    keeper: Keeper,
+}
+
+impl Watch {
+    async fn run(mut self) {
+        let incarnation = self.incarnation;
+        loop {
+            let quiet = self.watched.quiet_for(boot_now());
+            tokio::select! {
+                biased;
+                Ok(successor) = &mut self.speaker.successor => {
+                    self.read_all();
+                    let _gone = successor.send(self.watched);
+                    return;
+                }
+                () = self.process.exited() => break,
+                frame = next(&mut self.line) => match frame {
+                    Ok(Some(frame)) => self.take(frame),
+                    // The process has closed the line; it may be ending, and is watched until it has.
+                    Ok(None) | Err(_) => self.line = None,
+                },
+                () = sleep(quiet.unwrap_or_default()), if quiet.is_some() => {}
+            }
+            // What the process said and what waits unread comes before judgement: the guardian may have been slow itself.
+            self.read_all();
+            if self.watched.must_end(boot_now()) {
+                tracing::error!(%incarnation, "the node's lease ends and it does not let go: ending it");
+                self.process.end().await;
+                break;
+            }
+        }
+        self.read_all();
+        self.keeper.lives.over(incarnation, self.speaker.number);
+        let held = self.watched.into_held();
+        tracing::info!(%incarnation, held = held.len(), "the node's process has ended");
+        release(held, incarnation, &self.keeper).await;
+    }
+
+    fn read_all(&mut self) {
+        while let Some(Ok(Some(frame))) = self.line.as_mut().map(FrameReader::ready) {
+            self.take(frame);
+        }
+    }
+
+    fn take(&mut self, frame: Frame) {
+        self.watched.alive(boot_now());
+        match frame {
+            Frame::Holding { holding, until, slack } => self.watched.holding(holding, until, slack),
+            Frame::Released { ip, token } => self.watched.released(&ip, token),
+            Frame::Complete => self.watched.complete(),
+            Frame::Alive | Frame::Hello { .. } => return,
+        }
+        let (incarnation, pid, started) = (self.incarnation, self.process.pid, self.process.started);
+        self.keeper.record.put(Life { incarnation, pid, started, held: self.watched.held() });
+    }
+}
+
+/// The next frame of a line that is open.
+async fn next(line: &mut Option<FrameReader>) -> io::Result<Option<Frame>> {
+    match line {
+        Some(line) => line.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Says of every address that an ended process held that it is free, as soon as it is. None waits for another.
+async fn release(held: Vec<Holding>, incarnation: Incarnation, keeper: &Keeper) {
+    let mut freed = JoinSet::new();
+    for Holding { ip, addresses, token } in held {
+        let releases = Arc::clone(&keeper.releases);
+        freed.spawn(async move {
+            all_free(&addresses).await;
+            releases.ended(Ended { ip, token, incarnation });
+        });
+    }
+    freed.join_all().await;
+    keeper.record.remove(incarnation);
+}
+
+/// Why an address cannot be called free.
+fn not_free(address: std::net::SocketAddr) -> Option<String> {
+    match address_is_free(address) {
+        Ok(true) => None,
+        Ok(false) => Some("it is held".to_owned()),
+        Err(error) => Some(format!("it cannot be told: {error}")),
     }
 }
 
@@ -193,47 +324,12 @@ fn take(watched: &mut Watched, frame: Frame) {
 async fn all_free(addresses: &[std::net::SocketAddr]) {
     let warn_at = Instant::now() + FREE_WITHIN;
     let mut warned = false;
-    while let Some(taken) = addresses.iter().find(|address| !address_is_free(**address)) {
+    while let Some((taken, why)) = addresses.iter().find_map(|address| Some((address, not_free(*address)?))) {
         if !warned && Instant::now() >= warn_at {
-            tracing::error!(address = %taken, "the node's process is gone, yet its address is still held: not released");
+            tracing::error!(address = %taken, %why, "the node's process is gone, yet its address is not free: not released");
             warned = true;
         }
         sleep(if warned { FREE_WITHIN } else { FREE_EVERY }).await;
-    }
-}
-
-/// A process, held by a descriptor that can never come to mean another one.
-struct Process {
-    pidfd: Arc<OwnedFd>,
-    exited: CancellationToken,
-}
-
-impl Process {
-    /// The process at the other end of a line.
-    fn behind(stream: &UnixStream) -> io::Result<Self> {
-        let pid = stream.peer_cred()?.pid().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
-        let pidfd = Arc::new(pidfd_open(pid, PidfdFlags::empty())?);
-        let exited = CancellationToken::new();
-        let (waits_for, told) = (Arc::clone(&pidfd), exited.clone());
-        // A thread of its own, so that nothing else in this process can delay the news.
-        std::thread::Builder::new().name("exit".to_owned()).spawn(move || {
-            let mut polled = [PollFd::new(&waits_for, PollFlags::IN)];
-            while poll(&mut polled, None) != Ok(1) {}
-            told.cancel();
-        })?;
-        Ok(Self { pidfd, exited })
-    }
-
-    /// Ends when the process has exited: a signal sent is not an exit.
-    async fn exited(&self) {
-        self.exited.cancelled().await;
-    }
-
-    fn kill(&self) -> io::Result<()> {
-        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 
@@ -268,6 +364,11 @@ impl FrameReader {
 
     fn decoded(&mut self) -> io::Result<Option<Frame>> {
         decode(&mut self.buffer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    /// Says that the process is watched.
+    fn acknowledge(&self) -> io::Result<()> {
+        self.stream.try_write(&[WATCHED]).map(drop)
     }
 
     fn fill(&mut self) -> io::Result<usize> {

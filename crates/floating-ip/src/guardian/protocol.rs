@@ -8,6 +8,9 @@ use twinsite_model::{BootTime, FloatingIpName, Incarnation, Token};
 /// The largest frame, in bytes. Frames hold a name, a few addresses and numbers.
 pub(super) const FRAME_BYTES_MAX: usize = 16 * 1024;
 
+/// All that the guardian ever says, once for each line: the process is watched, and noted for the next guardian.
+pub(super) const WATCHED: u8 = 1;
+
 /// A frame of the node.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Frame {
@@ -19,6 +22,8 @@ pub(super) enum Frame {
     Released { ip: FloatingIpName, token: Token },
     /// It lives.
     Alive,
+    /// On this line it has now said everything that it holds.
+    Complete,
 }
 
 /// A frame that makes no sense.
@@ -50,6 +55,7 @@ const HELLO: u32 = 1;
 const HOLDING: u32 = 2;
 const RELEASED: u32 = 3;
 const ALIVE: u32 = 4;
+const COMPLETE: u32 = 5;
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -78,6 +84,7 @@ pub(super) fn encode(frame: &Frame) -> Vec<u8> {
             ..Wire::default()
         },
         Frame::Alive => Wire { kind: ALIVE, ..Wire::default() },
+        Frame::Complete => Wire { kind: COMPLETE, ..Wire::default() },
     };
     let body = wire.encode_to_vec();
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
@@ -117,6 +124,7 @@ fn frame(body: &[u8]) -> Result<Frame, BadFrame> {
         }
         RELEASED => Frame::Released { ip: FloatingIpName::new(wire.ip).map_err(|_| BadFrame)?, token },
         ALIVE => Frame::Alive,
+        COMPLETE => Frame::Complete,
         _ => return Err(BadFrame),
     })
 }
@@ -141,6 +149,7 @@ mod tests {
             },
             Frame::Released { ip: FloatingIpName::new("public").unwrap(), token: Token::new(1, 7) },
             Frame::Alive,
+            Frame::Complete,
         ];
         let bytes: Vec<u8> = frames.iter().flat_map(encode).collect();
         let (mut buffer, mut read) = (Vec::new(), Vec::new());

@@ -53,6 +53,16 @@ fn child_that_holds() {
             tokio::time::sleep(Duration::from_millis(50)).await;
             match mode {
                 "renewed" => client.holding(holding(), boot_now() + lease, SLACK).unwrap(),
+                "again" => {
+                    // The line breaks, a new one is made, and then this process hangs.
+                    let held = [(holding(), boot_now() + lease, SLACK)];
+                    drop(client);
+                    let line = GuardianClient::dial(Path::new(data), Incarnation(7)).await.unwrap();
+                    let _new = line.begin(held).unwrap();
+                    println!("hangs");
+                    std::thread::sleep(Duration::from_secs(60));
+                    return;
+                }
                 "let-go" => {
                     provider.release().await.unwrap();
                     client.released(&ip(), token).unwrap();
@@ -104,23 +114,39 @@ struct Guarded {
     data: tempfile::TempDir,
     heard: Arc<Heard>,
     stop: CancellationToken,
+    guardian: tokio::task::JoinHandle<()>,
 }
 
 impl Guarded {
     async fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
         let (heard, stop) = (Arc::new(Heard::default()), CancellationToken::new());
-        let config = GuardianConfig { data: data.path().to_owned() };
-        let (releases, stopped) = (Arc::clone(&heard), stop.clone());
-        tokio::spawn(async move { run(&config, releases, stopped).await.unwrap() });
+        let guardian = begin(data.path(), &heard, &stop);
         until(Duration::from_secs(5), || socket_path(data.path()).exists()).await;
-        Self { data, heard, stop }
+        Self { data, heard, stop, guardian }
+    }
+
+    /// The guardian's process ends, with everything in it.
+    async fn end(&mut self) {
+        self.stop.cancel();
+        (&mut self.guardian).await.unwrap();
+    }
+
+    fn begin_again(&mut self) {
+        self.stop = CancellationToken::new();
+        self.guardian = begin(self.data.path(), &self.heard, &self.stop);
     }
 
     async fn ended(&self, within: Duration) -> (Ended, Instant) {
         until(within, || !self.heard.0.lock().unwrap().is_empty()).await;
         self.heard.0.lock().unwrap()[0].clone()
     }
+}
+
+fn begin(data: &Path, heard: &Arc<Heard>, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
+    let config = GuardianConfig { data: data.to_owned() };
+    let (releases, stopped) = (Arc::clone(heard), stop.clone());
+    tokio::spawn(async move { run(&config, releases, stopped).await.unwrap() })
 }
 
 async fn until(within: Duration, condition: impl Fn() -> bool) {
@@ -136,11 +162,11 @@ async fn a_crash_is_released_once_and_only_when_the_address_is_free() {
     let guarded = Guarded::start().await;
     let address = "127.44.7.1:8180".parse().unwrap();
     let holder = Holder::start(guarded.data.path(), address, "renewed");
-    assert!(!address_is_free(address));
+    assert!(!address_is_free(address).unwrap());
     holder.signal(rustix::process::Signal::KILL);
     let (ended, _) = guarded.ended(Duration::from_secs(5)).await;
     assert_eq!(ended, Ended { ip: ip(), token: Token::new(1, 5), incarnation: Incarnation(7) });
-    assert!(address_is_free(address));
+    assert!(address_is_free(address).unwrap());
     guarded.stop.cancel();
     assert_eq!(guarded.heard.0.lock().unwrap().len(), 1);
 }
@@ -166,6 +192,59 @@ async fn a_living_holder_whose_lease_has_ended_is_ended_too() {
     let mut holder = Holder::start(guarded.data.path(), "127.44.7.3:8180".parse().unwrap(), "not-renewed");
     guarded.ended(Duration::from_secs(5)).await;
     assert!(!holder.child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_hangs_is_ended_by_the_next_guardian_too() {
+    let mut guarded = Guarded::start().await;
+    let mut holder = Holder::start(guarded.data.path(), "127.44.7.5:8180".parse().unwrap(), "renewed");
+    holder.signal(rustix::process::Signal::STOP);
+    guarded.end().await;
+    guarded.begin_again();
+    // Whether the first one came to read what it holds or not.
+    let mut status = None;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while status.is_none() {
+        assert!(Instant::now() < deadline, "a hung holder lives on");
+        status = holder.child.try_wait().unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status)), Some(9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_nobody_saw_is_told_by_the_next_guardian() {
+    let mut guarded = Guarded::start().await;
+    let mut holder = Holder::start(guarded.data.path(), "127.44.7.6:8180".parse().unwrap(), "renewed");
+    // Noted, in clear text: the name of the address.
+    let record = guarded.data.path().join("guardian.record");
+    let noted = || std::fs::read(&record).unwrap().windows(6).any(|bytes| bytes == b"public");
+    until(Duration::from_secs(5), noted).await;
+    guarded.end().await;
+    holder.signal(rustix::process::Signal::KILL);
+    holder.child.wait().unwrap();
+    guarded.begin_again();
+    let (ended, _) = guarded.ended(Duration::from_secs(5)).await;
+    assert_eq!((ended.token, ended.incarnation), (Token::new(1, 5), Incarnation(7)));
+
+    guarded.end().await;
+    guarded.begin_again();
+    // It listens only after it has read what the one before it knew.
+    let socket = socket_path(guarded.data.path());
+    until(Duration::from_secs(5), || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    assert_eq!(guarded.heard.0.lock().unwrap().len(), 1, "it is told once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_line_of_the_same_life_is_held_to_what_the_old_one_said() {
+    let guarded = Guarded::start().await;
+    let mut holder = Holder::start(guarded.data.path(), "127.44.7.7:8180".parse().unwrap(), "again");
+    holder.says("hangs");
+    let hung = Instant::now();
+    let (ended, at) = guarded.ended(Duration::from_secs(5)).await;
+    assert_eq!(ended.token, Token::new(1, 5));
+    assert!(at - hung <= Duration::from_millis(600) + SLACK, "ended too late: {:?}", at - hung);
+    assert_eq!(guarded.heard.0.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

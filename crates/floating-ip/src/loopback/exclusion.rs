@@ -39,6 +39,13 @@ pub(super) fn is_taken(address: TcpAddress) -> bool {
 
 /// Whether nobody holds the address and nobody listens on it: the name can be taken (and is given back at once), and
 /// the kernel shows no listener.
-pub fn address_is_free(address: TcpAddress) -> bool {
-    bind(address).is_ok() && !super::kernel::any_listener(address)
+///
+/// An error means that it cannot be told, which is not the same as free.
+pub fn address_is_free(address: TcpAddress) -> io::Result<bool> {
+    match bind(address) {
+        Ok(_given_back) => {}
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    Ok(!super::kernel::any_listener(address)?)
 }

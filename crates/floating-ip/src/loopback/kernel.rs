@@ -7,11 +7,18 @@ use std::net::SocketAddr;
 
 /// Whether anybody in this network namespace listens on this address. With `SO_REUSEADDR` a second socket may be bound
 /// to an address that connections use, but not to one that is listened on (`inet_csk_get_port` in the kernel).
-pub(super) fn any_listener(address: SocketAddr) -> bool {
+///
+/// An error means that it cannot be told: a port below 1024 may be bound only with `CAP_NET_BIND_SERVICE`, and
+/// descriptors or memory may have run out.
+pub(super) fn any_listener(address: SocketAddr) -> io::Result<bool> {
     match bind(address) {
-        Ok(()) => false,
-        // An address that this machine does not have cannot be listened on.
-        Err(error) => error.kind() != io::ErrorKind::AddrNotAvailable,
+        Ok(()) => Ok(false),
+        Err(error) => match error.kind() {
+            io::ErrorKind::AddrInUse => Ok(true),
+            // An address that this machine does not have cannot be listened on.
+            io::ErrorKind::AddrNotAvailable => Ok(false),
+            _ => Err(error),
+        },
     }
 }
 
@@ -31,15 +38,15 @@ mod tests {
         for host in ["127.44.3.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(host) else { continue }; // a machine without IPv6
             let address = listener.local_addr().unwrap();
-            assert!(any_listener(address));
+            assert!(any_listener(address).unwrap());
             let client = TcpStream::connect(address).unwrap();
             let (served, _) = listener.accept().unwrap();
-            assert!(any_listener(address));
+            assert!(any_listener(address).unwrap());
             drop(listener);
-            assert!(!any_listener(address), "a connection is no listener");
+            assert!(!any_listener(address).unwrap(), "a connection is no listener");
             drop((client, served));
-            assert!(!any_listener(address));
+            assert!(!any_listener(address).unwrap());
         }
-        assert!(!any_listener("192.0.2.1:80".parse().unwrap()));
+        assert!(!any_listener("192.0.2.1:80".parse().unwrap()).unwrap());
     }
 }

@@ -99,7 +99,16 @@ impl Loopback {
     async fn gone(&self) -> Result<(), ProviderError> {
         let deadline = tokio::time::Instant::now() + GONE_WITHIN;
         loop {
-            let left = self.addresses.iter().find(|address| kernel::any_listener(**address));
+            let mut left = None;
+            for address in &self.addresses {
+                // What cannot be told is not known to be gone.
+                let listens = kernel::any_listener(*address)
+                    .map_err(|error| ProviderError::Refused { address: *address, why: error.to_string() })?;
+                if listens {
+                    left = Some(address);
+                    break;
+                }
+            }
             match left {
                 None => return Ok(()),
                 Some(address) if tokio::time::Instant::now() >= deadline => {

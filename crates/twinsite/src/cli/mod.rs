@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use twinsite_api::{ApiError, MoveKind, Reason};
+use twinsite_consensus::grpc::TlsError;
 use twinsite_consensus::{DiskError, RecoveryError, StartError, StopReason};
 use twinsite_drill::engine::EngineError;
 use twinsite_drill::meeting::{self, MeetingConfig, MeetingError};
@@ -61,6 +62,9 @@ pub enum CliError {
     /// A certificate is unusable.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The certificate and its key do not work together, or with the authority's.
+    #[error("{0}; check tls.ca, tls.cert and tls.key")]
+    Tls(#[from] TlsError),
     /// Standard output is broken.
     #[error("cannot print: {0}")]
     Output(io::Error),
@@ -80,6 +84,17 @@ pub enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// What a forced recovery left cannot be read.
+    #[error(
+        "data directory {}: {what}, and what it said of the recovery is lost; the recovery itself stands: remove the file,          start the node, and take the lost nodes out with `twinsite members remove`",
+        path.display()
+    )]
+    DamagedNote {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// An address cannot be listened on.
     #[error("{key} {address}: {}", bind_problem(source))]
     Bind {
@@ -95,6 +110,9 @@ pub enum CliError {
         "the guardian is gone and did not come back: nothing is held without it; start `twinsite guardian`"
     )]
     NoGuardian,
+    /// A task of the node ended that it cannot be without.
+    #[error(transparent)]
+    Task(#[from] crate::node::TaskEnded),
     /// The consensus ended.
     #[error(transparent)]
     Stopped(#[from] StopReason),
@@ -155,6 +173,7 @@ impl CliError {
             Self::Disk(error) if error.is_lasting() => CODE_DATA,
             Self::Start(error) if error.is_lasting() => CODE_DATA,
             Self::Stopped(reason) if reason.is_lasting() => CODE_DATA,
+            Self::DamagedNote { .. } => CODE_DATA,
             _ => 1,
         }
     }

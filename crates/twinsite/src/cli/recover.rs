@@ -5,10 +5,10 @@ use super::arguments::RecoverArguments;
 use super::{CliError, Exit, output};
 use crate::config::{self, Loaded};
 use crate::identity::Credentials;
-use crate::recovery_note::RecoveryNote;
+use crate::recovery_note::{LostNode, RecoveryNote};
 use crate::telemetry::without_panic_messages;
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use twinsite_consensus::{Contents, Disk, Identity, RedbDisk};
 use twinsite_model::{Generation, NodeId, NodeName};
 
@@ -21,13 +21,16 @@ pub async fn run(arguments: &RecoverArguments) -> Result<Exit, CliError> {
     let generation = Generation(present(&loaded)?.generation.0 + 1);
     let lost = lost(&loaded, &arguments.lost)?;
     let attested = attested(&arguments.lost, &arguments.attest_power_off)?;
+    // Before the disk is rewritten: a crash between the two must not leave a recovery that nobody stated. A note whose
+    // recovery fails speaks of a generation that does not exist, and is not looked at.
+    let named = lost.iter().map(|(id, name)| LostNode { id: *id, name: name.to_string() });
+    let note = RecoveryNote { generation, lost: named.collect(), attested };
+    let data = &loaded.node.data;
+    note.write(data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let recovered =
         twinsite_consensus::recover(&loaded.node.data, &loaded.spec.cluster, loaded.me.id, generation)
             .await?;
-    let unnamed: Vec<_> = recovered.lost.iter().filter(|node| !lost.contains(node)).collect();
-    let note = RecoveryNote { generation, lost: arguments.lost.clone(), attested };
-    let data = &loaded.node.data;
-    note.write(data).map_err(|source| CliError::Data { path: data.clone(), source })?;
+    let unnamed: Vec<_> = recovered.lost.iter().filter(|node| !lost.contains_key(node)).collect();
     if arguments.json {
         output::json(&json!({
             "survivor": loaded.me.name.as_str(),
@@ -67,21 +70,21 @@ fn present(loaded: &Loaded) -> Result<Contents, CliError> {
 }
 
 /// Every other voter of the specification must be named: whoever does this must know what is given up.
-fn lost(loaded: &Loaded, named: &[String]) -> Result<BTreeSet<NodeId>, CliError> {
-    let mut lost = BTreeSet::new();
+fn lost(loaded: &Loaded, named: &[String]) -> Result<BTreeMap<NodeId, NodeName>, CliError> {
+    let mut lost = BTreeMap::new();
     for name in named {
         let known = NodeName::new(name.as_str()).ok().and_then(|name| loaded.spec.node_named(&name).cloned());
         let node = known.ok_or_else(|| CliError::Usage(format!("--lost {name}: there is no such node")))?;
         if node.id == loaded.me.id {
             return Err(CliError::Usage(format!("--lost {name}: that is the survivor itself")));
         }
-        lost.insert(node.id);
+        lost.insert(node.id, node.name);
     }
     let missing: Vec<_> = loaded
         .spec
         .nodes
         .iter()
-        .filter(|node| node.kind.votes() && node.id != loaded.me.id && !lost.contains(&node.id))
+        .filter(|node| node.kind.votes() && node.id != loaded.me.id && !lost.contains_key(&node.id))
         .map(|node| node.name.as_str())
         .collect();
     if missing.is_empty() {

@@ -6,10 +6,12 @@
 use super::Raft;
 use super::clock::wall_now;
 use super::notices;
+use super::supervise::Supervisor;
 use std::collections::HashMap;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use twinsite_consensus::RaftStatus;
 use twinsite_controller::{
     CallId, Controller, Effect, Input, NodeReport, OperatorAnswer, OperatorRefusal, OperatorRequest,
     ProposeFailed, Release, Renewal, RenewalAnswer, RoundFailed, RoundId, Ticket,
@@ -43,18 +45,19 @@ pub struct Busy;
 
 impl Brain {
     /// Starts it.
-    pub fn start(me: NodeId, raft: Raft, stop: CancellationToken) -> Self {
+    pub fn start(me: NodeId, raft: Raft, supervisor: &Supervisor, stop: CancellationToken) -> Self {
         let (messages, inbox) = mpsc::channel(INPUTS_MAX);
         let driver = Driver {
             controller: Controller::new(me),
             raft,
+            supervisor: supervisor.clone(),
             renewals: HashMap::new(),
             operators: HashMap::new(),
             calls: 0,
             term: None,
         };
         let (results, done) = mpsc::channel(INPUTS_MAX);
-        tokio::spawn(driver.run(inbox, results, done, stop));
+        tokio::spawn(supervisor.lasting("the controller", driver.run(inbox, results, done, stop)));
         Self { messages }
     }
 
@@ -100,6 +103,7 @@ impl Brain {
 struct Driver {
     controller: Controller,
     raft: Raft,
+    supervisor: Supervisor,
     renewals: HashMap<CallId, oneshot::Sender<RenewalAnswer>>,
     operators: HashMap<CallId, oneshot::Sender<Result<OperatorAnswer, OperatorRefusal>>>,
     calls: u64,
@@ -117,6 +121,8 @@ impl Driver {
     ) {
         let mut status = self.raft.status();
         let (_, mut changes) = self.raft.subscribe();
+        // A receiver has seen what is there when it is made: this node may lead already.
+        self.lead(self.leading(&mut status), &results);
         loop {
             let now = boot_now();
             let wake = self.controller.next_wake(now, &self.raft.state());
@@ -134,16 +140,13 @@ impl Driver {
                     if changed.is_err() {
                         return;
                     }
-                    let (leads, term) = {
-                        let status = status.borrow_and_update();
-                        (status.is_leader, status.term)
-                    };
-                    self.lead(leads.then_some(term), &results);
+                    self.lead(self.leading(&mut status), &results);
                 }
                 change = changes.next() => {
                     if change.is_err() {
                         changes = self.raft.subscribe().1;
                     }
+                    self.lead(self.leading(&mut status), &results);
                     self.step(Input::Applied, &results);
                 }
                 message = inbox.recv() => {
@@ -153,6 +156,16 @@ impl Driver {
                 () = sleep => self.step(Input::Tick, &results),
             }
         }
+    }
+
+    /// The term in which this node leads, if it does. After a forced recovery not before the new generation is agreed
+    /// on: what was decided until then would carry tokens of the old one.
+    fn leading(&self, status: &mut watch::Receiver<RaftStatus>) -> Option<u64> {
+        let (leads, term) = {
+            let status = status.borrow_and_update();
+            (status.is_leader, status.term)
+        };
+        (leads && self.raft.state().generation >= self.raft.generation()).then_some(term)
     }
 
     fn lead(&mut self, term: Option<u64>, results: &mpsc::Sender<Input>) {
@@ -230,24 +243,99 @@ impl Driver {
 
     fn propose(&self, ticket: Ticket, term: u64, proposal: Proposal, results: mpsc::Sender<Input>) {
         let raft = self.raft.clone();
-        tokio::spawn(async move {
+        tokio::spawn(self.supervisor.passing("a proposal", async move {
             let outcome = raft.propose_in_term(term, &proposal).await.map_err(|error| {
                 if error.certainly_not_done() { ProposeFailed::NotDone } else { ProposeFailed::Unknown }
             });
             drop(results.send(Input::ProposalDone { ticket, outcome }).await);
-        });
+        }));
     }
 
     /// A quorum round that begins now, and then the state as of it.
     fn start_round(&self, round: RoundId, results: mpsc::Sender<Input>) {
         let raft = self.raft.clone();
-        tokio::spawn(async move {
+        tokio::spawn(self.supervisor.passing("a quorum round", async move {
             let caught_up = async {
                 let index = raft.read_index().await.map_err(|_| RoundFailed)?;
                 raft.wait_applied(index, APPLY_MAX).await.map_err(|_| RoundFailed)
             };
             let outcome = caught_up.await;
             drop(results.send(Input::RoundDone { round, outcome }).await);
-        });
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::time::{Instant, sleep};
+    use twinsite_consensus::grpc::GrpcTransport;
+    use twinsite_consensus::{Disk, MemoryDisk, Options, TokioRuntime, recover_disk};
+    use twinsite_model::dial::DialMap;
+    use twinsite_model::{ClusterName, Command, Generation, Profile, Timing, WallTime};
+
+    const ME: NodeId = NodeId(1);
+
+    async fn alone(disk: &Arc<MemoryDisk>) -> Raft {
+        let cluster = ClusterName::new("demo").unwrap();
+        let options = Options::new(cluster.clone(), ME, Timing::of(Profile::Lan));
+        let transport = GrpcTransport::new(cluster, DialMap::default(), None);
+        let disk = Arc::clone(disk) as Arc<dyn Disk>;
+        twinsite_consensus::Consensus::<TokioRuntime>::start(options, disk, transport).await.unwrap()
+    }
+
+    async fn leads(raft: &Raft) {
+        let mut status = raft.status();
+        let leading = status.wait_for(|status| status.is_leader);
+        tokio::time::timeout(Duration::from_secs(10), leading).await.unwrap().unwrap();
+    }
+
+    fn brain(raft: &Raft) -> Brain {
+        let stop = CancellationToken::new();
+        Brain::start(ME, raft.clone(), &Supervisor::new(stop.clone()), stop)
+    }
+
+    async fn comes_to_lead(brain: &Brain) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while brain.look(Controller::term).await.unwrap().is_none() {
+            assert!(Instant::now() < deadline, "the controller never heard that its node leads");
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_leadership_that_was_there_first_is_seen() {
+        let raft = alone(&Arc::new(MemoryDisk::new(1))).await;
+        raft.initialize(&[(ME, "127.0.0.1:1".to_owned())].into()).await.unwrap();
+        leads(&raft).await;
+        comes_to_lead(&brain(&raft)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn after_a_recovery_nothing_is_decided_before_the_generation_is_agreed_on() {
+        let disk = Arc::new(MemoryDisk::new(1));
+        let raft = alone(&disk).await;
+        raft.initialize(&[(ME, "127.0.0.1:1".to_owned())].into()).await.unwrap();
+        leads(&raft).await;
+        raft.shutdown().await;
+        recover_disk(&*disk, ME, Generation(2)).await.unwrap();
+
+        let raft = alone(&disk).await;
+        let brain = brain(&raft);
+        leads(&raft).await;
+        assert_eq!(raft.generation(), Generation(2));
+        assert_eq!(brain.look(Controller::term).await.unwrap(), None);
+        let command = Command::RaiseGeneration { generation: Generation(2), statement: String::new() };
+        let by = "test".to_owned();
+        let proposal =
+            Proposal { at: WallTime::default(), by, request: None, expected_revision: None, command };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while let Err(error) = raft.propose(&proposal).await {
+            assert!(Instant::now() < deadline, "{error}");
+            assert_eq!(brain.look(Controller::term).await.unwrap(), None);
+            sleep(Duration::from_millis(5)).await;
+        }
+        comes_to_lead(&brain).await;
     }
 }

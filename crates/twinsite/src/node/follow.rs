@@ -3,12 +3,14 @@
 use super::Raft;
 use super::announcing::Announcing;
 use super::hands::FloatingHands;
-use super::leases::{Agent, Identity};
+use super::leases::{Agent, Charge, Hands, Identity};
 use super::quorum::QuorumWatch;
 use super::run::Shared;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twinsite_api::WatchHub;
@@ -35,14 +37,31 @@ pub struct Follower {
     pub announcing: Announcing,
     /// Changes for the public API.
     pub hub: WatchHub,
-    /// The holders of floating IPs, with what ends them.
-    pub agents: BTreeMap<FloatingIpName, CancellationToken>,
+    /// The holders of floating IPs. Once appointed they stay for this life of the process.
+    pub agents: BTreeMap<FloatingIpName, Appointment>,
     /// Their tasks.
     pub holding: JoinSet<()>,
     /// The specification that everything was configured by.
     pub configured: Option<Revision>,
     /// Drains under way.
     pub draining: BTreeMap<FloatingIpName, (Token, CancellationToken)>,
+}
+
+/// The holder of one floating IP, as this node's specification wants it.
+pub struct Appointment {
+    charge: watch::Sender<Charge>,
+    /// What it holds, and with what; none while this node shall not hold it.
+    holds: Option<(IpAddr, Vec<u16>, Arc<FloatingHands>)>,
+    stop: CancellationToken,
+}
+
+impl Appointment {
+    /// Lets go, until there are hands again.
+    fn withdraw(&mut self) {
+        if self.holds.take().is_some() {
+            self.charge.send_replace(None);
+        }
+    }
 }
 
 impl Follower {
@@ -71,7 +90,7 @@ impl Follower {
             }
         }
         for agent in self.agents.values() {
-            agent.cancel();
+            agent.stop.cancel();
         }
         while self.holding.join_next().await.is_some() {}
     }
@@ -145,43 +164,51 @@ impl Follower {
     fn appoint_agents(&mut self, spec: &ClusterSpec) {
         let me = self.shared.me;
         let may_own = spec.node(me).is_some_and(|node| node.kind.may_own());
-        self.agents.retain(|ip, agent| {
-            let stays = may_own && spec.floating_ip(ip).is_some();
-            if !stays {
-                agent.cancel();
+        for (ip, agent) in &mut self.agents {
+            if !may_own || spec.floating_ip(ip).is_none() {
+                agent.withdraw();
+                self.shared.hands().remove(ip);
             }
-            stays
-        });
+        }
         let (Some(proxy), Some(guard)) = (&self.shared.proxy, &self.shared.guard) else { return };
         if !may_own {
             return;
         }
+        let (shared, timing) = (&self.shared, spec.timing());
         for ip in &spec.floating_ips {
-            if self.agents.contains_key(&ip.name) {
+            let holds = self.agents.get(&ip.name).and_then(|agent| agent.holds.as_ref());
+            if let Some((_, _, hands)) =
+                holds.filter(|(address, ports, _)| (*address, ports) == (ip.address, &ip.ports))
+            {
+                hands.set_timing(timing);
                 continue;
             }
-            let shared = &self.shared;
-            let timing = spec.timing();
+            // Another address or other ports under the same name: what is held is let go before these begin.
             let hands = FloatingHands::start(
                 ip,
-                timing.slack,
+                timing,
                 proxy.clone(),
                 guard.clone(),
                 Arc::clone(&shared.report_soon),
+                &shared.supervisor,
             );
             shared.hands().insert(ip.name.clone(), Arc::clone(&hands));
-            let identity = Identity { ip: ip.name.clone(), node: me, incarnation: shared.incarnation };
-            let agent = Agent::new(
-                identity,
-                shared.raft.clone(),
-                shared.brain.clone(),
-                shared.peers.clone(),
-                hands,
-                timing,
-            );
-            let stop = CancellationToken::new();
-            self.agents.insert(ip.name.clone(), stop.clone());
-            self.holding.spawn(agent.run(stop));
+            let held: Charge = Some(Arc::clone(&hands) as Arc<dyn Hands>);
+            let agent = self.agents.entry(ip.name.clone()).or_insert_with(|| {
+                let charge = watch::Sender::new(held.clone());
+                let identity = Identity { ip: ip.name.clone(), node: me, incarnation: shared.incarnation };
+                let (raft, brain) = (shared.raft.clone(), shared.brain.clone());
+                let agent =
+                    Agent::new(identity, raft, brain, shared.peers.clone(), charge.subscribe(), timing);
+                let stop = CancellationToken::new();
+                self.holding
+                    .spawn(shared.supervisor.passing("a floating IP's agent", agent.run(stop.clone())));
+                Appointment { charge, holds: None, stop }
+            });
+            if agent.holds.is_some() || agent.charge.borrow().is_none() {
+                agent.charge.send_replace(held);
+            }
+            agent.holds = Some((ip.address, ip.ports.clone(), hands));
         }
     }
 
@@ -217,7 +244,8 @@ impl Follower {
             self.draining.insert(ip.clone(), (token, stop.clone()));
             tracing::debug!(%ip, load = ?proxy.in_flight(ip), "draining");
             proxy.drain_floating(ip, (limit / 2).min(Duration::from_millis(500)));
-            tokio::spawn(drain(Arc::clone(&self.shared), ip.clone(), token, hands, stop));
+            let drain = drain(Arc::clone(&self.shared), ip.clone(), token, hands, stop);
+            tokio::spawn(self.shared.supervisor.passing("a drain", drain));
         }
     }
 }

@@ -3,15 +3,15 @@
 
 use super::clock::wall_now;
 use super::run::Shared;
-use crate::recovery_note::RecoveryNote;
-use std::collections::BTreeMap;
+use crate::recovery_note::{RecoveryNote, unfinished};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use twinsite_consensus::{MemberRole, RaftStatus};
 use twinsite_controller::{MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorRequest};
-use twinsite_model::{ClusterSpec, Command, NodeId, Proposal, State};
+use twinsite_model::{ClusterSpec, Command, NodeId, Proposal};
 
 /// How often the membership is compared with the specification.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
@@ -30,10 +30,11 @@ pub struct Luggage {
 
 /// Looks after all of it until cancelled.
 pub async fn run(shared: Arc<Shared>, luggage: Luggage, stop: CancellationToken) {
+    let mut complaints = BTreeSet::new();
     let mut status = shared.raft.status();
     loop {
         let leads = status.borrow_and_update().is_leader;
-        if leads && let Err(why) = look_after(&shared, &luggage).await {
+        if leads && let Err(why) = look_after(&shared, &luggage, &mut complaints).await {
             tracing::debug!(%why, "the cluster could not be brought in order yet");
         }
         tokio::select! {
@@ -50,7 +51,11 @@ async fn leadership_changes(status: &mut watch::Receiver<RaftStatus>, leads: boo
     }
 }
 
-async fn look_after(shared: &Shared, luggage: &Luggage) -> Result<(), String> {
+async fn look_after(
+    shared: &Shared,
+    luggage: &Luggage,
+    complaints: &mut BTreeSet<NodeId>,
+) -> Result<(), String> {
     // A new leader first applies everything that was ever agreed.
     let index = shared.raft.read_index().await.map_err(|error| error.to_string())?;
     shared.raft.wait_applied(index, COMPARE_EVERY).await.map_err(|error| error.to_string())?;
@@ -59,15 +64,11 @@ async fn look_after(shared: &Shared, luggage: &Luggage) -> Result<(), String> {
         propose(shared, Command::ApplySpec { spec: Arc::new(luggage.spec.clone()) }).await?;
         return Ok(());
     }
-    if let Some(note) = &luggage.recovery
-        && state.generation < note.generation
-    {
-        begin_generation(shared, &state, note).await?;
-    }
+    finish_recovery(shared, luggage.recovery.as_ref()).await?;
     let state = shared.raft.state();
     if let Some(spec) = &state.spec {
         let status = shared.raft.status().borrow().clone();
-        compare_members(shared, spec, &status).await;
+        compare_members(shared, spec, &status, complaints).await;
     }
     Ok(())
 }
@@ -85,39 +86,43 @@ async fn propose(shared: &Shared, command: Command) -> Result<(), String> {
 }
 
 /// After a forced recovery: the generation grows, the lost nodes are gone for good, and if a person attested that they
-/// are off, their addresses need not be waited for.
-async fn begin_generation(shared: &Shared, state: &State, note: &RecoveryNote) -> Result<(), String> {
-    let command = Command::RaiseGeneration { generation: note.generation, statement: note.statement() };
-    propose(shared, command).await?;
-    tracing::warn!(generation = %note.generation, statement = %note.statement(), "a forced recovery took place");
-    let Some(spec) = &state.spec else { return Ok(()) };
-    if note.attested {
-        for ip in &spec.floating_ips {
-            let request = OperatorRequest {
-                by: "recovery".to_owned(),
-                request: None,
-                expected_revision: None,
-                action: OperatorAction::Move(MoveRequest {
-                    ip: ip.name.clone(),
-                    kind: MoveKind::Forced { attested: true },
-                    to: MoveTarget::Best,
-                    overrides: Vec::new(),
-                }),
-            };
-            if let Ok(Err(refusal)) = shared.brain.operator(request).await {
-                tracing::warn!(ip = %ip.name, %refusal, "not moved at once; the last lease is waited for");
-            }
+/// are off, their addresses need not be waited for. What fails is tried again with the next look.
+async fn finish_recovery(shared: &Shared, note: Option<&RecoveryNote>) -> Result<(), String> {
+    let left = unfinished(note, shared.raft.generation(), &shared.raft.state());
+    if let Some((generation, statement)) = left.generation {
+        propose(shared, Command::RaiseGeneration { generation, statement: statement.clone() }).await?;
+        tracing::warn!(%generation, %statement, "a forced recovery took place");
+    }
+    let left = unfinished(note, shared.raft.generation(), &shared.raft.state());
+    for ip in left.moves {
+        let request = OperatorRequest {
+            by: "recovery".to_owned(),
+            request: None,
+            expected_revision: None,
+            action: OperatorAction::Move(MoveRequest {
+                ip: ip.clone(),
+                kind: MoveKind::Forced { attested: true },
+                to: MoveTarget::Best,
+                overrides: Vec::new(),
+            }),
+        };
+        if let Ok(Err(refusal)) = shared.brain.operator(request).await {
+            tracing::warn!(%ip, %refusal, "not moved at once");
         }
     }
-    let lost = spec.nodes.iter().filter(|node| note.lost.iter().any(|lost| lost == node.name.as_str()));
-    for node in lost {
-        propose(shared, Command::RetireNode { node: node.id }).await?;
+    for node in left.retire {
+        propose(shared, Command::RetireNode { node }).await?;
     }
     Ok(())
 }
 
 /// Brings the members in line with the specification, one change at a time.
-async fn compare_members(shared: &Shared, spec: &ClusterSpec, status: &RaftStatus) {
+async fn compare_members(
+    shared: &Shared,
+    spec: &ClusterSpec,
+    status: &RaftStatus,
+    complaints: &mut BTreeSet<NodeId>,
+) {
     if status.is_changing {
         return;
     }
@@ -138,10 +143,17 @@ async fn compare_members(shared: &Shared, spec: &ClusterSpec, status: &RaftStatu
             Some(_) => continue,
         };
         match changed {
-            Ok(()) => tracing::info!(node = %node.name, "membership brought in line with the specification"),
+            Ok(()) => {
+                complaints.remove(id);
+                tracing::info!(node = %node.name, "membership brought in line with the specification");
+                return;
+            }
+            // One that cannot be changed (a retired id, say) must not keep the others from being changed.
+            Err(error) if complaints.insert(*id) => {
+                tracing::warn!(node = %node.name, %error, "membership not changed yet; tried again");
+            }
             Err(error) => tracing::debug!(node = %node.name, %error, "membership not changed yet"),
         }
-        return;
     }
     let gone = status.members.keys().find(|id| !wanted.contains_key(id) && **id != shared.me);
     if let Some(id) = gone {

@@ -6,13 +6,16 @@ use super::brain::Brain;
 use crate::peer::Peers;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use twinsite_controller::{
     Holder, HolderInput, HolderOutput, Release, Renewal, RenewalAnswer, RenewalRefusal, StopReason,
 };
 use twinsite_floating_ip::boot_now;
 use twinsite_model::{BootTime, FloatingIpName, Incarnation, NodeId, Timing, Token};
+
+#[cfg(test)]
+mod tests;
 
 /// Results that may wait for the holder.
 const INPUTS_MAX: usize = 256;
@@ -23,7 +26,12 @@ pub trait Hands: Send + Sync + 'static {
     fn hold(&self, token: Token, until: BootTime);
     /// Stop, in whatever time the reason allows. Done when every socket of the token is closed and read back absent.
     fn stop(&self, token: Token, why: StopReason) -> BoxFuture<'static, ()>;
+    /// The last token that was granted and cannot be held.
+    fn failed(&self) -> watch::Receiver<Option<Token>>;
 }
+
+/// With what an agent holds its address; with nothing while this node shall not hold it.
+pub type Charge = Option<Arc<dyn Hands>>;
 
 /// What the holder needs to know of its node.
 #[derive(Clone)]
@@ -36,13 +44,18 @@ pub struct Identity {
     pub incarnation: Incarnation,
 }
 
-/// Runs one address's holder until the node is told to stop and everything is let go.
+/// Runs one address's holder until the node is told to stop and everything is let go. One for each name and life, even
+/// when the address is taken away and comes back: what this life has given up it must never ask for again.
 pub struct Agent {
     identity: Identity,
     raft: Raft,
     brain: Brain,
     peers: Peers,
-    hands: Arc<dyn Hands>,
+    charge: watch::Receiver<Charge>,
+    /// What the holder works with now. It follows `charge` as soon as nothing is left under the old one.
+    hands: Charge,
+    /// Where it is said that they cannot hold.
+    failed: Option<watch::Receiver<Option<Token>>>,
     timing: Timing,
 }
 
@@ -53,10 +66,10 @@ impl Agent {
         raft: Raft,
         brain: Brain,
         peers: Peers,
-        hands: Arc<dyn Hands>,
+        charge: watch::Receiver<Charge>,
         timing: Timing,
     ) -> Self {
-        Self { identity, raft, brain, peers, hands, timing }
+        Self { identity, raft, brain, peers, charge, hands: None, failed: None, timing }
     }
 
     /// Runs until `stop`, then lets go in good order.
@@ -64,6 +77,8 @@ impl Agent {
         let Identity { ip, node, incarnation } = self.identity.clone();
         let mut holder = Holder::new(ip.clone(), node, incarnation, self.timing);
         let (results, mut inputs) = mpsc::channel(INPUTS_MAX);
+        self.take_hands();
+        let mut changing = false;
         let (state, mut changes) = self.raft.subscribe();
         let owner = state.owner(&ip).cloned();
         self.step(&mut holder, HolderInput::State { owner }, &results);
@@ -89,6 +104,16 @@ impl Agent {
                     HolderInput::Shutdown
                 }
                 Some(input) = inputs.recv() => input,
+                Ok(()) = self.charge.changed(), if !changing => {
+                    changing = true;
+                    HolderInput::LetGo
+                }
+                token = cannot_hold(&mut self.failed) => {
+                    if holder.token() != Some(token) {
+                        continue;
+                    }
+                    HolderInput::LetGo
+                }
                 change = changes.next() => match change {
                     Ok(change) => HolderInput::State { owner: change.state.owner(&ip).cloned() },
                     Err(_) => {
@@ -113,10 +138,23 @@ impl Agent {
                 stopping = None;
             }
             stopping = self.step(&mut holder, input, &results).or(stopping);
+            if changing || self.hands.is_none() {
+                // Whatever is given to this node meanwhile, it cannot take.
+                stopping = self.step(&mut holder, HolderInput::LetGo, &results).or(stopping);
+            }
+            if changing && stopping.is_none() {
+                self.take_hands();
+                changing = false;
+            }
             if shutting_down && stopping.is_none() && self.is_known_to_have_let_go(shutdown_at) {
                 return;
             }
         }
+    }
+
+    fn take_hands(&mut self) {
+        self.hands.clone_from(&self.charge.borrow_and_update());
+        self.failed = self.hands.as_ref().map(|hands| hands.failed());
     }
 
     /// Whether the cluster has given the address to somebody else, or had its time to. Until then the holder repeats
@@ -150,14 +188,21 @@ impl Agent {
         for output in holder.step(boot_now(), input) {
             match output {
                 HolderOutput::SendRenew(renewal) => self.renew(renewal, results.clone()),
-                HolderOutput::Hold { token, until } => self.hands.hold(token, until),
+                HolderOutput::Hold { token, until } => {
+                    if let Some(hands) = &self.hands {
+                        hands.hold(token, until);
+                    }
+                }
                 HolderOutput::Stop { token, number, why } => {
                     stop = Some(number);
                     tracing::info!(ip = %self.identity.ip, %token, ?why, "letting a floating IP go");
-                    let stopped = self.hands.stop(token, why);
+                    // Without hands nothing was held, and everything that hands before them held was read back absent.
+                    let stopped = self.hands.as_ref().map(|hands| hands.stop(token, why));
                     let results = results.clone();
                     tokio::spawn(async move {
-                        stopped.await;
+                        if let Some(stopped) = stopped {
+                            stopped.await;
+                        }
                         drop(results.send(HolderInput::Stopped { token, number }).await);
                     });
                 }
@@ -222,5 +267,18 @@ impl Agent {
 
     fn leader(&self) -> Option<NodeId> {
         self.raft.status().borrow().leader
+    }
+}
+
+/// The next token that was granted and cannot be held.
+async fn cannot_hold(failed: &mut Option<watch::Receiver<Option<Token>>>) -> Token {
+    let Some(failed) = failed else { return std::future::pending().await };
+    loop {
+        if failed.changed().await.is_err() {
+            std::future::pending::<()>().await; // its worker has ended, and so will the node
+        }
+        if let Some(token) = *failed.borrow_and_update() {
+            return token;
+        }
     }
 }

@@ -13,6 +13,7 @@
 //! | `quorum` | whether a quorum is known |
 //! | `servers`, `api`, `answers`, `metrics` | what listens beside the proxy |
 //! | `life`, `clock`, `notices` | incarnations, clocks, log lines |
+//! | `supervise` | no task ends unnoticed |
 
 mod announcing;
 mod answers;
@@ -33,9 +34,13 @@ mod quorum;
 mod rooms;
 mod run;
 mod servers;
+mod supervise;
 
 pub use brain::Brain;
 pub use run::{ended_by_signal, exit_with_stdin, run};
+#[cfg(test)]
+pub use supervise::Supervisor;
+pub use supervise::TaskEnded;
 
 /// This node's part in the consensus.
 pub type Raft = twinsite_consensus::Consensus<twinsite_consensus::TokioRuntime>;

@@ -2,21 +2,24 @@
 
 use super::announcing::Announcing;
 use super::follow::Follower;
-use super::guard::Guard;
+use super::guard::{Guard, Patience};
 use super::hands::FloatingHands;
 use super::lead::{self, Luggage};
 use super::observe::{self, Reporter, Sources};
 use super::quorum::QuorumWatch;
 use super::rooms::{self, PeerSpread, ProxyRooms};
 use super::servers::{self, Listeners};
+use super::supervise::Supervisor;
 use super::{Brain, Raft, life, metrics};
 use crate::cli::CliError;
 use crate::cli::arguments::NodeArguments;
 use crate::config::{self, Loaded};
 use crate::identity::Credentials;
 use crate::recovery_note::RecoveryNote;
+use crate::sealed_file::SealedError;
 use crate::telemetry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,9 +28,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twinsite_announce::Announcer;
 use twinsite_api::WatchHub;
-use twinsite_consensus::grpc::{GrpcTransport, PeerTls};
+use twinsite_consensus::grpc::GrpcTransport;
 use twinsite_consensus::{
-    Consensus, ElectionBias, Identity, MembershipError, Options, RedbDisk, StopReason, TokioRuntime,
+    Consensus, DiskError, ElectionBias, Identity, MembershipError, Options, RedbDisk, StopReason,
+    TokioRuntime,
 };
 use twinsite_health::{OutsideProbes, ReadBack, UpstreamProbes};
 use twinsite_model::spec::NodeKind;
@@ -43,6 +47,8 @@ const CHANGES_KEPT: usize = 4_096;
 const GRACE: Duration = Duration::from_secs(5);
 /// How long a clean end may take before it is made an unclean one.
 const END_WITHIN: Duration = Duration::from_secs(20);
+/// The same for a node that something vital has ended of: the guardian says better what was held.
+const BROKEN_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the tasks of a node share.
 pub struct Shared {
@@ -70,6 +76,8 @@ pub struct Shared {
     pub report_soon: Arc<Notify>,
     /// What is known of a quorum.
     pub quorum: QuorumWatch,
+    /// What watches over the tasks.
+    pub supervisor: Supervisor,
 }
 
 /// `twinsite node`.
@@ -95,8 +103,10 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
     let data = loaded.node.data.clone();
     std::fs::create_dir_all(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let listeners = Listeners::bind(&loaded).await?;
+    let recovery = recovery_note(&data)?;
+    // Counted before the database is made: a directory with the one and without the other has lost something.
+    let incarnation = begin_life(&data)?;
     let disk = open_disk(&loaded)?;
-    let incarnation = life::begin(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     tracing::info!(
         node = %loaded.me.name, cluster = %loaded.spec.cluster, %incarnation,
         version = env!("CARGO_PKG_VERSION"), "starting"
@@ -104,21 +114,21 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
     let stop = CancellationToken::new();
     exit_with_stdin(loaded.node.lab.exit_with_stdin);
 
-    let raft = start_consensus(&loaded, &credentials, disk).await?;
-    if loaded.node.bootstrap {
-        bootstrap(&loaded, &raft).await?;
-    }
+    // Everything that a leader needs comes before the first vote: one that was elected and answered nobody would keep
+    // the cluster from electing another.
     let guard = tokio::select! {
         guard = find_guardian(&loaded, incarnation) => guard?,
-        reason = raft.stopped() => return Err(CliError::Stopped(reason)),
-        () = ended.cancelled() => {
-            raft.shutdown().await;
-            return Ok(());
-        }
+        () = ended.cancelled() => return Ok(()),
     };
-    let peers =
-        crate::peer::Peers::new(loaded.me.id, &loaded.spec, credentials.clone(), loaded.node.dial.clone());
-    let brain = Brain::start(loaded.me.id, raft.clone(), stop.clone());
+    let raft = prepare_consensus(&loaded, &credentials, disk).await?;
+    let supervisor = Supervisor::new(stop.clone());
+    let peers = crate::peer::Peers::new(
+        loaded.me.id,
+        &loaded.spec,
+        credentials.peer_tls()?,
+        loaded.node.dial.clone(),
+    );
+    let brain = Brain::start(loaded.me.id, raft.clone(), &supervisor, stop.clone());
     let quorum = QuorumWatch::new();
     let store = rooms::store(&loaded, &raft, &peers)?;
     let mut options = SessionsOptions::new(loaded.me.id);
@@ -140,8 +150,9 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
         hands: Arc::default(),
         report_soon: Arc::default(),
         quorum,
+        supervisor,
     });
-    attend(loaded, credentials, shared, listeners, ended, stop).await
+    attend(loaded, credentials, recovery, shared, listeners, ended, stop).await
 }
 
 /// A node that may own an address holds none without a guardian.
@@ -149,21 +160,20 @@ async fn find_guardian(loaded: &Loaded, incarnation: Incarnation) -> Result<Opti
     if !loaded.me.kind.may_own() {
         return Ok(None);
     }
-    Ok(Some(Guard::connect(loaded.node.data.clone(), incarnation, GUARDIAN_PATIENCE).await?))
+    Ok(Some(Guard::connect(&loaded.node.data, incarnation, GUARDIAN_PATIENCE).await?))
 }
 
 /// Runs everything until a signal, the loss of the guardian, or the end of the consensus.
 async fn attend(
     loaded: Loaded,
     credentials: Credentials,
+    recovery: Option<RecoveryNote>,
     shared: Arc<Shared>,
     listeners: Listeners,
     ended: CancellationToken,
     stop: CancellationToken,
 ) -> Result<(), CliError> {
     let data = loaded.node.data.clone();
-    let recovery =
-        RecoveryNote::read(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let dial = loaded.node.dial.clone();
     let upstreams = shared.proxy.as_ref().map(|_| Arc::new(UpstreamProbes::start(dial.clone(), shared.me.0)));
     let outside = Arc::new(OutsideProbes::start(dial.clone()));
@@ -184,6 +194,7 @@ async fn attend(
     let peers_heard = Arc::new(Mutex::new(BTreeSet::new()));
 
     let mut tasks = JoinSet::new();
+    let supervisor = shared.supervisor.clone();
     let follow_stop = CancellationToken::new();
     let follower = Follower {
         shared: Arc::clone(&shared),
@@ -197,14 +208,16 @@ async fn attend(
         configured: None,
         draining: BTreeMap::new(),
     };
-    let mut following = tokio::spawn(follower.run(follow_stop.clone()));
-    tasks.spawn(announcing.run(
+    let mut following =
+        tokio::spawn(supervisor.passing("what follows the state", follower.run(follow_stop.clone())));
+    let announcing = announcing.run(
         Arc::clone(&shared),
         Announcer::new(instances),
         outside.answers(),
         Arc::clone(&announced_token),
         stop.clone(),
-    ));
+    );
+    tasks.spawn(supervisor.lasting("the delivery of announced addresses", announcing));
     let nothing = tokio::sync::watch::Sender::new(Arc::default());
     let reporter = Reporter {
         me: shared.me,
@@ -226,25 +239,42 @@ async fn attend(
             changed: Arc::clone(&shared.report_soon),
         },
     };
-    tasks.spawn(reporter.run(stop.clone()));
-    tasks.spawn(observe::listen_to_peers(
+    tasks.spawn(supervisor.lasting("the reporter", reporter.run(stop.clone())));
+    let listening = observe::listen_to_peers(
         shared.raft.clone(),
         shared.peers.clone(),
         Arc::clone(&peers_heard),
         stop.clone(),
-    ));
+    );
+    tasks.spawn(supervisor.lasting("listening to the other nodes", listening));
     let luggage = Luggage { spec: loaded.spec.clone(), recovery };
-    tasks.spawn(lead::run(Arc::clone(&shared), luggage, stop.clone()));
+    let leading = lead::run(Arc::clone(&shared), luggage, stop.clone());
+    tasks.spawn(supervisor.lasting("the keeper of the membership", leading));
     if let (Some(proxy), Some(probes)) = (shared.proxy.clone(), upstreams.clone()) {
-        tasks.spawn(super::passive::run(proxy, probes, shared.sessions.clone(), stop.clone()));
+        let passive = super::passive::run(proxy, probes, shared.sessions.clone(), stop.clone());
+        tasks.spawn(supervisor.lasting("the evidence of real traffic", passive));
     }
-    let unguarded = CancellationToken::new();
+    let (unguarded, ending) = (CancellationToken::new(), CancellationToken::new());
     if let Some(guard) = shared.guard.clone() {
-        // Nothing is held, and no lease extended, while there is none: there is time to wait for it.
-        tasks.spawn(guard.keep(data, shared.incarnation, GUARDIAN_PATIENCE, unguarded.clone()));
+        // Nothing is held, and no lease extended, while there is none. While there is still something left of a lease
+        // it is given up; then there is time to wait.
+        let patience = Patience { fit: timing.lease / 2, alive: GUARDIAN_PATIENCE };
+        let (unfit, soon, ending) = (Arc::clone(&draining), Arc::clone(&shared.report_soon), ending.clone());
+        let missing = move |missing| {
+            if !ending.is_cancelled() {
+                unfit.store(missing, Ordering::Relaxed);
+                soon.notify_one();
+            }
+        };
+        let keeping = guard.keep(data, shared.incarnation, patience, missing, unguarded.clone());
+        tasks.spawn(supervisor.passing("the line to the guardian", keeping));
     }
     let readiness = metrics::Readiness::default();
     servers::start(&mut tasks, listeners, &loaded, &credentials, &shared, hub, &readiness, &stop).await?;
+    shared.raft.take_part();
+    if loaded.node.bootstrap {
+        bootstrap(&loaded, &shared.raft).await?;
+    }
     readiness.set(true);
     tracing::info!("ready");
 
@@ -252,13 +282,16 @@ async fn attend(
         () = ended.cancelled() => Ok(()),
         () = unguarded.cancelled() => Err(CliError::NoGuardian),
         reason = shared.raft.stopped() => Err(CliError::Stopped(reason)),
+        task = supervisor.failed() => Err(CliError::Task(task)),
         _ = &mut following => Err(CliError::Stopped(StopReason::Internal("the follower ended".to_owned()))),
     };
+    ending.cancel();
     draining.store(true, Ordering::Relaxed);
     shared.report_soon.notify_one();
     readiness.set(false);
     let end = end(&shared, follow_stop, following);
-    if tokio::time::timeout(END_WITHIN, end).await.is_err() {
+    let within = if matches!(why, Err(CliError::Task(_))) { BROKEN_END_WITHIN } else { END_WITHIN };
+    if tokio::time::timeout(within, end).await.is_err() {
         tracing::warn!("the end took too long; the guardian says what was held");
     }
     stop.cancel();
@@ -304,6 +337,23 @@ async fn hand_leadership_over(shared: &Shared) {
     }
 }
 
+fn begin_life(data: &Path) -> Result<Incarnation, CliError> {
+    let used = data.join(RedbDisk::FILE).exists();
+    life::begin(data, used).map_err(|error| match error {
+        SealedError::Io(source) => CliError::Data { path: data.to_owned(), source },
+        SealedError::Damaged(what) => {
+            CliError::Disk(DiskError::Damaged { path: data.display().to_string(), what })
+        }
+    })
+}
+
+fn recovery_note(data: &Path) -> Result<Option<RecoveryNote>, CliError> {
+    RecoveryNote::read(data).map_err(|error| match error {
+        SealedError::Io(source) => CliError::Data { path: data.to_owned(), source },
+        SealedError::Damaged(what) => CliError::DamagedNote { path: data.to_owned(), what },
+    })
+}
+
 fn open_disk(loaded: &Loaded) -> Result<Arc<RedbDisk>, CliError> {
     let new_disk = getrandom::u64().map_err(|error| CliError::System {
         what: "draw a random number",
@@ -313,17 +363,16 @@ fn open_disk(loaded: &Loaded) -> Result<Arc<RedbDisk>, CliError> {
     Ok(Arc::new(telemetry::without_panic_messages(|| RedbDisk::open(&loaded.node.data, &identity))?))
 }
 
-async fn start_consensus(
+async fn prepare_consensus(
     loaded: &Loaded,
     credentials: &Credentials,
     disk: Arc<RedbDisk>,
 ) -> Result<Raft, CliError> {
-    let tls = PeerTls::from_pem(credentials.ca(), credentials.cert(), credentials.key())
-        .map_err(|error| CliError::Usage(format!("{}: {error}", loaded.node.tls.cert.display())))?;
+    let tls = credentials.peer_tls()?;
     let transport = GrpcTransport::new(loaded.spec.cluster.clone(), loaded.node.dial.clone(), Some(tls));
     let mut options = Options::new(loaded.spec.cluster.clone(), loaded.me.id, agreed_timing(loaded));
     options.bias = bias(loaded);
-    Ok(Consensus::<TokioRuntime>::start(options, disk, transport).await?)
+    Ok(Consensus::<TokioRuntime>::prepare(options, disk, transport).await?)
 }
 
 /// Heartbeats and elections follow the file: they are needed before anything agreed can be read.

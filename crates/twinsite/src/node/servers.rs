@@ -65,8 +65,11 @@ pub async fn start(
     stop: &CancellationToken,
 ) -> Result<(), CliError> {
     let cluster = loaded.spec.cluster.clone();
+    let supervisor = &shared.supervisor;
     let local = Local {
         cluster: cluster.clone(),
+        me: shared.me,
+        peers: shared.peers.clone(),
         brain: shared.brain.clone(),
         raft: shared.raft.clone(),
         sessions: shared.sessions.clone(),
@@ -76,11 +79,11 @@ pub async fn start(
         .add_service(peer::serve(local));
     let incoming = TcpIncoming::from(listeners.peer).with_nodelay(Some(true));
     let stopped = stop.clone().cancelled_owned();
-    tasks.spawn(async move {
+    tasks.spawn(supervisor.lasting("the peers' server", async move {
         if let Err(error) = peers.serve_with_incoming_shutdown(incoming, stopped).await {
             tracing::error!(%error, "the peers' server ended");
         }
-    });
+    }));
 
     let backend = Arc::new(NodeBackend::new(Arc::clone(shared)));
     let routes =
@@ -98,19 +101,19 @@ pub async fn start(
     let api = server(credentials)?.add_routes(routes).add_service(health_service).add_service(reflection);
     let incoming = TcpIncoming::from(listeners.api).with_nodelay(Some(true));
     let stopped = stop.clone().cancelled_owned();
-    tasks.spawn(async move {
+    tasks.spawn(supervisor.lasting("the API server", async move {
         if let Err(error) = api.serve_with_incoming_shutdown(incoming, stopped).await {
             tracing::error!(%error, "the API server ended");
         }
-    });
+    }));
 
     if let Some((listener, handle)) = listeners.metrics {
         let (readiness, stop) = (readiness.clone(), stop.clone());
-        tasks.spawn(async move {
+        tasks.spawn(supervisor.lasting("the metrics listener", async move {
             if let Err(error) = metrics::serve(listener, handle, readiness, stop).await {
                 tracing::error!(%error, "the metrics listener ended");
             }
-        });
+        }));
     }
     Ok(())
 }

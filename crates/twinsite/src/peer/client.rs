@@ -2,14 +2,15 @@
 
 use super::pb::{self, node_service_client::NodeServiceClient};
 use super::wire::{self, Malformed};
-use crate::identity::Credentials;
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
+use twinsite_consensus::grpc::{PeerIdentity, PeerTls};
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
 use twinsite_model::dial::DialMap;
 use twinsite_model::{Applied, ClusterName, ClusterSpec, NodeId, Proposal, RoomKey, Token, encoding};
@@ -19,6 +20,27 @@ use twinsite_sessions::{Gossip, Pin};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon a silent connection is probed, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// A connection on which nothing came back for so long is made anew: TCP may wait for minutes after a partition. One call
+/// that took too long is no reason: many are given up long before an answer could come.
+const STALE_AFTER: Duration = Duration::from_millis(500);
+
+/// What travels apart, so that neither waits for the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    /// What a lease depends on; pings keep it warm.
+    Urgent,
+    /// Everything else.
+    Ordinary,
+}
+
+/// One lane to one node.
+#[derive(Default)]
+struct Connection {
+    channel: Option<Channel>,
+    /// Since when calls have gone unanswered.
+    unanswered_since: Option<Instant>,
+}
 
 /// Why a call to a peer came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,22 +80,22 @@ pub struct Peers(Arc<Inner>);
 struct Inner {
     me: NodeId,
     cluster: ClusterName,
-    credentials: Credentials,
+    tls: PeerTls,
     dial: DialMap,
     addresses: ArcSwap<BTreeMap<NodeId, SocketAddr>>,
-    channels: Mutex<BTreeMap<NodeId, Channel>>,
+    connections: Mutex<BTreeMap<(NodeId, Lane), Connection>>,
 }
 
 impl Peers {
     /// Connections as the specification names them; made when they are needed.
-    pub fn new(me: NodeId, spec: &ClusterSpec, credentials: Credentials, dial: DialMap) -> Self {
+    pub fn new(me: NodeId, spec: &ClusterSpec, tls: PeerTls, dial: DialMap) -> Self {
         let inner = Inner {
             me,
             cluster: spec.cluster.clone(),
-            credentials,
+            tls,
             dial,
             addresses: ArcSwap::from_pointee(addresses(spec)),
-            channels: Mutex::default(),
+            connections: Mutex::default(),
         };
         Self(Arc::new(inner))
     }
@@ -85,8 +107,7 @@ impl Peers {
         if *old == new {
             return;
         }
-        let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        channels.retain(|node, _| old.get(node) == new.get(node));
+        self.connections().retain(|(node, _), _| old.get(node) == new.get(node));
         self.0.addresses.store(Arc::new(new));
     }
 
@@ -95,16 +116,27 @@ impl Peers {
         self.0.addresses.load().keys().copied().filter(|node| *node != self.0.me).collect()
     }
 
+    /// Every node, this one too.
+    pub fn everybody(&self) -> Vec<NodeId> {
+        self.0.addresses.load().keys().copied().collect()
+    }
+
+    /// Whether a node is in the specification.
+    pub fn knows(&self, node: NodeId) -> bool {
+        self.0.addresses.load().contains_key(&node)
+    }
+
     /// Gives a node this node's observations.
     pub async fn report(&self, to: NodeId, report: NodeReport, within: Duration) -> Result<Heard, PeerError> {
         let request = wire::report_to_pb(report);
-        let answer = self.call(to, within, async |mut client| client.report(request).await).await?;
+        let answer =
+            self.call(to, Lane::Ordinary, within, async |mut client| client.report(request).await).await?;
         Ok(Heard { leads: answer.leads, has_quorum: answer.has_quorum })
     }
 
     /// Shows whether a node answers.
     pub async fn ping(&self, to: NodeId, within: Duration) -> Result<(), PeerError> {
-        self.call(to, within, async |mut client| client.ping(pb::PingRequest {}).await).await?;
+        self.call(to, Lane::Urgent, within, async |mut client| client.ping(pb::PingRequest {}).await).await?;
         Ok(())
     }
 
@@ -116,7 +148,8 @@ impl Peers {
         within: Duration,
     ) -> Result<RenewalAnswer, PeerError> {
         let request = wire::renewal_to_pb(renewal);
-        let answer = self.call(to, within, async |mut client| client.renew(request).await).await?;
+        let answer =
+            self.call(to, Lane::Urgent, within, async |mut client| client.renew(request).await).await?;
         Ok(wire::answer(answer)?)
     }
 
@@ -128,9 +161,11 @@ impl Peers {
         within: Duration,
     ) -> Result<(bool, Option<Token>), PeerError> {
         let request = wire::release_to_pb(release);
-        let answer = self.call(to, within, async |mut client| client.release(request).await).await?;
+        let answer =
+            self.call(to, Lane::Urgent, within, async |mut client| client.release(request).await).await?;
         Ok((answer.leads, answer.current.map(wire::token)))
     }
+
     /// Has a session command proposed.
     pub async fn propose_session(
         &self,
@@ -139,32 +174,36 @@ impl Peers {
         within: Duration,
     ) -> Result<Applied, PeerError> {
         let request = pb::ProposeSessionRequest { proposal: encoding::encode_proposal(proposal) };
-        let answer = self.call(to, within, async |mut client| client.propose_session(request).await).await?;
+        let answer = self
+            .call(to, Lane::Ordinary, within, async |mut client| client.propose_session(request).await)
+            .await?;
         Ok(wire::applied(&proposal.command, answer)?)
     }
 
     /// Tells a node where rooms are.
     pub async fn spread(&self, to: NodeId, gossip: &Gossip, within: Duration) -> Result<(), PeerError> {
         let request = wire::gossip_to_pb(gossip);
-        self.call(to, within, async |mut client| client.spread_pins(request).await).await?;
+        self.call(to, Lane::Ordinary, within, async |mut client| client.spread_pins(request).await).await?;
         Ok(())
     }
 
     /// Asks a node where a room is.
     pub async fn ask(&self, to: NodeId, room: RoomKey, within: Duration) -> Result<Option<Pin>, PeerError> {
         let request = pb::AskPinRequest { room: room.0.to_vec() };
-        let answer = self.call(to, within, async |mut client| client.ask_pin(request).await).await?;
+        let answer =
+            self.call(to, Lane::Ordinary, within, async |mut client| client.ask_pin(request).await).await?;
         Ok(answer.pin.map(wire::pin).transpose()?.map(|update| update.pin))
     }
 
     async fn call<R>(
         &self,
         to: NodeId,
+        lane: Lane,
         within: Duration,
         call: impl AsyncFnOnce(NodeServiceClient<Channel>) -> Result<Response<R>, Status>,
     ) -> Result<R, PeerError> {
-        let client = NodeServiceClient::new(self.channel(to)?);
-        match tokio::time::timeout(within, call(client)).await {
+        let client = NodeServiceClient::new(self.channel(to, lane)?);
+        let result = match tokio::time::timeout(within, call(client)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status))
                 if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) =>
@@ -172,37 +211,76 @@ impl Peers {
                 Err(PeerError::Unreachable(to))
             }
             Ok(Err(status)) => Err(PeerError::Refused { node: to, why: status.message().to_owned() }),
-            Err(_) => {
-                // TCP may wait for minutes on a connection that a partition has swallowed: the next call dials anew.
-                self.0.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&to);
-                Err(PeerError::Unreachable(to))
-            }
+            Err(_) => return Err(PeerError::Unreachable(to)),
+        };
+        // An answer, be it that there is nobody: the channel dials anew by itself. Only silence leaves its mark.
+        if let Some(connection) = self.connections().get_mut(&(to, lane)) {
+            connection.unanswered_since = None;
         }
+        result
     }
 
-    fn channel(&self, to: NodeId) -> Result<Channel, PeerError> {
-        let mut channels = self.0.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&to) {
-            return Ok(channel.clone());
-        }
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Lane), Connection>> {
+        self.0.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn channel(&self, to: NodeId, lane: Lane) -> Result<Channel, PeerError> {
         let address = self.0.addresses.load().get(&to).copied().ok_or(PeerError::Unknown(to))?;
+        let mut connections = self.connections();
+        let connection = connections.entry((to, lane)).or_default();
+        if let Some(channel) = connection.take_turn(Instant::now()) {
+            return Ok(channel);
+        }
         let address = self.0.dial.resolve(address);
-        let refused =
-            |error: tonic::transport::Error| PeerError::Refused { node: to, why: error.to_string() };
-        let channel = Endpoint::from_shared(format!("https://{address}"))
-            .map_err(refused)?
+        let refused = |why: String| PeerError::Refused { node: to, why };
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))
+            .map_err(|error| refused(error.to_string()))?
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .tls_config(self.0.credentials.client(&self.0.cluster))
-            .map_err(refused)?
-            .connect_lazy();
-        channels.insert(to, channel.clone());
+            .keep_alive_timeout(KEEP_ALIVE);
+        // Whatever listens at that address: only the node that is meant may answer.
+        let expected = PeerIdentity { cluster: self.0.cluster.clone(), node: to };
+        let endpoint = self.0.tls.secure(endpoint, expected).map_err(|error| refused(error.to_string()))?;
+        let channel = endpoint.connect_lazy();
+        connection.channel = Some(channel.clone());
         Ok(channel)
+    }
+}
+
+impl Connection {
+    /// The channel to use, if there is one to go on with. A caller that gives up leaves `unanswered_since` behind.
+    fn take_turn(&mut self, now: Instant) -> Option<Channel> {
+        let since = *self.unanswered_since.get_or_insert(now);
+        if now - since > STALE_AFTER {
+            self.channel = None;
+            self.unanswered_since = Some(now);
+        }
+        self.channel.clone()
     }
 }
 
 fn addresses(spec: &ClusterSpec) -> BTreeMap<NodeId, SocketAddr> {
     spec.nodes.iter().map(|node| (node.id, node.peer)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_silence_makes_a_connection_anew() {
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        let mut connection = Connection { channel: Some(channel), unanswered_since: None };
+        let began = Instant::now();
+        for millis in [0, 20, 100, 500] {
+            let at = began + Duration::from_millis(millis);
+            assert!(connection.take_turn(at).is_some(), "calls given up early say nothing: {millis} ms");
+        }
+        connection.unanswered_since = None; // one of them was answered
+        let later = began + Duration::from_secs(3_600);
+        assert!(connection.take_turn(later).is_some(), "nobody asked anything meanwhile");
+        assert!(connection.take_turn(later + STALE_AFTER).is_some());
+        assert!(connection.take_turn(later + STALE_AFTER + Duration::from_millis(1)).is_none());
+    }
 }

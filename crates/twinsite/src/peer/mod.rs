@@ -2,6 +2,8 @@
 
 mod client;
 mod server;
+#[cfg(test)]
+pub mod tests;
 mod wire;
 
 pub use client::Peers;

@@ -1,22 +1,31 @@
 //! The listening side.
 
 use super::pb::{self, node_service_server::NodeService, node_service_server::NodeServiceServer};
-use super::wire;
+use super::{Peers, wire};
 use crate::node::{Brain, Raft};
+use rustls_pki_types::CertificateDer;
+use std::time::Duration;
 use tonic::{Request, Response, Status};
 use twinsite_consensus::grpc::PeerIdentity;
 use twinsite_consensus::{ProposeError, ReadError};
-use twinsite_controller::{RenewalAnswer, RenewalRefusal};
+use twinsite_controller::{Release, ReleasedBy, RenewalAnswer, RenewalRefusal};
 use twinsite_model::{ClusterName, Command, NodeId, Profile, Timing, encoding};
 use twinsite_sessions::Sessions;
 
 /// The largest message, in bytes. A report with ten thousand upstreams takes about one megabyte.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
+/// How long the leader may take to hear of a release that is passed on. The guardian repeats it.
+const PASS_ON_WITHIN: Duration = Duration::from_millis(500);
+
 /// What a node offers to its peers.
 pub struct Local {
     /// The cluster, as every peer's certificate must name it.
     pub cluster: ClusterName,
+    /// This node.
+    pub me: NodeId,
+    /// The other nodes.
+    pub peers: Peers,
     /// The controller.
     pub brain: Brain,
     /// The consensus.
@@ -48,27 +57,59 @@ fn is_session_command(command: &Command) -> bool {
 pub struct Service(Local);
 
 impl Service {
-    /// The node that calls, by its certificate.
+    /// The node that calls, by its certificate; it must be one of the cluster as it is now.
     fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
-        let certificates = request.peer_certs();
-        let certificates = certificates.as_ref().map(|certificates| certificates.as_slice());
-        match PeerIdentity::from_peer_certs(certificates) {
-            Ok(identity) if identity.cluster == self.0.cluster => Ok(identity.node),
-            _ => Err(Status::permission_denied("the certificate names no node of this cluster")),
-        }
+        let caller = certified(request.peer_certs().as_deref().map(Vec::as_slice), &self.0.cluster)?;
+        check_member(caller, self.0.raft.is_retired(caller), self.0.peers.knows(caller))?;
+        Ok(caller)
     }
 
     /// Nobody speaks for another node. (Its guardian has the node's own certificate.)
     fn check<T>(&self, request: &Request<T>, claimed: u64) -> Result<(), Status> {
-        if self.caller(request)? == NodeId(claimed) {
-            Ok(())
-        } else {
-            Err(Status::permission_denied("the certificate is another node's"))
+        check_claim(self.caller(request)?, claimed)
+    }
+
+    /// A guardian knows only the nodes of its file. Its own node, alive again, knows who leads.
+    fn pass_on(&self, release: Release) {
+        let leader = self.0.raft.status().borrow().leader.filter(|leader| *leader != self.0.me);
+        if let Some(leader) = leader
+            && release.by == ReleasedBy::Guardian
+            && release.node == self.0.me
+        {
+            let peers = self.0.peers.clone();
+            tokio::spawn(async move { drop(peers.release(leader, &release, PASS_ON_WITHIN).await) });
         }
     }
 
     fn leads(&self) -> bool {
         self.0.raft.status().borrow().is_leader
+    }
+}
+
+/// The node that a certificate of this cluster names.
+fn certified(certificates: Option<&[CertificateDer<'_>]>, cluster: &ClusterName) -> Result<NodeId, Status> {
+    match PeerIdentity::from_peer_certs(certificates) {
+        Ok(identity) if identity.cluster == *cluster => Ok(identity.node),
+        _ => Err(Status::permission_denied("the certificate names no node of this cluster")),
+    }
+}
+
+/// A certificate outlives the membership of its node.
+fn check_member(node: NodeId, is_retired: bool, is_known: bool) -> Result<(), Status> {
+    if is_retired {
+        return Err(Status::permission_denied(format!("node {node} was removed for good")));
+    }
+    if !is_known {
+        return Err(Status::permission_denied(format!("node {node} is not in the specification")));
+    }
+    Ok(())
+}
+
+fn check_claim(caller: NodeId, claimed: u64) -> Result<(), Status> {
+    if caller == NodeId(claimed) {
+        Ok(())
+    } else {
+        Err(Status::permission_denied("the certificate is another node's"))
     }
 }
 
@@ -100,8 +141,11 @@ impl NodeService for Service {
         &self,
         request: Request<pb::ReleaseRequest>,
     ) -> Result<Response<pb::ReleaseResponse>, Status> {
-        self.check(&request, request.get_ref().node)?;
+        // Also of a node that is no member any more: what it lets go may be the last that others wait for.
+        let caller = certified(request.peer_certs().as_deref().map(Vec::as_slice), &self.0.cluster)?;
+        check_claim(caller, request.get_ref().node)?;
         let release = wire::release(request.into_inner())?;
+        self.pass_on(release.clone());
         let current = self.0.raft.state().owner(&release.ip).map(|owner| wire::token_to_pb(owner.token));
         self.0.brain.released(release).await.map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
         Ok(Response::new(pb::ReleaseResponse { leads: self.leads(), current }))

@@ -1,0 +1,185 @@
+//! One agent against a real log and a real controller, with hands that only note what they are told.
+
+use super::*;
+use crate::node::Supervisor;
+use crate::peer::tests::Authority;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use twinsite_consensus::grpc::GrpcTransport;
+use twinsite_consensus::{Consensus, MemoryDisk, Options, TokioRuntime};
+use twinsite_model::dial::DialMap;
+use twinsite_model::{
+    ClusterSpec, Command, Effect, Fence, OperationId, OperationKind, Profile, Proposal, Reason, WallTime,
+};
+
+const INCARNATION: Incarnation = Incarnation(7);
+const WITHIN: Duration = Duration::from_secs(10);
+
+struct Noting {
+    held: Mutex<Vec<Token>>,
+    stopped: Mutex<Vec<(Token, StopReason)>>,
+    /// Whether what was told to stop may be gone.
+    gone: watch::Sender<bool>,
+    failed: watch::Sender<Option<Token>>,
+}
+
+impl Noting {
+    fn new(gone: bool) -> Arc<Self> {
+        let (gone, failed) = (watch::Sender::new(gone), watch::Sender::new(None));
+        Arc::new(Self { held: Mutex::default(), stopped: Mutex::default(), gone, failed })
+    }
+
+    fn holds(&self, token: Token) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).contains(&token)
+    }
+
+    fn stopped(&self) -> Vec<(Token, StopReason)> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Hands for Noting {
+    fn hold(&self, token: Token, _: BootTime) {
+        self.held.lock().unwrap().push(token);
+    }
+
+    fn stop(&self, token: Token, why: StopReason) -> BoxFuture<'static, ()> {
+        self.stopped.lock().unwrap().push((token, why));
+        let mut gone = self.gone.subscribe();
+        Box::pin(async move { drop(gone.wait_for(|gone| *gone).await) })
+    }
+
+    fn failed(&self) -> watch::Receiver<Option<Token>> {
+        self.failed.subscribe()
+    }
+}
+
+/// One node that leads, with a specification that names an address.
+struct Alone {
+    raft: Raft,
+    spec: ClusterSpec,
+    charge: watch::Sender<Charge>,
+    stop: CancellationToken,
+}
+
+impl Alone {
+    async fn start(hands: &Arc<Noting>) -> Self {
+        let text = include_str!("../../../../../deploy/example/cluster.toml");
+        let spec = twinsite_model::spec::from_toml(text).unwrap();
+        let me = spec.nodes[0].id;
+        let options = Options::new(spec.cluster.clone(), me, Timing::of(Profile::Lan));
+        let transport = GrpcTransport::new(spec.cluster.clone(), DialMap::default(), None);
+        let disk = Arc::new(MemoryDisk::new(1));
+        let raft = Consensus::<TokioRuntime>::start(options, disk, transport).await.unwrap();
+        raft.initialize(&[(me, "127.0.0.1:1".to_owned())].into()).await.unwrap();
+        let mut status = raft.status();
+        let leading = status.wait_for(|status| status.is_leader);
+        tokio::time::timeout(WITHIN, leading).await.unwrap().unwrap();
+
+        let stop = CancellationToken::new();
+        let brain = Brain::start(me, raft.clone(), &Supervisor::new(stop.clone()), stop.clone());
+        let peers = Peers::new(me, &spec, Authority::new().node(&spec, me), DialMap::default());
+        let charge = watch::Sender::new(Some(Arc::clone(hands) as Arc<dyn Hands>));
+        let ip = spec.floating_ips[0].name.clone();
+        let identity = Identity { ip, node: me, incarnation: INCARNATION };
+        let agent =
+            Agent::new(identity, raft.clone(), brain, peers, charge.subscribe(), Timing::of(Profile::Lan));
+        tokio::spawn(agent.run(stop.clone()));
+        let this = Self { raft, spec, charge, stop };
+        this.agree(Command::ApplySpec { spec: Arc::new(this.spec.clone()) }).await;
+        this
+    }
+
+    async fn agree(&self, command: Command) -> Effect {
+        let by = "test".to_owned();
+        let proposal =
+            Proposal { at: WallTime::default(), by, request: None, expected_revision: None, command };
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            match self.raft.propose(&proposal).await {
+                Ok(applied) => return applied.result.unwrap(),
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Gives the address to this life, again or for the first time.
+    async fn assign(&self) -> Token {
+        let ip = self.spec.floating_ips[0].name.clone();
+        let owner = self.raft.state().owner(&ip).cloned();
+        let kind = if owner.is_some() { OperationKind::Failover } else { OperationKind::Placement };
+        let began = self
+            .agree(Command::BeginOperation {
+                ip: ip.clone(),
+                kind,
+                reason: Reason::Operator,
+                evidence: Vec::new(),
+                from: owner.map(|owner| owner.token),
+                target: self.spec.nodes[0].id,
+                target_incarnation: INCARNATION,
+                overrides: Vec::new(),
+            })
+            .await;
+        let Effect::Began(operation) = began else { panic!("{began:?}") };
+        self.fence_and_assign(&ip, operation).await;
+        self.raft.state().owner(&ip).unwrap().token
+    }
+
+    async fn fence_and_assign(&self, ip: &FloatingIpName, operation: OperationId) {
+        let (ip, detail) = (ip.clone(), String::new());
+        self.agree(Command::CompleteFence { ip: ip.clone(), operation, fence: Fence::Released, detail })
+            .await;
+        self.agree(Command::Assign { ip, operation }).await;
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn becomes(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + WITHIN;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not come true");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_hands_begin_only_when_nothing_is_left_under_the_old_ones() {
+    let (old, new) = (Noting::new(false), Noting::new(true));
+    let alone = Alone::start(&old).await;
+    let first = alone.assign().await;
+    becomes("held", || old.holds(first)).await;
+    alone.charge.send_replace(Some(Arc::clone(&new) as Arc<dyn Hands>));
+    becomes("told to stop", || old.stopped() == [(first, StopReason::Planned)]).await;
+    old.gone.send_replace(true);
+
+    let mut second = first;
+    let deadline = Instant::now() + WITHIN;
+    while !new.holds(second) {
+        assert!(Instant::now() < deadline, "the new hands never hold");
+        let ip = &alone.spec.floating_ips[0].name;
+        if alone.raft.state().floating_ips[ip].operation.is_none() || second == first {
+            second = alone.assign().await;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(second > first);
+    assert!(!new.holds(first), "a token that was given up was asked for again");
+    assert!(!old.holds(second), "the old hands were used again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_held_is_given_up() {
+    let hands = Noting::new(true);
+    let alone = Alone::start(&hands).await;
+    let token = alone.assign().await;
+    becomes("held", || hands.holds(token)).await;
+    hands.failed.send_replace(Some(token));
+    becomes("told to stop", || hands.stopped() == [(token, StopReason::Planned)]).await;
+}
