@@ -10,7 +10,7 @@ use twinsite_model::{BootTime, NodeId, State};
 pub fn election_turn(state: &State, node: NodeId) -> Option<u32> {
     let spec = state.spec.as_ref()?;
     let owned = |node: &NodeSpec| {
-        let sites = state.floating_ips.keys().filter_map(|ip| state.owner_site(ip));
+        let sites = spec.floating_ips.iter().filter_map(|ip| state.owner_site(&ip.name));
         sites.filter(|site| **site == node.site).count()
     };
     let mut voters: Vec<_> = spec.nodes.iter().filter(|node| node.kind.votes()).collect();
@@ -71,9 +71,11 @@ pub(crate) fn transfer(
     Ok(Transfer { to: best.id, why })
 }
 
-/// Every address has an owner with a fresh grant, and nothing is being moved.
+/// Every address has an owner with a fresh grant, and nothing is being moved. One that the specification does not name
+/// any more has nobody who renews.
 fn owners_are_well(view: &View<'_>) -> bool {
-    view.state.floating_ips.iter().all(|(ip, entry)| {
+    let named = view.spec.floating_ips.iter().map(|ip| &ip.name);
+    named.filter_map(|ip| Some((ip, view.state.floating_ips.get(ip)?))).all(|(ip, entry)| {
         let recently = |owner: &twinsite_model::Owner| {
             let last = view.tenure.grantor.last_grant(ip, owner.token);
             last.is_some_and(|last| view.now.since(last) < 4 * view.timing.renew)
