@@ -27,8 +27,8 @@ pub struct Controller {
     pub(crate) tenure: Option<Tenure>,
     pub(crate) index: Index,
     pub(crate) timing: Timing,
-    /// The timing with the longest wait of all that this process has seen agreed: earlier leaders granted by them.
-    longest: Option<Timing>,
+    /// The state's clock, and when it was seen to go beyond what was counted on from before.
+    clock: (WallTime, BootTime),
     pub(crate) tickets: u64,
     rounds: u64,
     pub(crate) transfer_tried: Option<BootTime>,
@@ -54,7 +54,7 @@ impl Controller {
             tenure: None,
             index: Index::default(),
             timing: Timing::of(Profile::default()),
-            longest: None,
+            clock: (WallTime(0), BootTime::default()),
             tickets: 0,
             rounds: 0,
             transfer_tried: None,
@@ -70,7 +70,8 @@ impl Controller {
     /// Something happened. `now` never goes back; `state` is the newest applied here.
     pub fn step(&mut self, now: BootTime, wall: WallTime, state: &State, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.keep_up(state);
+        self.keep_up(now, state);
+        let wall = self.wall(now, wall);
         match input {
             Input::BecameLeader { term } => {
                 assert!(self.leading.is_none_or(|(known, _)| known < term), "terms only grow");
@@ -155,30 +156,38 @@ impl Controller {
     ) -> Option<T> {
         let spec = state.spec.as_ref()?;
         let timing = spec.timing();
+        let wall = self.wall(now, wall);
         let mut index = self.index.clone();
         index.refresh(state);
         let nothing;
         let (tenure, leads) = if let Some(tenure) = &self.tenure {
             (tenure, true)
         } else {
-            nothing = Tenure::new(0, now, Grantor::new(now, &timing, self.faults.clone()));
+            nothing = Tenure::new(0, now, Grantor::new(now, state.lease_bound(), self.faults.clone()));
             (&nothing, false)
         };
         let view = View { tenure, index: &index, state, spec, timing: &timing, now, wall };
         Some(look(&view, leads))
     }
 
-    fn keep_up(&mut self, state: &State) {
+    /// The wall clock, or what has been counted on from the state's clock, if that is ahead: a clock that was once wrong
+    /// must not make pauses and windows last until true time has caught up with it. It is counted on a little slower,
+    /// so that true time does.
+    fn wall(&self, now: BootTime, wall: WallTime) -> WallTime {
+        let (seen, at) = self.clock;
+        let passed = now.since(at);
+        wall.max(seen.plus(passed - passed / 8))
+    }
+
+    fn keep_up(&mut self, now: BootTime, state: &State) {
+        if state.wall > self.wall(now, WallTime(0)) {
+            self.clock = (state.wall, now);
+        }
         let changed = self.index.refresh(state);
-        let Some(spec) = &state.spec else { return };
-        if !changed && self.longest.is_some() {
-            return;
-        }
+        let Some(spec) = state.spec.as_ref().filter(|_| changed) else { return };
         self.timing = spec.timing();
-        if self.longest.is_none_or(|longest| longest.wait() < self.timing.wait()) {
-            self.longest = Some(self.timing);
-        }
         if let Some(tenure) = &mut self.tenure {
+            tenure.grantor.outwait(state.lease_bound());
             tenure.opinions.count_all_again();
         }
     }
@@ -188,8 +197,8 @@ impl Controller {
         if self.tenure.is_some() || state.spec.is_none() {
             return;
         }
-        if let (Some((term, elected_at)), Some(longest)) = (self.leading, &self.longest) {
-            let grantor = Grantor::new(elected_at, longest, self.faults.clone());
+        if let Some((term, elected_at)) = self.leading {
+            let grantor = Grantor::new(elected_at, state.lease_bound(), self.faults.clone());
             self.tenure = Some(Tenure::new(term, elected_at, grantor));
         }
     }
@@ -306,6 +315,7 @@ impl Controller {
     ) {
         let next = self.next_round();
         let Some(tenure) = &mut self.tenure else { return };
+        tenure.caught_up |= outcome.is_ok();
         grant(tenure.grantor.round_done(now, &self.timing, state, (round, outcome), next), effects);
     }
 

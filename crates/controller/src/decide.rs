@@ -11,6 +11,7 @@ use crate::report::report_freshness;
 use crate::tenure::Subject;
 use crate::upkeep;
 use crate::view::View;
+use crate::withdrawal;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use twinsite_model::spec::FloatingIpSpec;
@@ -37,12 +38,14 @@ impl Controller {
                         round.address(ip);
                     }
                 }
+                round.withdrawals();
                 round.verdicts();
             }
             Affected::Everything => {
                 for ip in &spec.floating_ips {
                     round.address(ip);
                 }
+                round.withdrawals();
                 round.verdicts();
                 round.upkeep();
                 round.alarms();
@@ -120,6 +123,20 @@ impl Round<'_> {
         }
         let outlook = placement::decide(&view, ip);
         self.follow(ip, &subject, outlook);
+    }
+
+    /// What is held and no longer wanted is taken back.
+    fn withdrawals(&mut self) {
+        let Some(view) = self.view() else { return };
+        let due: Vec<_> = withdrawal::due(&view)
+            .map(|(ip, entry)| (Subject::Journal(ip.clone()), withdrawal::next(&view, ip, entry)))
+            .collect();
+        for (subject, next) in due {
+            self.wake_at(next.wake);
+            if !next.commands.is_empty() {
+                self.propose(&subject, next.commands);
+            }
+        }
     }
 
     fn follow(&mut self, ip: &FloatingIpSpec, subject: &Subject, outlook: Outlook) {

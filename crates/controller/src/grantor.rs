@@ -4,7 +4,9 @@ use crate::faults::{Fault, Faults};
 use crate::input::{CallId, RoundFailed, RoundId, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use twinsite_model::{BootTime, FloatingIpName, Incarnation, NodeId, Owner, State, Timing, Token};
+use twinsite_model::{
+    BootTime, FloatingIpName, Incarnation, LeaseBound, NodeId, Owner, State, Timing, Token,
+};
 
 /// Renewals that wait at once. Far above one for each address and retry; more are refused, and come again.
 const WAITING_MAX: usize = 4_096;
@@ -142,7 +144,7 @@ struct Memory {
     asked: BTreeMap<CallId, BootTime>,
     /// Since when the owner has said that it does not hold, although it was granted time.
     deaf_since: Option<BootTime>,
-    released: BTreeSet<(Token, Incarnation)>,
+    released: BTreeMap<(Token, Incarnation), ReleasedBy>,
     /// Revocations handed out of which it is not known that they were refused, or that the state shows them.
     proposed: BTreeSet<Ticket>,
 }
@@ -171,22 +173,30 @@ impl Granting {
 }
 
 impl Grantor {
-    /// A new tenure. `longest` is the timing with the longest lease that any leader may have granted by.
-    pub(crate) fn new(elected_at: BootTime, longest: &Timing, faults: Faults) -> Self {
-        let (ended, fenced) = if faults.has(Fault::NewTermDoesNotWait) {
-            (elected_at, elected_at)
-        } else {
-            (elected_at + longest.lease, elected_at + wait(longest, &faults))
-        };
-        Self {
+    /// A new tenure. `bound` is the longest lease that any leader may have granted.
+    pub(crate) fn new(elected_at: BootTime, bound: LeaseBound, faults: Faults) -> Self {
+        let mut grantor = Self {
             elected_at,
-            earlier_ended: ended,
-            earlier_fenced: fenced,
+            earlier_ended: elected_at,
+            earlier_fenced: elected_at,
             waiting: Vec::new(),
             round: None,
             addresses: BTreeMap::new(),
             faults,
+        };
+        grantor.outwait(bound);
+        grantor
+    }
+
+    /// An earlier leader may have granted so long a lease. The specification that allowed it may have been agreed
+    /// before the election and applied here only after it.
+    pub(crate) fn outwait(&mut self, bound: LeaseBound) {
+        if self.faults.has(Fault::NewTermDoesNotWait) {
+            return;
         }
+        let wait = if self.faults.has(Fault::WaitWithoutDrift) { bound.lease } else { bound.wait };
+        self.earlier_ended = self.earlier_ended.max(self.elected_at + bound.lease);
+        self.earlier_fenced = self.earlier_fenced.max(self.elected_at + wait);
     }
 
     /// A renewal arrived. It is judged after a round that begins from here on; `round` is the id of that round, if
@@ -303,7 +313,7 @@ impl Grantor {
             return Err(RenewalRefusal::Revoked);
         }
         let Some(memory) = self.addresses.get(&renewal.ip) else { return Ok(()) };
-        if memory.released.contains(&(owner.token, owner.incarnation))
+        if memory.released.contains_key(&(owner.token, owner.incarnation))
             && !self.faults.has(Fault::ReleasedGrantedAgain)
         {
             return Err(RenewalRefusal::Released);
@@ -330,7 +340,11 @@ impl Grantor {
     /// A holder, or its guardian, has let go for good. Says whether that is news.
     pub(crate) fn released(&mut self, release: &Release) -> bool {
         let memory = self.addresses.entry(release.ip.clone()).or_default();
-        memory.released.insert((release.token, release.incarnation))
+        // Of one that let go in good order the guardian tells, too, when its process has ended: the first word counts.
+        let life = (release.token, release.incarnation);
+        let is_news = !memory.released.contains_key(&life);
+        memory.released.entry(life).or_insert(release.by);
+        is_news
     }
 
     /// A revocation is about to be proposed: from here on nothing is granted.
@@ -349,15 +363,18 @@ impl Grantor {
     pub(crate) fn owner_is(&mut self, ip: &FloatingIpName, token: Token) {
         if let Some(memory) = self.addresses.get_mut(ip) {
             memory.deaf_since = None;
-            memory.released.retain(|(released, _)| *released >= token);
+            memory.released.retain(|(released, _), _| *released >= token);
         }
     }
 
     /// Whether the owner's token has ended for good.
     pub(crate) fn is_released(&self, ip: &FloatingIpName, owner: &Owner) -> bool {
-        self.addresses
-            .get(ip)
-            .is_some_and(|memory| memory.released.contains(&(owner.token, owner.incarnation)))
+        self.released_by(ip, owner).is_some()
+    }
+
+    /// Who said that the owner's token has ended for good.
+    pub(crate) fn released_by(&self, ip: &FloatingIpName, owner: &Owner) -> Option<ReleasedBy> {
+        self.addresses.get(ip)?.released.get(&(owner.token, owner.incarnation)).copied()
     }
 
     /// When the last grant of this token in this tenure was given.

@@ -65,8 +65,8 @@ impl Index {
             }
         }
         self.owned.clear();
-        for ip in state.floating_ips.values() {
-            let place = ip.owner.as_ref().and_then(|owner| self.nodes.get(&owner.node));
+        for ip in &spec.floating_ips {
+            let place = state.owner(&ip.name).and_then(|owner| self.nodes.get(&owner.node));
             if let Some(node) = place.and_then(|place| spec.nodes.get(*place)) {
                 *self.owned.entry(node.site.clone()).or_default() += 1;
             }

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 use twinsite_model::spec::{AnnounceMode, FloatingIpSpec};
 use twinsite_model::{
-    BootTime, Command, Fence, Incarnation, NodeId, Operation, OperationKind, Outcome, Owner, Reason,
-    SafetyRule, SiteName, Step, StepResult,
+    BootTime, Command, Fence, FloatingIpName, Incarnation, NodeId, Operation, OperationKind, Outcome, Owner,
+    Reason, SafetyRule, SiteName, Step, StepResult,
 };
 
 /// How long the target may take to be seen with the address before the journal goes on without.
@@ -39,11 +39,11 @@ pub(crate) struct Next {
 }
 
 impl Next {
-    fn propose(commands: impl Into<Vec<Command>>) -> Self {
+    pub(crate) fn propose(commands: impl Into<Vec<Command>>) -> Self {
         Self { commands: commands.into(), wake: None, waiting_for: "the log".to_owned() }
     }
 
-    fn wait(wake: Option<BootTime>, waiting_for: impl Into<String>) -> Self {
+    pub(crate) fn wait(wake: Option<BootTime>, waiting_for: impl Into<String>) -> Self {
         Self { commands: Vec::new(), wake, waiting_for: waiting_for.into() }
     }
 }
@@ -124,7 +124,7 @@ impl Journal<'_> {
     }
 
     fn fence(&self, target: &Fitness) -> Next {
-        let (fence, detail) = match self.fenced() {
+        let (fence, detail) = match fenced(self.view, &self.ip.name, self.operation) {
             Ok(fenced) => fenced,
             Err((at, waiting_for)) => return Next::wait(Some(at), waiting_for),
         };
@@ -134,28 +134,6 @@ impl Journal<'_> {
             Fitness::Fit => Next::propose([complete, self.assign_command()]),
             Fitness::Unheard(_) | Fitness::Gone(_) => Next::propose([complete]),
         }
-    }
-
-    /// How the old owner is fenced, or when it will be.
-    fn fenced(&self) -> Result<(Fence, String), (BootTime, String)> {
-        let Some(from) = &self.operation.from else {
-            return Ok((Fence::NoOwner, "there was no owner".to_owned()));
-        };
-        let grantor = &self.view.tenure.grantor;
-        if grantor.is_released(&self.ip.name, from) {
-            return Ok((Fence::Released, format!("token {} was released", from.token)));
-        }
-        if self.view.tenure.attested.get(&self.ip.name) == Some(&self.operation.id) {
-            return Ok((Fence::Attested, format!("{} attested that the machine is off", self.operation.by)));
-        }
-        let at = grantor.fence_at(&self.ip.name);
-        if self.view.now >= at {
-            return Ok((Fence::LeaseEnded, format!("every lease of token {} has ended", from.token)));
-        }
-        Err((
-            at,
-            format!("{} to release token {}, or its lease to end", self.view.name(from.node), from.token),
-        ))
     }
 
     fn assign(&self, target: &Fitness) -> Next {
@@ -357,6 +335,34 @@ enum Fitness {
     /// This leader is young and has not heard it; until then it is waited for.
     Unheard(BootTime),
     Gone(String),
+}
+
+/// How the old owner of an address is fenced, or when it will be and what that waits for.
+pub(crate) fn fenced(
+    view: &View<'_>,
+    ip: &FloatingIpName,
+    operation: &Operation,
+) -> Result<(Fence, String), (BootTime, String)> {
+    let Some(from) = &operation.from else {
+        return Ok((Fence::NoOwner, "there was no owner".to_owned()));
+    };
+    let grantor = &view.tenure.grantor;
+    if grantor.is_released(ip, from) {
+        return Ok((Fence::Released, format!("token {} was released", from.token)));
+    }
+    if view.tenure.attested.get(ip) == Some(&operation.id) {
+        return Ok((Fence::Attested, format!("{} attested that the machine is off", operation.by)));
+    }
+    let at = grantor.fence_at(ip);
+    if view.now < at {
+        let what = format!("{} to release token {}, or its lease to end", view.name(from.node), from.token);
+        return Err((at, what));
+    }
+    if !view.tenure.caught_up {
+        // An entry that is not applied yet may have allowed a longer lease.
+        return Err((at, "this leader to have applied what was agreed before its election".to_owned()));
+    }
+    Ok((Fence::LeaseEnded, format!("every lease of token {} has ended", from.token)))
 }
 
 /// Whether a command takes the owner's right to renew.

@@ -10,7 +10,7 @@ use twinsite_model::{BootTime, NodeId, State};
 pub fn election_turn(state: &State, node: NodeId) -> Option<u32> {
     let spec = state.spec.as_ref()?;
     let owned = |node: &NodeSpec| {
-        let sites = state.floating_ips.keys().filter_map(|ip| state.owner_site(ip));
+        let sites = spec.floating_ips.iter().filter_map(|ip| state.owner_site(&ip.name));
         sites.filter(|site| **site == node.site).count()
     };
     let mut voters: Vec<_> = spec.nodes.iter().filter(|node| node.kind.votes()).collect();
@@ -71,9 +71,11 @@ pub(crate) fn transfer(
     Ok(Transfer { to: best.id, why })
 }
 
-/// Every address has an owner with a fresh grant, and nothing is being moved.
+/// Every address has an owner with a fresh grant, and nothing is being moved. One that the specification does not name
+/// any more has nobody who renews.
 fn owners_are_well(view: &View<'_>) -> bool {
-    view.state.floating_ips.iter().all(|(ip, entry)| {
+    let named = view.spec.floating_ips.iter().map(|ip| &ip.name);
+    named.filter_map(|ip| Some((ip, view.state.floating_ips.get(ip)?))).all(|(ip, entry)| {
         let recently = |owner: &twinsite_model::Owner| {
             let last = view.tenure.grantor.last_grant(ip, owner.token);
             last.is_some_and(|last| view.now.since(last) < 4 * view.timing.renew)
@@ -93,51 +95,4 @@ fn can_lead(view: &View<'_>, me: NodeId, node: NodeId) -> bool {
     let heard_here = |other: &NodeSpec| other.id == me || view.heard(other.id).is_some();
     let hears_no_less = voters.all(|voter| !heard_here(voter) || hears(voter.id));
     !report.draining && report.applied >= view.state.revision && heard > of / 2 && hears_no_less
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use twinsite_model::spec::from_toml;
-    use twinsite_model::state::FloatingIpState;
-    use twinsite_model::{Epoch, Incarnation, Owner, Token, WallTime};
-
-    /// The example's cluster, its floating IP owned at `sbg`.
-    fn owned_at_sbg() -> State {
-        let spec = from_toml(include_str!("../../../deploy/example/cluster.toml")).unwrap();
-        let owner = spec.nodes.iter().find(|node| node.site.as_str() == "sbg").unwrap();
-        let owner = Owner {
-            node: owner.id,
-            incarnation: Incarnation(1),
-            token: Token::new(1, 1),
-            since: WallTime(1),
-            revoked: false,
-        };
-        let owned = FloatingIpState { epoch: Epoch(1), owner: Some(owner), operation: None };
-        let floating_ips = spec.floating_ips.iter().map(|ip| (ip.name.clone(), owned.clone())).collect();
-        State { spec: Some(Arc::new(spec)), floating_ips, ..State::default() }
-    }
-
-    #[test]
-    fn nodes_away_from_the_owner_stand_first_and_the_witness_last() {
-        let state = owned_at_sbg();
-        let spec = state.spec.as_ref().unwrap();
-        let owner_site = state.owner_site(state.floating_ips.keys().next().unwrap()).unwrap();
-        let mut order: Vec<_> =
-            spec.nodes.iter().filter_map(|node| Some((election_turn(&state, node.id)?, node))).collect();
-        order.sort_by_key(|(place, _)| *place);
-        let places: Vec<_> = order.iter().map(|(place, _)| *place).collect();
-        assert_eq!(places, (0..u32::try_from(order.len()).unwrap()).collect::<Vec<_>>());
-        let rank = |node: &NodeSpec| match node.kind {
-            NodeKind::Witness => 2,
-            _ if node.site == *owner_site => 1,
-            _ => 0,
-        };
-        let ranks: Vec<_> = order.iter().map(|(_, node)| rank(node)).collect();
-        assert!(ranks.is_sorted(), "{ranks:?}");
-        assert_eq!(*ranks.first().unwrap(), 0);
-        assert_eq!(*ranks.last().unwrap(), 2);
-        assert_eq!(election_turn(&state, NodeId(99)), None);
-    }
 }

@@ -27,6 +27,7 @@ mod tenure;
 mod upkeep;
 mod verdicts;
 mod view;
+mod withdrawal;
 
 pub use controller::Controller;
 pub use explain::{

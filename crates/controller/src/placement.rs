@@ -1,5 +1,6 @@
 //! Who should own an address, and why a move should begin.
 
+use crate::grantor::ReleasedBy;
 use crate::notice::Decision;
 use crate::rules::{self, RuleResult, Urgency};
 use crate::view::View;
@@ -150,9 +151,16 @@ fn cause(view: &View<'_>, ip: &FloatingIpSpec, owner: Option<&Owner>) -> Result<
 /// Why the owner can no longer act, or when it will count as silent.
 pub(crate) fn owner_gone(view: &View<'_>, ip: &FloatingIpSpec, owner: &Owner) -> Result<Cause, BootTime> {
     let name = view.name(owner.node);
-    if view.tenure.grantor.is_released(&ip.name, owner) {
-        let line = format!("{name} has let go of token {}, or its guardian saw it end", owner.token);
-        return Ok(Cause::new(Reason::OwnerReleased, line));
+    match view.tenure.grantor.released_by(&ip.name, owner) {
+        Some(ReleasedBy::Holder) => {
+            let line = format!("{name} has let go of token {}", owner.token);
+            return Ok(Cause::new(Reason::OwnerStopped, line));
+        }
+        Some(ReleasedBy::Guardian) => {
+            let line = format!("the guardian of {name} saw the holder of token {} end", owner.token);
+            return Ok(Cause::new(Reason::OwnerReleased, line));
+        }
+        None => {}
     }
     let life = view.state.nodes.get(&owner.node).map(|life| life.incarnation);
     if life.is_some_and(|life| life > owner.incarnation) {

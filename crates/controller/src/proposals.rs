@@ -9,7 +9,9 @@ use crate::operator::{MoveKind, OperatorAction, OperatorAnswer, OperatorRefusal,
 use crate::tenure::{Pending, Subject};
 use crate::upkeep;
 use crate::view::View;
-use twinsite_model::{Applied, BootTime, Command, NodeId, OperationKind, Proposal, State, WallTime, apply};
+use twinsite_model::{
+    Applied, BootTime, Command, NodeId, OperationKind, Proposal, Reason, State, WallTime, apply,
+};
 
 impl Controller {
     /// Hands commands about one thing out, in order, unless something about it is under way or was refused a moment
@@ -31,7 +33,11 @@ impl Controller {
                 (command, Subject::Journal(ip)) if journal::revokes(command) => Some(ip.clone()),
                 _ => None,
             };
-            let fails_over = matches!(command, Command::BeginOperation { kind: OperationKind::Failover, .. });
+            let fails_over = matches!(
+                &command,
+                Command::BeginOperation { kind: OperationKind::Failover, reason, .. }
+                    if *reason != Reason::OwnerStopped
+            );
             let pending = Pending { revokes, fails_over, ..Pending::own(subject.clone()) };
             self.hand_out(pending, Proposal::by_controller(wall, command), effects);
         }

@@ -103,6 +103,14 @@ pub(crate) fn unfit(view: &View<'_>, node: &NodeSpec) -> Option<String> {
     if !node.kind.may_own() {
         return Some(format!("{name} may not own addresses"));
     }
+    let used = view.state.format;
+    if let Some((_, report)) = view.tenure.report(node.id).filter(|(_, report)| report.format_max < used) {
+        let reads = report.format_max.0;
+        return Some(format!(
+            "{name} reads format {reads} at most, and the cluster uses {}: upgrade it",
+            used.0
+        ));
+    }
     let Some(report) = view.heard(node.id) else { return Some(format!("{name} is not heard")) };
     if report.draining {
         return Some(format!("{name} is being emptied"));

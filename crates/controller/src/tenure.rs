@@ -23,6 +23,9 @@ pub(crate) struct Tenure {
     /// When this node learnt of its election: not before it.
     pub(crate) elected_at: BootTime,
     pub(crate) grantor: Grantor,
+    /// Whether the state at hand surely has everything that was agreed before the election, among it the longest lease
+    /// that an earlier leader may have granted.
+    pub(crate) caught_up: bool,
     reports: BTreeMap<NodeId, (BootTime, NodeReport)>,
     /// The newest life of each node that its guardian saw end.
     ended_lives: BTreeMap<NodeId, Incarnation>,
@@ -124,6 +127,7 @@ impl Tenure {
             term,
             elected_at: now,
             grantor,
+            caught_up: false,
             reports: BTreeMap::new(),
             ended_lives: BTreeMap::new(),
             opinions: Opinions::default(),
@@ -306,6 +310,7 @@ impl Tenure {
 
     /// The fate of this proposal is known: so is that of unknown ones before it, and the state shows it.
     pub(crate) fn conclusive(&mut self, done: Ticket) {
+        self.caught_up = true;
         let grantor = &mut self.grantor;
         self.unknown.retain(|(ip, ticket, settles)| {
             let settled = done >= *settles;
@@ -323,9 +328,9 @@ impl Tenure {
         proposed + self.settling.len() + self.unknown.len()
     }
 
-    /// Whether a barrier is needed to learn the fate of a revocation.
+    /// Whether a barrier is needed: to learn the fate of a revocation, or to have all that earlier terms agreed on.
     pub(crate) fn needs_barrier(&self) -> bool {
-        !self.unknown.is_empty()
+        !self.unknown.is_empty() || !self.caught_up
     }
 
     /// Whether this has not been said of this address last.

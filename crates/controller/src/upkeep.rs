@@ -21,6 +21,9 @@ fn life(view: &View<'_>, report: &NodeReport) -> Option<(Subject, Command)> {
     if view.state.retired_nodes.contains(&report.node) {
         return None;
     }
+    if report.format_max < view.state.format {
+        return None; // it would be refused; `rules::unfit` says so to people
+    }
     let known = view.state.nodes.get(&report.node);
     known.is_none_or(|life| life.incarnation < report.incarnation).then(|| {
         let command = Command::RecordLife {
@@ -95,6 +98,9 @@ pub(crate) fn rooms(view: &View<'_>) -> Vec<(Subject, Command)> {
     let pins = &view.state.sessions.pins;
     let quarter = rooms_before(view.wall(), ttl / 4).unwrap_or(WallTime(0));
     let token = view.state.session_token();
+    // Rooms are placed and confirmed at the time of the state, which nobody but the leader moves.
+    let late = view.wall().since(view.state.wall) >= ttl / 8;
+    let tick = late.then_some(Command::ExpireRooms { before: WallTime(0) });
     // In use and not confirmed for a while; those about to be forgotten are confirmed first.
     let mut stale: Vec<(WallTime, RoomKey)> = view
         .tenure
@@ -112,7 +118,7 @@ pub(crate) fn rooms(view: &View<'_>) -> Vec<(Subject, Command)> {
     });
     // Touches come first in the log; should they come late, live rooms are pinned anew where they are.
     let expire = expire.map(|before| Command::ExpireRooms { before });
-    touches.chain(expire).map(|command| (Subject::Rooms, command)).collect()
+    tick.into_iter().chain(touches).chain(expire).map(|command| (Subject::Rooms, command)).collect()
 }
 
 /// A command that changes nothing, whose fate tells the fate of those before it.

@@ -3,20 +3,21 @@
 
 mod operations;
 mod sessions;
+mod specification;
 
 use crate::command::{Command, NewVerdict, Proposal};
 use crate::event::Event;
 use crate::ids::{FloatingIpName, NodeId, OperationId, RequestId, Revision, Token, UpstreamName};
 use crate::operation::Step;
-use crate::spec::{ClusterSpec, NodeSpec};
+use crate::spec::ClusterSpec;
+use crate::spec::validate::Finding;
 use crate::state::{
-    AnnouncedRecord, Drain, EVIDENCE_MAX, Format, NodeLife, Pause, Pin, REQUESTS_MAX, State, Verdict,
-    VerdictRecord,
+    AHEAD_MAX, AnnouncedRecord, Drain, EVIDENCE_MAX, Format, NodeLife, Pause, Pin, REQUESTS_MAX, State,
+    Verdict, VerdictRecord,
 };
 use crate::time::WallTime;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,9 +119,54 @@ pub enum Refusal {
     /// The command needs a newer format than the cluster has agreed on.
     #[error("the cluster has agreed on an older format than this command needs ({})", .0.0)]
     FormatTooNew(Format),
+    /// The node does not read what the cluster writes.
+    #[error("node {node} reads format {} at most, and the cluster uses {}: upgrade it", reads.0, used.0)]
+    FormatTooOld {
+        /// The node.
+        node: NodeId,
+        /// The newest format that it reads.
+        reads: Format,
+        /// The format that the cluster uses.
+        used: Format,
+    },
     /// The specification belongs to another cluster.
     #[error("the specification is for another cluster")]
     OtherCluster,
+    /// A point in time is too far ahead.
+    #[error(
+        "it would end more than {} from now: choose a shorter time",
+        crate::spec::HumanDuration(AHEAD_MAX)
+    )]
+    TooFarAhead,
+    /// A floating IP is taken away or changed while somebody may still answer for it.
+    #[error(
+        "floating IP `{0}` is, or was until a moment ago, held by a node: to change it or to give its address to \
+         another, apply a specification without it first; when nobody holds it any more, apply the one that has it \
+         as it shall be"
+    )]
+    FloatingIpHeld(FloatingIpName),
+    /// An address is moved and taken away at once.
+    #[error(
+        "operation {operation} is moving floating IP `{ip}`: wait for its end, or abort it, then apply again"
+    )]
+    FloatingIpMoving {
+        /// The address.
+        ip: FloatingIpName,
+        /// The operation.
+        operation: OperationId,
+    },
+    /// The specification leaves out a node that is a member.
+    #[error(
+        "the specification leaves out node {0}, which is a member: add it to the file, or take the node out for good \
+         with `members remove`, then apply again"
+    )]
+    NodeMissing(NodeId),
+    /// A node that has a vote would lose it and stay, or the other way round.
+    #[error("node {0} cannot lose its vote and stay: remove it, and add it anew under another id")]
+    VoteKept(NodeId),
+    /// The specification that would result cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    SpecInvalid(Vec<Finding>),
 }
 
 /// The outcome of one handler: what happened, and the events.
@@ -130,7 +176,9 @@ impl State {
     /// Carries out one committed command. `index` is its place in the log; places only grow.
     pub fn apply(&mut self, index: u64, proposal: &Proposal) -> Applied {
         assert!(index > self.revision.0, "log entries are applied in order: {index} after {}", self.revision);
-        self.wall = self.wall.max(proposal.at);
+        if proposal.moves_clock() {
+            self.wall = self.wall.max(proposal.at);
+        }
         let handled = self.admit(proposal).unwrap_or_else(|| self.carry_out(Revision(index), proposal));
         match handled {
             Ok((effect @ (Effect::Unchanged | Effect::Repeated(_)), _)) => {
@@ -181,7 +229,7 @@ impl State {
         match &proposal.command {
             Command::ApplySpec { spec } => self.apply_spec(revision, spec),
             Command::PutNode { node } => self.put_node(revision, node),
-            Command::RetireNode { node } => self.retire_node(revision, *node),
+            Command::RetireNode { node } => self.retire_node(revision, *node, proposal.by_node()),
             Command::RaiseFormat { format } => self.raise_format(*format),
             Command::RecordLife { node, incarnation, format_max, version } => {
                 let life = NodeLife {
@@ -194,10 +242,16 @@ impl State {
             }
             Command::SetVerdicts { verdicts } => self.set_verdicts(now, verdicts),
             Command::SetDrain { upstream, draining, deadline } => {
+                if deadline.is_some_and(|deadline| deadline > now.plus(AHEAD_MAX)) {
+                    return Err(Refusal::TooFarAhead);
+                }
                 let drain = Drain { since: now, by: by.clone(), deadline: *deadline };
                 self.set_drain(upstream, draining.then_some(drain))
             }
             Command::Pause { until, reason } => {
+                if *until > now.plus(AHEAD_MAX) {
+                    return Err(Refusal::TooFarAhead);
+                }
                 let pause = Pause { until: *until, since: now, by: by.clone(), reason: reason.clone() };
                 Ok(self.begin_pause(pause))
             }
@@ -228,61 +282,6 @@ impl State {
         }
     }
 
-    fn apply_spec(&mut self, revision: Revision, spec: &Arc<ClusterSpec>) -> Handled {
-        if self.cluster().is_some_and(|cluster| *cluster != spec.cluster) {
-            return Err(Refusal::OtherCluster);
-        }
-        if let Some(retired) = spec.nodes.iter().find(|node| self.retired_nodes.contains(&node.id)) {
-            return Err(Refusal::RetiredNode(retired.id));
-        }
-        if self.spec.as_ref() == Some(spec) {
-            return Ok((Effect::Unchanged, Vec::new()));
-        }
-        self.install_spec(revision, Arc::clone(spec));
-        Ok((Effect::Done, vec![Event::SpecApplied]))
-    }
-
-    /// Puts a specification in force and forgets what it no longer names.
-    fn install_spec(&mut self, revision: Revision, spec: Arc<ClusterSpec>) {
-        let upstreams = upstream_names(&spec);
-        self.verdicts.retain(|name, _| upstreams.contains(name));
-        self.drains.retain(|name, _| upstreams.contains(name));
-        self.announced.retain(|name, _| upstreams.contains(name));
-        self.nodes.retain(|id, _| spec.node(*id).is_some());
-        self.sessions.pins.retain(|_, pin| upstreams.contains(&pin.upstream));
-        for ip in &spec.floating_ips {
-            // The epoch of a name outlives its removal and return, so entries are never taken away.
-            self.floating_ips.entry(ip.name.clone()).or_default();
-        }
-        self.spec = Some(spec);
-        self.spec_revision = revision;
-    }
-
-    fn put_node(&mut self, revision: Revision, node: &NodeSpec) -> Handled {
-        if self.retired_nodes.contains(&node.id) {
-            return Err(Refusal::RetiredNode(node.id));
-        }
-        let mut spec = ClusterSpec::clone(self.spec.as_ref().ok_or(Refusal::NoSpec)?);
-        match spec.nodes.iter_mut().find(|known| known.id == node.id) {
-            Some(known) if known == node => return Ok((Effect::Unchanged, Vec::new())),
-            Some(known) => *known = node.clone(),
-            None => spec.nodes.push(node.clone()),
-        }
-        self.install_spec(revision, Arc::new(spec));
-        Ok((Effect::Done, vec![Event::NodePut(node.id)]))
-    }
-
-    fn retire_node(&mut self, revision: Revision, node: NodeId) -> Handled {
-        if self.retired_nodes.contains(&node) {
-            return Ok((Effect::Unchanged, Vec::new()));
-        }
-        let mut spec = ClusterSpec::clone(self.spec.as_ref().ok_or(Refusal::NoSpec)?);
-        spec.nodes.retain(|known| known.id != node);
-        self.retired_nodes.insert(node);
-        self.install_spec(revision, Arc::new(spec));
-        Ok((Effect::Done, vec![Event::NodeRetired(node)]))
-    }
-
     fn raise_format(&mut self, format: Format) -> Handled {
         if format <= self.format {
             return Ok((Effect::Unchanged, Vec::new()));
@@ -305,6 +304,10 @@ impl State {
         }
         if self.spec.as_ref().ok_or(Refusal::NoSpec)?.node(node).is_none() {
             return Err(Refusal::UnknownNode(node));
+        }
+        let (reads, used) = (life.format_max, self.format);
+        if reads < used {
+            return Err(Refusal::FormatTooOld { node, reads, used });
         }
         let incarnation = life.incarnation;
         // Lives of one disk are counted upwards, so a report that was late cannot bring an earlier one back.

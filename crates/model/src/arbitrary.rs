@@ -15,7 +15,7 @@ use crate::state::{
     Verdict, VerdictRecord,
 };
 use crate::time::WallTime;
-use crate::timing::Profile;
+use crate::timing::{LeaseBound, Profile};
 use proptest::collection::{btree_map, btree_set, vec, vec_deque};
 use proptest::option::of;
 use proptest::prelude::*;
@@ -100,6 +100,7 @@ fn reason() -> impl Strategy<Value = Reason> {
         Reason::Operator,
         Reason::Preference,
         Reason::Recovery,
+        Reason::OwnerStopped,
     ])
 }
 
@@ -322,7 +323,7 @@ fn pin() -> impl Strategy<Value = Pin> {
 
 /// Any state of a format that this program writes.
 pub(crate) fn state() -> impl Strategy<Value = State> {
-    let numbers = (any::<[u64; 5]>(), of(spec()));
+    let numbers = (any::<[u64; 7]>(), of(spec()));
     let verdict = (verdict(), wall(), texts()).prop_map(|(health, since, evidence)| VerdictRecord {
         health,
         since,
@@ -359,6 +360,10 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
         wall: WallTime(numbers[2]),
         spec,
         spec_revision: Revision(numbers[3]),
+        longest: LeaseBound {
+            lease: Duration::from_nanos(numbers[5]),
+            wait: Duration::from_nanos(numbers[6]),
+        },
         nodes: tables.0,
         retired_nodes: tables.1,
         verdicts: tables.2,

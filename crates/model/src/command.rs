@@ -26,10 +26,33 @@ pub struct Proposal {
     pub command: Command,
 }
 
+/// Who wants what the controller decides.
+const CONTROLLER: &str = "controller";
+
 impl Proposal {
     /// A proposal of the controller's own.
     pub fn by_controller(at: WallTime, command: Command) -> Self {
-        Self { at, by: "controller".to_owned(), request: None, expected_revision: None, command }
+        Self { at, by: CONTROLLER.to_owned(), request: None, expected_revision: None, command }
+    }
+
+    /// Whether the controller decided it, and not a person.
+    pub fn is_by_controller(&self) -> bool {
+        self.by == CONTROLLER
+    }
+
+    /// Whether a node of its own accord, and not a person, wants it.
+    pub(crate) fn by_node(&self) -> bool {
+        self.by.starts_with("node ")
+    }
+
+    /// Whether it carries the leader's clock. What the session store proposes comes from any node: see
+    /// [`State::wall`](crate::State::wall).
+    pub(crate) fn moves_clock(&self) -> bool {
+        let of_sessions = matches!(
+            self.command,
+            Command::PinRoom { .. } | Command::TouchRooms { .. } | Command::ExpireRooms { .. }
+        );
+        self.is_by_controller() || !of_sessions
     }
 }
 

@@ -30,7 +30,7 @@ pub use operation::{
 pub use spec::ClusterSpec;
 pub use state::{Format, Owner, Pin, State, Verdict};
 pub use time::{BootTime, WallTime};
-pub use timing::{Profile, Timing};
+pub use timing::{LeaseBound, Profile, Timing};
 
 #[cfg(test)]
 mod arbitrary;

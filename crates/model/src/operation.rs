@@ -60,6 +60,8 @@ pub enum Reason {
     Preference,
     /// The first placement after a forced recovery.
     Recovery,
+    /// The owner was stopped in good order, and let go itself.
+    OwnerStopped,
 }
 
 impl Reason {
@@ -75,6 +77,7 @@ impl Reason {
             Self::Operator => "operator",
             Self::Preference => "preference",
             Self::Recovery => "recovery",
+            Self::OwnerStopped => "owner-stopped",
         }
     }
 }

@@ -15,8 +15,10 @@ use crate::state::{
     Verdict, VerdictRecord,
 };
 use crate::time::WallTime;
+use crate::timing::LeaseBound;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Two sites with two proxies and two upstreams each, a witness, two floating IPs.
 pub(crate) const SPEC: &str = r#"
@@ -126,8 +128,19 @@ name = "all"
 path = "/*"
 "#;
 
+/// As it stands, without judging it: the second floating IP is of a time when any `on_quorum_unknown` was allowed.
 pub(crate) fn spec() -> ClusterSpec {
-    from_toml(SPEC).unwrap()
+    toml::from_str(SPEC).unwrap()
+}
+
+/// The same without what is not allowed any more.
+pub(crate) fn sound_spec() -> ClusterSpec {
+    from_toml(&sound_text()).unwrap()
+}
+
+/// The text of [`sound_spec`].
+pub(crate) fn sound_text() -> String {
+    SPEC.replace("on_quorum_unknown = \"serve-frozen\"\n", "")
 }
 
 pub(crate) fn upstream(name: &str) -> UpstreamName {
@@ -348,6 +361,7 @@ pub(crate) fn rich_state() -> State {
         wall: WallTime(1_800_000_000_999),
         spec: Some(Arc::new(spec())),
         spec_revision: Revision(3),
+        longest: LeaseBound::default(),
         nodes: BTreeMap::from([(NodeId(1), life)]),
         retired_nodes: BTreeSet::from([NodeId(9), NodeId(10)]),
         verdicts: BTreeMap::from([(upstream("gra-meet-1"), verdict)]),
@@ -375,4 +389,14 @@ pub(crate) fn rich_state() -> State {
         },
         requests: VecDeque::from([(RequestId::new("4d1c").unwrap(), Revision(40))]),
     }
+}
+
+/// The same once a longer lease than the present one was agreed, with a move after a stop in good order.
+pub(crate) fn state_with_longer_lease() -> State {
+    let mut state = rich_state();
+    state.longest = LeaseBound { lease: Duration::from_secs(3), wait: Duration::from_millis(3_107) };
+    if let Some(last) = state.history.back_mut() {
+        last.reason = Reason::OwnerStopped;
+    }
+    state
 }

@@ -7,9 +7,11 @@ use crate::ids::{
 use crate::operation::Operation;
 use crate::spec::{ClusterSpec, FloatingIpSpec, UpstreamSpec};
 use crate::time::WallTime;
+use crate::timing::LeaseBound;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Finished operations that the state keeps, the newest last.
 pub const HISTORY_MAX: usize = 64;
@@ -17,6 +19,8 @@ pub const HISTORY_MAX: usize = 64;
 pub const REQUESTS_MAX: usize = 1_024;
 /// Pins that the embedded session store holds at most.
 pub const EMBEDDED_PINS_MAX: usize = 10_000;
+/// How far ahead a pause or the deadline of a drain may lie.
+pub const AHEAD_MAX: Duration = Duration::from_hours(30 * 24);
 /// Pieces of evidence kept with a verdict or a decision.
 pub const EVIDENCE_MAX: usize = 16;
 
@@ -42,11 +46,21 @@ pub struct State {
     /// How many forced recoveries there have been, plus one.
     pub generation: Generation,
     /// The leader's wall clock as of the last command; never goes back.
+    ///
+    /// Only what the leader itself proposes moves it. Session commands come from any node and carry that node's
+    /// clock; they are recorded at the time that the leaders have reached, so that one wrong clock does not take
+    /// everybody's along. A leader whose clock is ahead does: dates then stay ahead until true time has caught up. They
+    /// do not stand still, for leaders count on from the state's clock by their boot clock where their own wall clock
+    /// is behind it, and propose with that; so pauses, windows and the lives of rooms last as long as they should.
     pub wall: WallTime,
     /// The specification; none until the first one is applied.
     pub spec: Option<Arc<ClusterSpec>>,
     /// The revision at which the specification was applied.
     pub spec_revision: Revision,
+    /// The longest lease that any specification so far allowed. Kept for ever: a leader that is elected, started anew
+    /// or fed a snapshot after the lease was shortened must still outwait what was granted before, and there is no
+    /// clock by which the cluster could agree that it is over. Read through [`State::lease_bound`].
+    pub longest: LeaseBound,
     /// What is known of each node's present life.
     pub nodes: BTreeMap<NodeId, NodeLife>,
     /// Node ids that were removed and must never come back.
@@ -215,6 +229,7 @@ impl Default for State {
             wall: WallTime(0),
             spec: None,
             spec_revision: Revision(0),
+            longest: LeaseBound::default(),
             nodes: BTreeMap::new(),
             retired_nodes: BTreeSet::new(),
             verdicts: BTreeMap::new(),
@@ -235,6 +250,11 @@ impl State {
     /// The name of the cluster, once it has a specification.
     pub fn cluster(&self) -> Option<&ClusterName> {
         self.spec.as_ref().map(|spec| &spec.cluster)
+    }
+
+    /// The longest lease that any leader may have granted, by this specification or an earlier one.
+    pub fn lease_bound(&self) -> LeaseBound {
+        self.spec.as_ref().map_or(self.longest, |spec| self.longest.or(LeaseBound::of(&spec.timing())))
     }
 
     /// The agreed verdict on an upstream, draining included.

@@ -78,8 +78,9 @@ impl Timing {
     pub fn wait(&self) -> Duration {
         const MILLION: u128 = 1_000_000;
         let drift = u128::from(self.drift_ppm).min(MILLION - 1);
+        // No overflow: the longest duration has 94 bits of nanoseconds, and the factor has 21.
         let nanos = (self.lease.as_nanos() * (MILLION + drift)).div_ceil(MILLION - drift);
-        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)) + self.slack
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).saturating_add(self.slack)
     }
 
     /// When the guardian kills a node that shows no life: `L - K` after the last grant's send time.
@@ -93,14 +94,15 @@ impl Timing {
         let mut less = |low: Duration, high: Duration, rule: &'static str, why: &'static str| {
             all.push(Inequality { rule, low, high, holds: low < high, why });
         };
+        let times = Duration::saturating_mul;
         less(
-            2 * self.election_max + self.renew + self.slack,
+            times(self.election_max, 2).saturating_add(self.renew).saturating_add(self.slack),
             self.lease,
             "2*election_max + renew + slack < lease",
             "losing the leader must not darken a healthy owner",
         );
         less(
-            2 * self.heartbeat,
+            times(self.heartbeat, 2),
             self.election_min,
             "2*heartbeat < election_min",
             "one late heartbeat must not start an election",
@@ -111,9 +113,14 @@ impl Timing {
             "election_min < election_max",
             "candidates are spread over the difference",
         );
-        less(4 * self.renew, self.lease, "4*renew < lease", "several lost renewals must not cost the lease");
         less(
-            4 * self.slack,
+            times(self.renew, 4),
+            self.lease,
+            "4*renew < lease",
+            "several lost renewals must not cost the lease",
+        );
+        less(
+            times(self.slack, 4),
             self.lease,
             "4*slack < lease",
             "the guardian must not kill a node that is merely busy",
@@ -143,6 +150,30 @@ impl Timing {
             "a clock that is wrong by more than 10 % is broken",
         );
         all
+    }
+}
+
+/// The longest lease that any leader may ever have granted, and the wait that outlasts it. A leader does not know
+/// what its predecessors granted, nor by which specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct LeaseBound {
+    /// The longest `L`.
+    pub lease: Duration,
+    /// The longest `W`.
+    pub wait: Duration,
+}
+
+impl LeaseBound {
+    /// What may be granted by one set of timings. Bounded by what the encoding holds, 584 years.
+    pub fn of(timing: &Timing) -> Self {
+        let max = Duration::from_nanos(u64::MAX);
+        Self { lease: timing.lease.min(max), wait: timing.wait().min(max) }
+    }
+
+    /// What may be granted by either: each duration the longer of the two.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self { lease: self.lease.max(other.lease), wait: self.wait.max(other.wait) }
     }
 }
 
@@ -183,6 +214,23 @@ mod tests {
         let leader_waits = timing.wait().as_secs_f64() / (1.0 + r);
         assert!(leader_waits > owner_holds);
         assert!(leader_waits - owner_holds >= timing.slack.as_secs_f64() / (1.0 + r) - 1e-9);
+    }
+
+    #[test]
+    fn no_duration_is_too_long_to_be_judged() {
+        let max = Duration::MAX;
+        let timing = Timing {
+            heartbeat: max,
+            election_min: max,
+            election_max: max,
+            renew: max,
+            lease: max,
+            slack: max,
+            drift_ppm: u32::MAX,
+        };
+        assert!(timing.inequalities().iter().any(|rule| !rule.holds));
+        assert_eq!(timing.wait(), max);
+        assert_eq!(LeaseBound::of(&timing).wait, Duration::from_nanos(u64::MAX));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::ops::AddAssign;
 
+/// So many seeds go through everything that is counted; fewer may miss what is rare.
+pub const SEEDS_FOR_EVERYTHING: u64 = 10_000;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counts of what happened.
@@ -15,6 +18,12 @@ macro_rules! counters {
             /// Every count with its name.
             pub fn counts(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name),)*]
+            }
+
+            /// What never happened. Over [`SEEDS_FOR_EVERYTHING`] seeds or more, everything must: rules about what
+            /// does not come up are not tested, however green they are.
+            pub fn missing(&self) -> Vec<&'static str> {
+                self.counts().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
             }
         }
 
@@ -78,4 +87,18 @@ counters! {
     nodes_retired,
     pauses,
     breaker_open_at_the_end,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_happened_is_named() {
+        let mut coverage = Coverage::default();
+        assert_eq!(coverage.missing().len(), coverage.counts().len());
+        coverage.crashes = 1;
+        assert!(!coverage.missing().contains(&"crashes"));
+        assert!(coverage.missing().contains(&"elections"));
+    }
 }

@@ -11,7 +11,7 @@ mod trace;
 mod violation;
 mod world;
 
-pub use coverage::Coverage;
+pub use coverage::{Coverage, SEEDS_FOR_EVERYTHING};
 pub use sweep::run_seed;
 pub use violation::{Rule, Violation};
 pub use world::{Outcome, Settings};

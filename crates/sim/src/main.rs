@@ -4,7 +4,7 @@ use clap::Parser;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use twinsite_sim::sweep::{Sweep, sweep};
-use twinsite_sim::{Settings, run_seed};
+use twinsite_sim::{SEEDS_FOR_EVERYTHING, Settings, run_seed};
 
 #[derive(Parser)]
 #[command(
@@ -93,11 +93,21 @@ fn many(arguments: &Arguments, settings: &Settings) -> ExitCode {
         let fault = arguments.fault.as_ref().map_or_else(String::new, |fault| format!(" --fault {fault}"));
         anstream::println!("  reproduce it with: twinsite-sim --seed {seed} --trace{fault}");
     }
-    let as_expected = found.violations.is_empty() == arguments.fault.is_none();
+    let missing = missing(&found, arguments);
+    for name in &missing {
+        anstream::println!("NEVER happened in {} seeds: {}", found.seeds, name.replace('_', " "));
+    }
+    let as_expected = found.violations.is_empty() == arguments.fault.is_none() && missing.is_empty();
     if arguments.fault.is_some() && !as_expected {
         anstream::println!("the seeded mistake was NOT noticed within {} seeds", found.seeds);
     }
     if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What must happen in so many seeds and did not. A run that looks for a seeded mistake ends with the first violation.
+fn missing(found: &Sweep, arguments: &Arguments) -> Vec<&'static str> {
+    let enough = found.seeds >= SEEDS_FOR_EVERYTHING && arguments.fault.is_none();
+    if enough { found.coverage.missing() } else { Vec::new() }
 }
 
 fn rate(seeds: u64, took: Duration) -> f64 {

@@ -38,6 +38,7 @@ mirror! {
         NoOwner = NoOwner, OwnerReleased = OwnerReleased, OwnerSilent = OwnerSilent,
         OwnerRestarted = OwnerRestarted, SiteUnhealthy = SiteUnhealthy, OwnerIneligible = OwnerIneligible,
         Operator = Operator, Preference = Preference, Recovery = Recovery,
+        OwnerStopped = OwnerStopped,
     }
 }
 mirror! {

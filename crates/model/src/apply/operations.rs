@@ -5,7 +5,7 @@ use super::{Effect, Handled, Refusal};
 use crate::command::{Command, Proposal};
 use crate::event::Event;
 use crate::ids::{Epoch, FloatingIpName, Incarnation, NodeId, OperationId, Revision, Token};
-use crate::operation::{Fence, Operation, OperationKind, Outcome, Step, StepRecord, StepResult};
+use crate::operation::{Fence, Operation, OperationKind, Outcome, Reason, Step, StepRecord, StepResult};
 use crate::state::{EVIDENCE_MAX, FloatingIpState, HISTORY_MAX, Owner, State};
 use crate::time::WallTime;
 
@@ -71,6 +71,11 @@ impl State {
         running.filter(|operation| operation.id == id).ok_or(Refusal::NoSuchOperation(id))
     }
 
+    /// Whether the specification names this address.
+    fn names(&self, ip: &FloatingIpName) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.floating_ip(ip).is_some())
+    }
+
     fn live(&self, node: NodeId, incarnation: Incarnation) -> Result<(), Refusal> {
         let lives = self.nodes.get(&node).is_some_and(|life| life.incarnation == incarnation);
         let may_own =
@@ -93,7 +98,8 @@ impl State {
             unreachable!("called for BeginOperation only");
         };
         let (now, id) = (self.wall, OperationId(revision.0));
-        if self.spec.as_ref().and_then(|spec| spec.floating_ip(ip)).is_none() {
+        // What is no longer named can only be taken from its owner: such a move is fenced, and called off.
+        if !self.names(ip) && self.owner(ip).is_none() {
             return Err(Refusal::UnknownFloatingIp(ip.clone()));
         }
         self.live(*target, *target_incarnation)?;
@@ -136,7 +142,9 @@ impl State {
             ],
             ended: None,
         });
-        if *kind == OperationKind::Failover && proposal.by == "controller" {
+        // An owner that was stopped in good order did not fail: a rolling upgrade must not open the breaker.
+        let failed = *kind == OperationKind::Failover && *reason != Reason::OwnerStopped;
+        if failed && proposal.is_by_controller() {
             if self.automatic_failovers.len() >= AUTOMATIC_FAILOVERS_MAX {
                 self.automatic_failovers.pop_front();
             }
@@ -157,7 +165,11 @@ impl State {
     fn assign(&mut self, ip: &FloatingIpName, id: OperationId) -> Handled {
         let now = self.wall;
         let generation = self.generation;
+        let named = self.names(ip);
         let operation = self.running(ip, id)?;
+        if !named {
+            return Err(Refusal::UnknownFloatingIp(ip.clone()));
+        }
         let (target, incarnation) = (operation.target, operation.target_incarnation);
         if operation.token.is_some() {
             return Err(Refusal::WrongStep { operation: id, step: Step::Move });

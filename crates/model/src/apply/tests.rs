@@ -4,6 +4,7 @@ mod journal;
 mod properties;
 mod records;
 mod sessions;
+mod specification;
 
 use super::{Applied, Effect, Refusal};
 use crate::command::{Command, NewVerdict, Proposal};

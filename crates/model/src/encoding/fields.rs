@@ -105,6 +105,7 @@ choice!(
         Operator,
         Preference,
         Recovery,
+        OwnerStopped,
     ]
 );
 choice!(Step, LogStep, [Decide, Drain, Fence, Move, Observe, Announce, Verify]);

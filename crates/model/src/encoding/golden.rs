@@ -32,7 +32,12 @@ fn every_command_is_written_and_read_as_in_the_golden_files() {
 
 #[test]
 fn the_state_is_written_and_read_as_in_the_golden_files() {
-    for (name, state) in [("state", samples::rich_state()), ("state-empty", crate::State::default())] {
+    let states = [
+        ("state", samples::rich_state()),
+        ("state-empty", crate::State::default()),
+        ("state-longer-lease", samples::state_with_longer_lease()),
+    ];
+    for (name, state) in states {
         let bytes = encode_state(&state);
         let kept = golden(name, &bytes);
         assert!(kept == bytes, "{name}: this program writes other bytes than version 1 did");
@@ -43,7 +48,7 @@ fn the_state_is_written_and_read_as_in_the_golden_files() {
 #[test]
 fn no_golden_file_is_left_without_a_test() {
     let mut known: Vec<_> = samples::proposals().into_iter().map(|(name, _)| format!("{name}.bin")).collect();
-    known.extend(["state.bin".to_owned(), "state-empty.bin".to_owned()]);
+    known.extend(["state", "state-empty", "state-longer-lease"].map(|name| format!("{name}.bin")));
     known.sort();
     let mut found: Vec<_> = fs::read_dir(directory())
         .unwrap()

@@ -11,7 +11,9 @@ use crate::state::{
     VerdictRecord,
 };
 use crate::time::WallTime;
+use crate::timing::LeaseBound;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub(super) fn write(state: &State) -> wire::Snapshot {
     wire::Snapshot {
@@ -38,6 +40,8 @@ pub(super) fn write(state: &State) -> wire::Snapshot {
             .iter()
             .map(|(id, revision)| wire::SnapshotRequest { id: id.as_str().to_owned(), revision: revision.0 })
             .collect(),
+        longest_lease_ns: write_nanos(state.longest.lease),
+        longest_wait_ns: write_nanos(state.longest.wait),
     }
 }
 
@@ -57,6 +61,10 @@ pub(super) fn read(state: wire::Snapshot) -> Result<State, DecodeError> {
         wall: WallTime(state.wall_ms),
         spec: state.spec.as_ref().map(spec::read).transpose()?,
         spec_revision: Revision(state.spec_revision),
+        longest: LeaseBound {
+            lease: Duration::from_nanos(state.longest_lease_ns),
+            wait: Duration::from_nanos(state.longest_wait_ns),
+        },
         nodes: table(state.nodes, "nodes", |node| Ok(read_node(node)))?,
         retired_nodes: table(retired.collect(), "retired_nodes", |node| Ok((node, ())))?
             .into_keys()
@@ -74,6 +82,11 @@ pub(super) fn read(state: wire::Snapshot) -> Result<State, DecodeError> {
             .map(|request| Ok((read_request(request.id)?, Revision(request.revision))))
             .collect::<Result<_, DecodeError>>()?,
     })
+}
+
+/// [`LeaseBound`] keeps to what fits.
+fn write_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Reads a list that stands for a table: keys in order, each once.

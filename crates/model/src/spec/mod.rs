@@ -240,8 +240,9 @@ pub struct FloatingIpSpec {
     /// When it goes back by itself.
     #[serde(default)]
     pub failback: Failback,
-    /// What its holder does while it is unknown whether a quorum exists. Default: `stop` for addresses that the
-    /// network cannot keep apart (loopback).
+    /// What its holder does while it is unknown whether a quorum exists. For addresses that the network cannot keep
+    /// apart (loopback) it is always `stop`: the lease ends without a quorum, and with it the right to act. Nothing
+    /// else can be written for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_quorum_unknown: Option<OnQuorumUnknown>,
 }

@@ -9,7 +9,7 @@ mod timing;
 mod upstreams;
 
 use super::{ClusterSpec, to_json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -39,6 +39,16 @@ pub struct Finding {
     pub remedy: String,
 }
 
+impl Finding {
+    /// The finding without the number of the thing in its list, which changes when others come and go.
+    fn without_place(&self) -> (String, String) {
+        let numbered =
+            self.key.split_once('[').and_then(|(list, rest)| Some((list, rest.split_once(']')?.1)));
+        let key = numbered.map_or_else(|| self.key.clone(), |(list, rest)| format!("{list}{rest}"));
+        (key, self.problem.clone())
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.key, self.problem, self.remedy)
@@ -62,6 +72,13 @@ pub fn check(spec: &ClusterSpec) -> Vec<Finding> {
         findings.add("cluster", problem, "use fewer entries or shorter names");
     }
     findings.0
+}
+
+/// What a change of a specification makes wrong: findings about the new one that the former one did not have, wherever
+/// in their lists the things stand.
+pub fn introduced(former: &ClusterSpec, new: &ClusterSpec) -> Vec<Finding> {
+    let former: BTreeSet<_> = check(former).iter().map(Finding::without_place).collect();
+    check(new).into_iter().filter(|finding| !former.contains(&finding.without_place())).collect()
 }
 
 /// What can be used, and yet should be known: each with the remedy.

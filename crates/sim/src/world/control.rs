@@ -10,8 +10,9 @@ use twinsite_controller::{
 };
 use twinsite_model::{Applied, Command, Step, WallTime};
 
-/// Effects of one step at most: some for each address and each renewal that waits.
-const EFFECTS_MAX: usize = 200;
+/// Effects of one step at most: some for each address and each renewal that waits. A round that is given up after two of
+/// the longest leases leaves close to 300 renewals of four addresses to be answered.
+const EFFECTS_MAX: usize = 400;
 /// Steps of one controller at one instant at most.
 const STEPS_MAX: u32 = 300;
 
@@ -49,7 +50,11 @@ impl World {
         let wake = process.controller.next_wake(boot, &host.state);
         if too_many || effects.len() > EFFECTS_MAX {
             let id = self.hosts[node].id;
-            self.violate(Rule::Bounded, || format!("node {id} steps without end, or wants too much at once"));
+            let (steps, wants) = (steps + 1, effects.len());
+            let detail = format!(
+                "node {id} steps without end, or wants too much at once: step {steps} of this instant, {wants} effects"
+            );
+            self.violate(Rule::Bounded, || detail);
             return;
         }
         if let Some(at) = wake {

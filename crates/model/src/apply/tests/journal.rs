@@ -322,8 +322,12 @@ fn tokens_grow_through_a_forced_recovery_and_through_removal_of_the_address() {
     let mut without = samples::spec();
     let kept = without.floating_ips.remove(0);
     cluster.done(Command::ApplySpec { spec: Arc::new(without.clone()) });
-    let from = cluster.owner().map(|owner| owner.token);
-    cluster.refused(begin(OperationKind::Failover, from, 1), &Refusal::UnknownFloatingIp(ip()));
+    let withdrawal = cluster.begin(OperationKind::Placement, 1);
+    cluster.done(fence(withdrawal));
+    cluster.refused(assign(withdrawal), &Refusal::UnknownFloatingIp(ip()));
+    cluster.done(abort(withdrawal));
+    assert_eq!(cluster.owner(), None);
+    cluster.refused(begin(OperationKind::Placement, None, 1), &Refusal::UnknownFloatingIp(ip()));
     without.floating_ips.insert(0, kept);
     cluster.done(Command::ApplySpec { spec: Arc::new(without) });
     cluster.move_to(OperationKind::Failover, 1);

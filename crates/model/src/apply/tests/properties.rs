@@ -153,6 +153,7 @@ impl Draft {
             0 => drop(spec.floating_ips.remove(0)),
             1 => drop(spec.upstreams.remove(self.upstream.min(3))),
             2 => drop(spec.nodes.remove(0)),
+            5 => spec.floating_ips[self.ip].name = "renamed".parse().unwrap(),
             3 => spec.cluster = "other".parse().unwrap(),
             _ => {}
         }
@@ -198,6 +199,19 @@ fn check_step(before: &State, after: &State, proposal: &Proposal, events: &[Even
     if after.revision == before.revision {
         assert!(events.is_empty());
         assert_eq!(State { wall: before.wall, ..after.clone() }, *before, "no trace without a revision");
+    }
+    if let (Some(was), Some(is)) = (&before.spec, &after.spec) {
+        let same = |ip: &&crate::spec::FloatingIpSpec| {
+            was.floating_ip(&ip.name).is_some_and(|was| (was.address, &was.ports) == (ip.address, &ip.ports))
+        };
+        let coming: Vec<_> = is.floating_ips.iter().filter(|ip| !same(ip)).map(|ip| &ip.name).collect();
+        for (name, entry) in &before.floating_ips {
+            let goes = is.floating_ip(name).is_none() || coming.contains(&name);
+            assert!(
+                coming.is_empty() || !goes || entry.owner.is_none(),
+                "{name} is held, and {coming:?} come"
+            );
+        }
     }
     for (name, old) in &before.floating_ips {
         let new = &after.floating_ips[name];

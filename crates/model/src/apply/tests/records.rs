@@ -35,6 +35,7 @@ fn what_a_specification_no_longer_names_is_forgotten() {
     cluster.done(Command::PinRoom { room, upstream: name.clone(), replace: None, token });
     let mut fewer = samples::spec();
     fewer.upstreams.remove(1);
+    cluster.done(Command::RetireNode { node: NodeId(2) });
     fewer.nodes.remove(1);
     let events = cluster.done(Command::ApplySpec { spec: Arc::new(fewer) });
     assert_eq!(events, [Event::SpecApplied]);
@@ -56,6 +57,8 @@ fn nodes_are_put_and_retired_for_good() {
     assert_eq!(cluster.state.spec.as_ref().unwrap().node(NodeId(2)), Some(&node));
     node.id = NodeId(6);
     node.name = "gra-3".parse().unwrap();
+    node.peer.set_port(7_300);
+    node.api.set_port(7_301);
     cluster.done(Command::PutNode { node: node.clone() });
     cluster.done(life(6, 60));
     assert_eq!(cluster.done(Command::RetireNode { node: NodeId(6) }), [Event::NodeRetired(NodeId(6))]);

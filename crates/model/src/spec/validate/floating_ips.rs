@@ -1,8 +1,9 @@
 //! Floating IPs.
 
 use super::{DAY, FLOATING_IPS_MAX, Findings, SECOND, key, unique, unusable};
-use crate::spec::{ClusterSpec, Failback, FloatingIpSpec, OnQuorumUnknown, ProviderKind};
+use crate::spec::{ClusterSpec, Failback, FloatingIpSpec, NodeSpec, OnQuorumUnknown, ProviderKind};
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 pub(super) fn check(spec: &ClusterSpec, findings: &mut Findings) {
     findings.count("floating_ip", spec.floating_ips.len(), 0..=FLOATING_IPS_MAX);
@@ -34,6 +35,13 @@ fn check_ip(spec: &ClusterSpec, index: usize, ip: &FloatingIpSpec, findings: &mu
             "write an address of 127.0.0.0/8",
         ),
         ProviderKind::Loopback => {}
+    }
+    if ip.provider == ProviderKind::Loopback && ip.on_quorum_unknown() != OnQuorumUnknown::Stop {
+        findings.add(
+            key("on_quorum_unknown"),
+            "an address of provider `loopback` always stops with its lease",
+            "write `on_quorum_unknown = \"stop\"`, or remove it",
+        );
     }
     if ip.ports.is_empty() {
         findings.add(key("ports"), "there are none", "write the ports on which the owner proxies HTTP");
@@ -79,20 +87,29 @@ fn check_sites(spec: &ClusterSpec, ip: &FloatingIpSpec, key: &str, findings: &mu
     }
 }
 
+/// Whether these nodes may be on one machine, by the addresses at which others reach them.
+fn on_one_machine(nodes: &[&NodeSpec]) -> bool {
+    let of_node =
+        |node: &NodeSpec| node.http.iter().map(SocketAddr::ip).chain([node.peer.ip()]).collect::<Vec<_>>();
+    let hosts: BTreeSet<_> =
+        nodes.iter().flat_map(|node| of_node(node)).filter(|host| !host.is_loopback()).collect();
+    hosts.len() <= 1
+}
+
 pub(super) fn warn(spec: &ClusterSpec, findings: &mut Findings) {
     for (index, ip) in spec.floating_ips.iter().enumerate() {
-        let frozen = ip.on_quorum_unknown() != OnQuorumUnknown::Stop;
-        if frozen && ip.provider == ProviderKind::Loopback {
-            findings.add(
-                key("floating_ip", index, &ip.name, "on_quorum_unknown"),
-                "the network cannot keep two holders of this address apart, and its holder would go on without a \
-                 quorum",
-                "write `on_quorum_unknown = \"stop\"`",
-            );
-        }
         let sites = spec.owner_sites(ip);
         let owners = spec.nodes.iter().filter(|node| node.kind.may_own() && sites.contains(&&node.site));
-        if owners.count() == 1 {
+        let owners: Vec<_> = owners.collect();
+        if ip.provider == ProviderKind::Loopback && !on_one_machine(&owners) {
+            findings.add(
+                key("floating_ip", index, &ip.name, "provider"),
+                "`loopback` keeps two holders apart on one machine only, and the nodes that may own this address have \
+                 addresses of several",
+                "use it for the demo, drills and tests, with all nodes on one machine",
+            );
+        }
+        if owners.len() == 1 {
             findings.add(
                 key("floating_ip", index, &ip.name, "sites"),
                 "only one node may own this address: its loss cannot be repaired",

@@ -1,10 +1,10 @@
 //! One test for each finding: the sample specification, changed in one place, has exactly that finding.
 
-use super::{Finding, check, warnings};
+use super::{Finding, check, introduced, warnings};
 use crate::ids::{NodeId, SiteName};
-use crate::samples::{SPEC, spec, upstream};
+use crate::samples::{sound_spec as spec, upstream};
 use crate::spec::{
-    AnnounceMode, ClusterSpec, Failback, HumanDuration, NodeKind, SessionStoreKind, from_toml,
+    AnnounceMode, ClusterSpec, Failback, HumanDuration, NodeKind, OnQuorumUnknown, SessionStoreKind,
 };
 use std::time::Duration;
 
@@ -34,7 +34,6 @@ fn ms(ms: u64) -> HumanDuration {
 #[test]
 fn the_sample_has_no_findings() {
     assert_eq!(check(&spec()), []);
-    assert!(from_toml(SPEC).is_ok());
 }
 
 #[test]
@@ -355,11 +354,43 @@ fn all_findings_are_reported_at_once() {
     assert_eq!(all.len(), 3, "{all:?}");
 }
 
+/// The sample with all its nodes on one machine, as the only provider wants it.
+fn on_one_machine() -> ClusterSpec {
+    let mut spec = spec();
+    for (index, node) in spec.nodes.iter_mut().enumerate() {
+        let port = 7_100 + 10 * u16::try_from(index).unwrap();
+        node.peer = format!("127.0.0.1:{port}").parse().unwrap();
+        node.http = Vec::new();
+    }
+    spec
+}
+
+#[test]
+fn a_loopback_address_stops_with_its_lease_and_nothing_else_can_be_written() {
+    for wrong in [OnQuorumUnknown::ServeFrozen, OnQuorumUnknown::Drain] {
+        found("floating_ip[1] (public).on_quorum_unknown", "always stops with its lease", |s| {
+            s.floating_ips[0].on_quorum_unknown = Some(wrong);
+        });
+    }
+    assert_eq!(findings(|s| s.floating_ips[0].on_quorum_unknown = Some(OnQuorumUnknown::Stop)), []);
+}
+
+#[test]
+fn a_change_is_judged_by_what_it_makes_wrong() {
+    let mut former = spec();
+    former.floating_ips[0].on_quorum_unknown = Some(OnQuorumUnknown::Drain);
+    let mut new = former.clone();
+    new.nodes.remove(1);
+    assert_eq!(introduced(&former, &new), [], "what was wrong before is no news");
+    new.nodes[3].site = site("gra");
+    let [finding] = &introduced(&former, &new)[..] else { panic!("{:?}", introduced(&former, &new)) };
+    assert_eq!(finding.key, "node[4] (wit-1).kind");
+}
+
 #[test]
 fn warnings_say_what_is_weak() {
     let warned = |key: &str, problem: &str, change: &dyn Fn(&mut ClusterSpec)| {
-        let mut spec = spec();
-        spec.floating_ips[1].on_quorum_unknown = None;
+        let mut spec = on_one_machine();
         assert_eq!(warnings(&spec), [], "the sample is sound");
         change(&mut spec);
         assert_eq!(check(&spec), [], "a warning is no error");
@@ -384,8 +415,9 @@ fn warnings_say_what_is_weak() {
         s.upstreams.retain(|u| u.site != site("sbg"));
         s.routes[1].upstreams.pop();
     });
-    warned("floating_ip[1] (public).on_quorum_unknown", "keep two holders", &|s| {
-        s.floating_ips[0].on_quorum_unknown = Some(crate::spec::OnQuorumUnknown::Drain);
+    warned("floating_ip[2] (second).provider", "on one machine only", &|s| {
+        s.nodes[2].peer = "10.2.0.1:7100".parse().unwrap();
+        s.nodes[3].http = vec!["10.2.0.2:8080".parse().unwrap()];
     });
     warned("floating_ip[1] (public).sites", "only one node", &|s| {
         s.floating_ips[0].sites = vec![site("gra")];
