@@ -437,7 +437,7 @@ async fn without_the_right_to_answer_nothing_is_said() {
     let heard = tokio::time::timeout(SOON, socket.next()).await.unwrap();
     assert!(heard.is_none_or(|message| message.is_err()), "a tunnel was answered");
     assert!(ask(bench.own, &get("/web/")).await.starts_with("HTTP/1.1 200 "), "its own address is its own");
-    bench.proxy.close_floating(&public(), Closing::Involuntary).await;
+    bench.proxy.close_floating(&public(), Closing::Involuntary, SOON).await;
     assert_eq!(bench.proxy.in_flight(&public()).connections, 0);
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use twinsite_controller::StopReason;
 use twinsite_floating_ip::guardian::Holding;
-use twinsite_floating_ip::{Accepted, Lease, Loopback, Observation, Provider};
+use twinsite_floating_ip::{Accepted, Lease, Loopback, Observation, Provider, boot_now};
 use twinsite_model::spec::FloatingIpSpec;
 use twinsite_model::{BootTime, FloatingIpName, Token};
 use twinsite_proxy::{Authority, Closing, Proxy};
@@ -169,7 +169,7 @@ impl Worker {
             StopReason::Involuntary => Closing::Involuntary,
         };
         tracing::debug!(ip = %self.ip, load = ?self.proxy.in_flight(&self.ip), "closing connections");
-        self.proxy.close_floating(&self.ip, closing).await;
+        self.proxy.close_floating(&self.ip, closing, self.goodbye(token)).await;
         tracing::debug!(ip = %self.ip, "connections are closed");
         while let Err(error) = self.provider.release().await {
             tracing::error!(ip = %self.ip, %token, %error, "letting go again");
@@ -180,6 +180,14 @@ impl Worker {
             // It reads the kernel's own list when this process ends, and says the same.
             tracing::debug!(%error, "the guardian was not told of a release");
         }
+    }
+
+    /// How long connections may take to end in good order: half of what is left before the guardian would act, so that
+    /// breaking off the others and letting go still fit in.
+    fn goodbye(&self, token: Token) -> Duration {
+        let lease = self.provider.lease().filter(|lease| lease.token() == token && lease.holds());
+        let rest = lease.map_or(Duration::ZERO, |lease| lease.until().since(boot_now()));
+        rest.saturating_sub(self.slack) / 2
     }
 }
 
