@@ -66,7 +66,6 @@ async fn converse(core: Rc<Core>, stream: TcpStream, group: Arc<Group>, place: &
         // The watchdog below tells an idle connection from a slow head; this is for what it does not see.
         .header_read_timeout(idle_timeout.max(head_timeout))
         .max_buf_size((limits.head_bytes_max as usize).max(8 * 1024))
-        .keep_alive(group.phase() == Phase::Open)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     tokio::pin!(connection);

@@ -340,3 +340,58 @@ impl Direction {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Always has something to say, and can always be told something.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Waker<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let room = buf.remaining();
+            buf.initialize_unfilled().fill(0x5a);
+            buf.advance(room);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Waker<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Waker<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Waker<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_stream_without_a_pause_lets_others_have_a_turn() {
+        let woken = std::sync::Arc::new(Woken(false.into()));
+        let waker = std::sync::Arc::clone(&woken).into();
+        let mut direction = Direction::new(Bytes::from_static(b"read ahead"));
+        let (mut moved, mut written) = (false, 0);
+        let turn =
+            direction.poll(&mut Waker::from_waker(&waker), &mut Endless, &mut Endless, &mut moved, |bytes| {
+                written += bytes.len();
+                true
+            });
+        assert!(turn.is_pending() && moved);
+        assert!(written > BUFFER_BYTES && written < STEPS_MAX * BUFFER_BYTES, "{written}");
+        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed), "there is more to do");
+    }
+}
