@@ -207,3 +207,33 @@ pub(crate) async fn send(sender: &mut SendRequest<RequestBody>, request: Request
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_once_and_again_when_its_addresses_are_of_no_use() {
+        let connect = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let name: Arc<str> = format!("localhost:{}", listener.local_addr().unwrap().port()).into();
+            let pool = Pool::new(DialMap::default());
+            let known =
+                |pool: &Pool| pool.resolved.borrow().get(&name).map(|known| Arc::clone(&known.addresses));
+            assert!(pool.fresh(&name, SOON).await.is_ok());
+            let first = known(&pool).unwrap();
+            assert!(pool.fresh(&name, SOON).await.is_ok());
+            assert!(Arc::ptr_eq(&first, &known(&pool).unwrap()), "the resolver was asked again");
+            pool.sweep();
+            assert!(known(&pool).is_some(), "it is still to be believed");
+            drop(listener);
+            assert!(pool.fresh(&name, SOON).await.is_err());
+            assert!(known(&pool).is_none(), "nobody answers there");
+        };
+        LocalSet::new().run_until(connect).await;
+    }
+}
