@@ -7,12 +7,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Why a body was cut off.
 #[derive(Debug, thiserror::Error)]
@@ -46,24 +48,69 @@ impl Patience {
     }
 }
 
+/// Whose turn it is while a request is on its way.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// More of the body is waited for.
+    Clients,
+    /// It has everything that there was, since then.
+    Upstreams(Instant),
+}
+
+/// How far a body has come, for those who wait for the answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Upload(Rc<Cell<Turn>>);
+
+impl Upload {
+    /// Ends when it has been the upstream's turn for so long. An upload takes its time, as long as it moves.
+    pub(crate) async fn unanswered(upload: Option<Self>, limit: Duration) {
+        let begun = Instant::now();
+        loop {
+            let now = Instant::now();
+            let over = match upload.as_ref().map_or(Turn::Upstreams(begun), |upload| upload.0.get()) {
+                Turn::Clients => now + limit, // whatever begins meanwhile ends later
+                Turn::Upstreams(since) => since.max(begun) + limit,
+            };
+            if over <= now {
+                return;
+            }
+            sleep_until(over).await;
+        }
+    }
+}
+
 /// A client's body on its way to an upstream.
 pub(crate) struct RequestBody {
     inner: Option<Incoming>,
     left: u64,
     max: u64,
     patience: Patience,
+    /// None if there is nothing to upload.
+    upload: Option<Upload>,
 }
 
 impl RequestBody {
     /// `max` zero means without limit.
     pub(crate) fn new(inner: Incoming, max: u64, silence: Duration) -> Self {
         let left = if max == 0 { u64::MAX } else { max };
-        Self { inner: Some(inner), left, max, patience: Patience::new(silence) }
+        let upload =
+            (!inner.is_end_stream()).then(|| Upload(Rc::new(Cell::new(Turn::Upstreams(Instant::now())))));
+        Self { inner: Some(inner), left, max, patience: Patience::new(silence), upload }
     }
 
     /// A request without one.
     pub(crate) const fn none() -> Self {
-        Self { inner: None, left: 0, max: 0, patience: Patience::new(Duration::ZERO) }
+        Self { inner: None, left: 0, max: 0, patience: Patience::new(Duration::ZERO), upload: None }
+    }
+
+    pub(crate) fn upload(&self) -> Option<Upload> {
+        self.upload.clone()
+    }
+
+    fn turn(&self, turn: Turn) {
+        if let Some(upload) = &self.upload {
+            upload.0.set(turn);
+        }
     }
 }
 
@@ -78,9 +125,11 @@ impl Body for RequestBody {
         let this = &mut *self;
         let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
+            this.turn(Turn::Clients);
             ready!(this.patience.poll_over(cx));
             return Poll::Ready(Some(Err(BodyError::Silent(this.patience.limit))));
         };
+        this.turn(Turn::Upstreams(Instant::now()));
         this.patience.came();
         let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
         let size = frame.data_ref().map_or(0, |data| data.len() as u64);

@@ -15,17 +15,33 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct Waiting {
     born: Instant,
+    /// How long a head may take, and how long nothing may be asked.
+    head: Duration,
+    idle: Duration,
     /// Milliseconds since birth, shifted by two, with the kind below.
     since: AtomicU64,
+    /// Since when the client takes nothing of what is to be written, in milliseconds since birth; [`FLOWING`] if it
+    /// does.
+    stalled_since: AtomicU64,
+    /// How long it may take nothing, in milliseconds.
+    stall: AtomicU64,
 }
 
 const KIND_HEAD: u64 = 0;
 const KIND_IDLE: u64 = 1;
 const KIND_BUSY: u64 = 2;
+const FLOWING: u64 = u64::MAX;
 
 impl Waiting {
-    fn new() -> Self {
-        Self { born: Instant::now(), since: AtomicU64::new(KIND_HEAD) }
+    fn new(head: Duration, idle: Duration) -> Self {
+        Self {
+            born: Instant::now(),
+            head,
+            idle,
+            since: AtomicU64::new(KIND_HEAD),
+            stalled_since: AtomicU64::new(FLOWING),
+            stall: AtomicU64::new(idle.as_millis() as u64),
+        }
     }
 
     fn set(&self, kind: u64, at: Duration) {
@@ -53,19 +69,51 @@ impl Waiting {
         self.since.load(Ordering::Relaxed) & 3 == KIND_IDLE
     }
 
-    /// Whether the client has had its time.
-    pub(crate) fn is_over(&self, head: Duration, idle: Duration) -> bool {
-        self.is_over_at(self.born.elapsed(), head, idle)
+    /// How long the client may take nothing of the answer.
+    pub(crate) fn set_stall(&self, limit: Duration) {
+        self.stall.store(limit.as_millis() as u64, Ordering::Relaxed);
     }
 
-    fn is_over_at(&self, at: Duration, head: Duration, idle: Duration) -> bool {
+    fn wrote(&self, stalls: bool) {
+        if !stalls {
+            self.stalled_since.store(FLOWING, Ordering::Relaxed);
+        } else if !self.is_stalled() {
+            self.stalled_since.store(self.born.elapsed().as_millis() as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.stalled_since.load(Ordering::Relaxed) != FLOWING
+    }
+
+    /// Whether the client has had its time.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over_at().is_some_and(|over| self.born.elapsed() >= over)
+    }
+
+    /// When to look whether it has: no later than what is waited for now ends, or anything that begins meanwhile.
+    pub(crate) fn look_at(&self) -> Instant {
+        let now = self.born.elapsed();
+        let soonest = now + self.head.min(self.idle).min(self.stall_limit());
+        self.born + self.over_at().map_or(soonest, |over| over.min(soonest))
+    }
+
+    /// When the client has had its time, counted from birth.
+    fn over_at(&self) -> Option<Duration> {
         let since = self.since.load(Ordering::Relaxed);
-        let limit = match since & 3 {
-            KIND_HEAD => head,
-            KIND_IDLE => idle,
-            _ => return false,
+        let asked = Duration::from_millis(since >> 2);
+        let asking = match since & 3 {
+            KIND_HEAD => Some(asked + self.head),
+            KIND_IDLE => Some(asked + self.idle),
+            _ => None,
         };
-        at >= Duration::from_millis(since >> 2) + limit
+        let stalled = Duration::from_millis(self.stalled_since.load(Ordering::Relaxed));
+        let taking = self.is_stalled().then(|| stalled + self.stall_limit());
+        asking.into_iter().chain(taking).min()
+    }
+
+    fn stall_limit(&self) -> Duration {
+        Duration::from_millis(self.stall.load(Ordering::Relaxed))
     }
 }
 
@@ -77,8 +125,8 @@ pub(crate) struct ClientIo {
 }
 
 impl ClientIo {
-    pub(crate) fn new(stream: TcpStream, group: Arc<Group>) -> Self {
-        Self { stream, group, waiting: Arc::new(Waiting::new()) }
+    pub(crate) fn new(stream: TcpStream, group: Arc<Group>, head: Duration, idle: Duration) -> Self {
+        Self { stream, group, waiting: Arc::new(Waiting::new(head, idle)) }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -90,9 +138,11 @@ impl ClientIo {
 }
 
 impl Drop for ClientIo {
-    /// What the kernel still holds of earlier writes must not go out when the right to answer is gone.
+    /// What the kernel still holds of earlier writes must not go out when the right to answer is gone, and is not kept
+    /// for a client that takes nothing.
     fn drop(&mut self) {
-        if !self.group.holds() || self.group.phase() == Phase::Closed(Closing::Involuntary) {
+        let silenced = !self.group.holds() || self.group.phase() == Phase::Closed(Closing::Involuntary);
+        if silenced || self.waiting.is_stalled() {
             drop(self.stream.set_zero_linger()); // a socket that refuses this is broken already
         }
     }
@@ -117,7 +167,9 @@ impl AsyncRead for ClientIo {
 impl AsyncWrite for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.waiting.wrote(written.is_pending());
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -134,7 +186,9 @@ impl AsyncWrite for ClientIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.waiting.wrote(written.is_pending());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -148,9 +202,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_head_and_an_idle_connection_have_limits_of_their_own() {
-        let waiting = Waiting::new();
         let at = Duration::from_secs;
-        let is_over = |waiting: &Waiting, now| waiting.is_over_at(at(now), at(10), at(75));
+        let waiting = Waiting::new(at(10), at(75));
+        let is_over = |waiting: &Waiting, now| waiting.over_at().is_some_and(|over| at(now) >= over);
         assert!(!is_over(&waiting, 9));
         assert!(is_over(&waiting, 10), "a new connection must send a head");
         waiting.set(KIND_BUSY, at(10));
@@ -162,5 +216,23 @@ mod tests {
         assert!(!is_over(&waiting, 1_089));
         waiting.bytes_came(at(1_089));
         assert!(is_over(&waiting, 1_090), "dripping bytes wins no time");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_has_had_its_time_from_its_first_refusal() {
+        let at = Duration::from_secs;
+        let waiting = Waiting::new(at(3_600), at(3_600));
+        waiting.busy();
+        waiting.set_stall(at(5));
+        assert_eq!(waiting.over_at(), None, "a request takes its time");
+        assert!(waiting.look_at() <= Instant::now() + at(5), "a stall may begin at once");
+        waiting.wrote(true);
+        let over = waiting.over_at().unwrap();
+        assert!(over <= waiting.born.elapsed() + at(5));
+        waiting.stalled_since.store(0, Ordering::Relaxed);
+        waiting.wrote(true);
+        assert_eq!(waiting.over_at(), Some(at(5)), "the next refusal begins nothing");
+        waiting.wrote(false);
+        assert_eq!(waiting.over_at(), None);
     }
 }

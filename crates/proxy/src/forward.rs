@@ -1,10 +1,11 @@
 //! One request: where it goes, how it gets there, what comes back.
 
 use crate::balance::{choose, place_of_room};
-use crate::body::{AnswerBody, Attached, RequestBody};
+use crate::body::{AnswerBody, Attached, BodyError, RequestBody, Upload};
 use crate::connection::Context;
 use crate::group::What;
 use crate::headers;
+use crate::host::Host;
 use crate::local::{self, Problem, WHO_PATH};
 use crate::pool::{self, Connection, Outcome};
 use crate::table::{Route, RoutingTable, Upstream};
@@ -15,9 +16,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, hea
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::upgrade::OnUpgrade;
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
-use tokio::time::timeout;
 use twinsite_model::{RoomKey, UpstreamName};
 
 /// Upstreams that one request tries at most.
@@ -99,11 +100,12 @@ impl Forwarding<'_> {
         request: Request<Incoming>,
         attached: &mut Attached,
     ) -> Result<Exchanged, Problem> {
-        let host = host(&request).ok_or(Problem::NoHost)?;
+        let host = Host::of(&request).ok_or(Problem::NoHost)?;
         if request.method() == Method::CONNECT {
             return Err(Problem::Method);
         }
-        let route = self.table.route(without_port(&host), request.uri().path()).ok_or(Problem::NoRoute)?;
+        let route = self.table.route(host.name(), request.uri().path()).ok_or(Problem::NoRoute)?;
+        self.context.waiting.set_stall(route.body_idle_timeout);
         let max = self.table.limits.body_bytes_max;
         if max > 0 && request.body().size_hint().lower() > max {
             return Err(Problem::TooLarge);
@@ -143,19 +145,18 @@ impl Forwarding<'_> {
         Err(Problem::Unreachable)
     }
 
-    fn prepare(&self, route: &Route, request: Request<Incoming>, host: &str) -> Prepared {
+    fn prepare(&self, route: &Route, request: Request<Incoming>, host: &Host) -> Prepared {
         let room = route.room_query.as_deref().and_then(|name| room(request.uri().query()?, name));
         let room = room.map(|room| RoomKey::of(&self.core.options.cluster, &room));
         let mut request = request;
         let websocket = request.method() == Method::GET && headers::wants_websocket(request.headers());
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
-        if !head.headers.contains_key(header::HOST)
-            && let Ok(host) = HeaderValue::from_str(host)
-        {
-            head.headers.insert(header::HOST, host);
-        }
+        host.put(&mut head.headers);
         headers::prepare_request(&mut head.headers, self.context.client, self.context.port, websocket);
+        if body.size_hint().exact().is_none() {
+            headers::announce_chunked(&mut head.headers);
+        }
         let path = head.uri.path_and_query().cloned();
         head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
         head.version = Version::HTTP_11;
@@ -201,16 +202,21 @@ impl Forwarding<'_> {
                 }
             };
             let again = (reused && repeatable(&request)).then(|| copy_of(&request));
-            match timeout(route.response_timeout, pool::send(&mut sender, request)).await {
-                Err(_) => return Err(Failed::Lost(Problem::Late)),
-                Ok(Outcome::Answer(response)) => return Ok(Answered { response, sender, client, room }),
-                Ok(Outcome::Unsent(unsent)) if reused => (request, fresh) = (unsent, true),
-                Ok(Outcome::Unsent(unsent)) => {
+            let unanswered = Upload::unanswered(request.body().upload(), route.response_timeout);
+            let outcome = tokio::select! {
+                biased;
+                outcome = pool::send(&mut sender, request) => outcome,
+                () = unanswered => return Err(Failed::Lost(Problem::Late)),
+            };
+            match outcome {
+                Outcome::Answer(response) => return Ok(Answered { response, sender, client, room }),
+                Outcome::Unsent(unsent) if reused => (request, fresh) = (unsent, true),
+                Outcome::Unsent(unsent) => {
                     return Err(Failed::Unreached(Box::new(Prepared { request: unsent, client, room })));
                 }
-                Ok(Outcome::Failed(error)) => match again {
+                Outcome::Failed(error) => match again {
                     Some(copy) => (request, fresh) = (copy, true),
-                    None if error.is_user() => return Err(Failed::Client(Problem::TooLarge)),
+                    None if error.is_user() => return Err(Failed::Client(fault_of_body(&error))),
                     None => {
                         tracing::debug!(upstream = %upstream.name, %error, "no answer");
                         return Err(Failed::Lost(Problem::Unreachable));
@@ -238,8 +244,7 @@ impl Forwarding<'_> {
                     return Err(Problem::BadAnswer);
                 }
                 let server = hyper::upgrade::on(&mut response);
-                let tunnel =
-                    Tunnel::new(self.core, &self.context.group, upstream, room, route.tunnel_idle_timeout);
+                let tunnel = Tunnel::new(self.core, self.context, upstream, room, route.tunnel_idle_timeout);
                 tokio::task::spawn_local(tunnel.run(client, server));
                 headers::prepare_answer(response.headers_mut(), true);
                 Ok(Exchanged { response, sender: None, upstream: address, silence })
@@ -288,23 +293,11 @@ fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
     copy
 }
 
-/// The host that the client wants, with its port: from the target if it is absolute (RFC 9112 section 3.2.2).
-fn host(request: &Request<Incoming>) -> Option<String> {
-    if let Some(authority) = request.uri().authority() {
-        return Some(authority.as_str().to_owned());
-    }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) => host.to_str().ok().map(str::to_owned),
-        (None, _) if request.version() == Version::HTTP_10 => Some(String::new()),
-        _ => None,
-    }
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
+/// Why the client's own body ended the request.
+fn fault_of_body(error: &hyper::Error) -> Problem {
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(BodyError::TooLarge(_)) => Problem::TooLarge,
+        _ => Problem::Unfinished,
     }
 }
 
@@ -320,10 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_lose_their_port_and_rooms_are_decoded() {
-        assert_eq!(without_port("meet.example.org:8080"), "meet.example.org");
-        assert_eq!(without_port("[2001:db8::1]:80"), "[2001:db8::1]");
-        assert_eq!(without_port("[2001:db8::1]"), "[2001:db8::1]");
+    fn rooms_are_decoded() {
         assert_eq!(room("peerId=1&roomId=board%20room", "roomId").as_deref(), Some("board room"));
         assert_eq!(room("roomId=&x=1", "roomId"), None);
         assert_eq!(room("x=roomId", "roomId"), None);

@@ -85,6 +85,12 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, client: SocketAddr, port:
     headers.append(header::VIA, HeaderValue::from_static("1.1 twinsite"));
 }
 
+/// Says that the body's end is not known beforehand. Otherwise hyper takes a GET for one without a body.
+pub(crate) fn announce_chunked(headers: &mut HeaderMap) {
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+}
+
 /// Makes the headers those of an answer to a client.
 pub(crate) fn prepare_answer(headers: &mut HeaderMap, websocket: bool) {
     let upgrade = headers.get(header::UPGRADE).cloned().filter(|_| websocket);

@@ -14,6 +14,8 @@ mod forward;
 mod frames;
 mod group;
 mod headers;
+mod host;
+mod live_rooms;
 mod local;
 mod pool;
 mod proxy;

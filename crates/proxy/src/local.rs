@@ -12,7 +12,7 @@ pub(crate) const WHO_PATH: &str = "/.well-known/twinsite";
 /// Why a request is not passed on, or not answered by an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Problem {
-    #[error("the request has no usable Host")]
+    #[error("the request does not name one host")]
     NoHost,
     #[error("this method is not proxied")]
     Method,
@@ -20,6 +20,8 @@ pub(crate) enum Problem {
     NoRoute,
     #[error("the body is too large")]
     TooLarge,
+    #[error("the rest of the body did not come")]
+    Unfinished,
     #[error("no upstream is available")]
     NoUpstream,
     #[error("this room's server does not answer; try again in a moment")]
@@ -41,6 +43,7 @@ impl Problem {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unfinished => StatusCode::REQUEST_TIMEOUT,
             Self::NoUpstream | Self::RoomUnavailable | Self::RoomRefused => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,

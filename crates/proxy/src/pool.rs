@@ -20,11 +20,25 @@ use twinsite_model::dial::DialMap;
 /// Idle connections older than this are not used: most servers close after five seconds (Node's default) or more, and a
 /// request that meets a close is lost.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+/// How long a name's addresses are believed, unless they turn out to be of no use.
+const RESOLVED_MAX: Duration = Duration::from_secs(5);
 
 /// The pool of one core.
 pub(crate) struct Pool {
     dial: DialMap,
     idle: RefCell<BTreeMap<Arc<str>, Vec<Idle>>>,
+    resolved: RefCell<BTreeMap<Arc<str>, Resolved>>,
+}
+
+struct Resolved {
+    addresses: Arc<[SocketAddr]>,
+    since: Instant,
+}
+
+impl Resolved {
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < RESOLVED_MAX
+    }
 }
 
 struct Idle {
@@ -60,7 +74,7 @@ pub(crate) enum ConnectError {
 
 impl Pool {
     pub(crate) fn new(dial: DialMap) -> Rc<Self> {
-        Rc::new(Self { dial, idle: RefCell::default() })
+        Rc::new(Self { dial, idle: RefCell::default(), resolved: RefCell::default() })
     }
 
     /// A connection that was kept, or a new one.
@@ -76,7 +90,11 @@ impl Pool {
     }
 
     /// A new connection.
-    pub(crate) async fn fresh(&self, address: &str, within: Duration) -> Result<Connection, ConnectError> {
+    pub(crate) async fn fresh(
+        &self,
+        address: &Arc<str>,
+        within: Duration,
+    ) -> Result<Connection, ConnectError> {
         let connect = async {
             let stream = self.connect(address).await?;
             let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
@@ -86,25 +104,42 @@ impl Pool {
             });
             Ok(Connection { sender, reused: false })
         };
-        timeout(within, connect).await.unwrap_or(Err(ConnectError::Late(within)))
+        let connected = timeout(within, connect).await.unwrap_or(Err(ConnectError::Late(within)));
+        if connected.is_err() {
+            self.resolved.borrow_mut().remove(address); // it may have moved
+        }
+        connected
     }
 
-    async fn connect(&self, address: &str) -> io::Result<TcpStream> {
-        let addresses: Vec<SocketAddr> = match address.parse() {
-            Ok(address) => vec![address],
-            Err(_) => lookup_host(address).await?.collect(),
-        };
+    async fn connect(&self, name: &Arc<str>) -> io::Result<TcpStream> {
+        if let Ok(address) = name.parse() {
+            return self.connect_to(address).await;
+        }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match TcpStream::connect(self.dial.resolve(address)).await {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
+        for address in self.addresses(name).await?.iter() {
+            match self.connect_to(*address).await {
+                Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// A name's addresses, asked for at most once in a while: every WebSocket needs a connection of its own.
+    async fn addresses(&self, name: &Arc<str>) -> io::Result<Arc<[SocketAddr]>> {
+        if let Some(known) = self.resolved.borrow().get(name).filter(|known| known.is_fresh()) {
+            return Ok(Arc::clone(&known.addresses));
+        }
+        let addresses: Arc<[SocketAddr]> = lookup_host(&**name).await?.collect();
+        let resolved = Resolved { addresses: Arc::clone(&addresses), since: Instant::now() };
+        self.resolved.borrow_mut().insert(Arc::clone(name), resolved);
+        Ok(addresses)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(self.dial.resolve(address)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
     }
 
     fn kept(&self, address: &Arc<str>) -> Option<SendRequest<RequestBody>> {
@@ -135,6 +170,7 @@ impl Pool {
             kept.retain(|entry| entry.since.elapsed() < IDLE_MAX && !entry.sender.is_closed());
             !kept.is_empty()
         });
+        self.resolved.borrow_mut().retain(|_, resolved| resolved.is_fresh());
     }
 }
 
@@ -169,5 +205,35 @@ pub(crate) async fn send(sender: &mut SendRequest<RequestBody>, request: Request
             Some(request) => Outcome::Unsent(request),
             None => Outcome::Failed(error.into_error()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio::task::LocalSet;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_once_and_again_when_its_addresses_are_of_no_use() {
+        let connect = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let name: Arc<str> = format!("localhost:{}", listener.local_addr().unwrap().port()).into();
+            let pool = Pool::new(DialMap::default());
+            let known =
+                |pool: &Pool| pool.resolved.borrow().get(&name).map(|known| Arc::clone(&known.addresses));
+            assert!(pool.fresh(&name, SOON).await.is_ok());
+            let first = known(&pool).unwrap();
+            assert!(pool.fresh(&name, SOON).await.is_ok());
+            assert!(Arc::ptr_eq(&first, &known(&pool).unwrap()), "the resolver was asked again");
+            pool.sweep();
+            assert!(known(&pool).is_some(), "it is still to be believed");
+            drop(listener);
+            assert!(pool.fresh(&name, SOON).await.is_err());
+            assert!(known(&pool).is_none(), "nobody answers there");
+        };
+        LocalSet::new().run_until(connect).await;
     }
 }

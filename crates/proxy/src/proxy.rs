@@ -2,30 +2,29 @@
 
 use crate::authority::Authority;
 use crate::group::{Closing, Group, Load, Phase, What};
+use crate::live_rooms::LiveRooms;
 use crate::rooms::Rooms;
 use crate::table::{RoutingTable, UpstreamLoad};
 use crate::worker::{self, Given, Seat, Start};
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use twinsite_model::dial::DialMap;
-use twinsite_model::{
-    ClusterName, FloatingIpName, Incarnation, NodeId, NodeName, RoomKey, UpstreamName, Verdict,
-};
+use twinsite_model::{ClusterName, FloatingIpName, Incarnation, NodeId, NodeName, RoomKey, UpstreamName};
 
 /// Connections that the kernel completes ahead of a core.
 const BACKLOG: i32 = 1_024;
 /// Failures that wait for a slow listener.
 const FAILURES_KEPT: usize = 256;
-/// How long closed connections may take to end.
+/// How long connections may take to end in good order.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
 /// How a proxy is set up.
@@ -51,7 +50,7 @@ pub struct ProxyOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
     /// An address of its own cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}; {}", remedy(*.address, .source))]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -61,6 +60,25 @@ pub enum ProxyError {
     /// A thread cannot be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
+}
+
+/// What to do about an address that cannot be listened on.
+fn remedy(address: SocketAddr, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "`ss -ltnp 'sport = :{}'` shows who does: stop it, or choose another port",
+                address.port()
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this host has no address {}: choose one that `ip address` shows", address.ip())
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 take root or CAP_NET_BIND_SERVICE: grant it, or choose another port".to_owned()
+        }
+        _ => "choose another address or port in the node's `http`".to_owned(),
+    }
 }
 
 /// The proxy. Clones share it.
@@ -73,13 +91,21 @@ struct Inner {
     table: Arc<Published>,
     cores: Vec<CoreHandle>,
     own: Arc<Group>,
-    /// Connections by the address at which they came in; the group of an earlier token is replaced.
-    floating: Mutex<BTreeMap<FloatingIpName, Arc<Group>>>,
+    floating: Mutex<Floating>,
     taken: Arc<AtomicU32>,
     failures: broadcast::Sender<UpstreamName>,
     live: Arc<LiveRooms>,
     no_more: CancellationToken,
     stop: CancellationToken,
+}
+
+/// What came in at floating IPs.
+#[derive(Default)]
+struct Floating {
+    /// Connections by their address; the group of an earlier token is replaced.
+    groups: BTreeMap<FloatingIpName, Arc<Group>>,
+    /// The addresses that are to run empty, and how soon their tunnels end, whether anything has come in there or not.
+    drains: BTreeMap<FloatingIpName, Duration>,
 }
 
 struct CoreHandle {
@@ -137,28 +163,25 @@ impl Proxy {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Puts a table in force. Tunnels to upstreams that were given up are ended, so that their clients come again and
-    /// meet the others of their rooms.
+    /// Puts a table in force. Tunnels to upstreams that are given up are ended, so that their clients come again and meet
+    /// the others of their rooms.
     pub fn publish(&self, mut table: RoutingTable) {
         let mut loads = self.inner.table.loads.lock().unwrap_or_else(PoisonError::into_inner);
-        let all_bad = table.upstreams.iter().all(|upstream| upstream.verdict == Verdict::Unhealthy);
-        let mut given_up = Vec::new();
         for upstream in &mut table.upstreams {
-            let load = loads.entry(upstream.name.clone()).or_default();
-            upstream.load = Arc::clone(load);
-            let bad = upstream.verdict == Verdict::Unhealthy;
-            if bad && !all_bad && load.tunnels.load(Ordering::Acquire) > 0 {
-                given_up.push(Arc::clone(load));
-            }
+            upstream.load = Arc::clone(loads.entry(upstream.name.clone()).or_default());
         }
-        let known: std::collections::BTreeSet<_> =
-            table.upstreams.iter().map(|upstream| &upstream.name).collect();
-        let removed: Vec<_> =
-            loads.iter().filter(|(name, _)| !known.contains(name)).map(|(name, _)| name.clone()).collect();
-        given_up.extend(removed.iter().filter_map(|name| loads.remove(name)));
+        let mut given_up: Vec<_> = table
+            .upstreams
+            .iter()
+            .enumerate()
+            .map(|(index, upstream)| (Arc::clone(&upstream.load), table.gives_up(index)))
+            .collect();
+        let known: BTreeSet<_> = table.upstreams.iter().map(|upstream| &upstream.name).collect();
+        let removed = loads.extract_if(.., |name, _| !known.contains(name));
+        given_up.extend(removed.map(|(_, load)| (load, true)));
         self.inner.table.table.store(Arc::new(table));
-        for load in given_up {
-            load.given_up.send_modify(|times| *times += 1);
+        for (load, is_given_up) in given_up {
+            load.given_up.send_if_modified(|known| std::mem::replace(known, is_given_up) != is_given_up);
         }
     }
 
@@ -180,7 +203,7 @@ impl Proxy {
 
     fn group_of(&self, authority: Arc<dyn Authority>) -> Arc<Group> {
         let mut floating = self.floating();
-        if let Some(group) = floating.get(authority.ip()) {
+        if let Some(group) = floating.groups.get(authority.ip()) {
             let same = group.authority.as_ref().is_some_and(|known| known.token() == authority.token());
             if same && !matches!(group.phase(), Phase::Closed(_)) {
                 return Arc::clone(group);
@@ -188,29 +211,38 @@ impl Proxy {
             group.set_phase(Phase::Closed(Closing::Involuntary));
         }
         let group = Group::new(Some(Arc::clone(&authority)));
-        floating.insert(authority.ip().clone(), Arc::clone(&group));
+        if let Some(tunnels_within) = floating.drains.get(authority.ip()) {
+            group.set_phase(Phase::Draining(*tunnels_within));
+        }
+        floating.groups.insert(authority.ip().clone(), Arc::clone(&group));
         group
     }
 
-    fn floating(&self) -> MutexGuard<'_, BTreeMap<FloatingIpName, Arc<Group>>> {
+    fn floating(&self) -> MutexGuard<'_, Floating> {
         self.inner.floating.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn group(&self, ip: &FloatingIpName) -> Option<Arc<Group>> {
-        self.floating().get(ip).cloned()
+        self.floating().groups.get(ip).cloned()
     }
 
-    /// Lets a floating IP run empty: answers tell clients to connect anew, tunnels end one after the other within this
-    /// time.
+    /// Lets a floating IP run empty, until that is taken back: answers tell clients to connect anew, tunnels end one after
+    /// the other within this time.
     pub fn drain_floating(&self, ip: &FloatingIpName, tunnels_within: Duration) {
-        if let Some(group) = self.group(ip).filter(|group| group.phase() == Phase::Open) {
+        let mut floating = self.floating();
+        floating.drains.insert(ip.clone(), tunnels_within);
+        if let Some(group) = floating.groups.get(ip).filter(|group| group.phase() == Phase::Open) {
             group.set_phase(Phase::Draining(tunnels_within));
         }
     }
 
     /// Takes that back.
     pub fn undrain_floating(&self, ip: &FloatingIpName) {
-        if let Some(group) = self.group(ip).filter(|group| matches!(group.phase(), Phase::Draining(_))) {
+        let mut floating = self.floating();
+        floating.drains.remove(ip);
+        if let Some(group) =
+            floating.groups.get(ip).filter(|group| matches!(group.phase(), Phase::Draining(_)))
+        {
             group.set_phase(Phase::Open);
         }
     }
@@ -220,24 +252,27 @@ impl Proxy {
         self.group(ip).map(|group| group.load()).unwrap_or_default()
     }
 
-    /// Closes everything that came in at a floating IP; done when it is closed.
-    pub async fn close_floating(&self, ip: &FloatingIpName, closing: Closing) {
+    /// Closes everything that came in at a floating IP. What has not ended in good order within `within`, half a second at
+    /// most, is broken off. Done when no socket is left, however long that takes: to report one as closed that is open
+    /// would let two nodes answer.
+    pub async fn close_floating(&self, ip: &FloatingIpName, closing: Closing, within: Duration) {
         let Some(group) = self.group(ip) else { return };
         group.set_phase(Phase::Closed(closing));
-        if timeout(CLOSE_WITHIN, group.empty()).await.is_err() {
-            // What is still there writes nothing more once the lease has ended.
-            tracing::error!(%ip, left = group.load().connections, "connections are slow to close");
+        if timeout(within.min(CLOSE_WITHIN), group.empty()).await.is_err() {
+            tracing::warn!(%ip, left = group.load().connections, "connections are slow to close: broken off");
+            group.set_phase(Phase::Closed(Closing::Involuntary));
+            group.empty().await;
         }
         let mut floating = self.floating();
-        if floating.get(ip).is_some_and(|known| Arc::ptr_eq(known, &group)) {
-            floating.remove(ip);
+        if floating.groups.get(ip).is_some_and(|known| Arc::ptr_eq(known, &group)) {
+            floating.groups.remove(ip);
         }
     }
 
     /// What is open on this node, at its own addresses and the floating ones.
     pub fn load(&self) -> Load {
         let floating = self.floating();
-        let groups = floating.values().chain([&self.inner.own]);
+        let groups = floating.groups.values().chain([&self.inner.own]);
         groups.map(|group| group.load()).fold(Load::default(), |sum, load| Load {
             connections: sum.connections + load.connections,
             requests: sum.requests + load.requests,
@@ -313,56 +348,4 @@ fn listener(address: SocketAddr, shared: bool) -> Result<TcpListener, ProxyError
         Ok(socket.into())
     };
     open().map_err(|source| ProxyError::Bind { address, source })
-}
-
-/// The rooms of this node's tunnels. Touched when a tunnel begins or ends, never by a request.
-#[derive(Debug, Default)]
-pub(crate) struct LiveRooms {
-    rooms: Mutex<BTreeMap<u64, InRoom>>,
-    next: AtomicU64,
-}
-
-#[derive(Debug)]
-struct InRoom {
-    room: RoomKey,
-    upstream: UpstreamName,
-    moved: CancellationToken,
-}
-
-/// Notes a tunnel's room while it lives.
-pub(crate) struct LiveRoom {
-    all: Arc<LiveRooms>,
-    number: u64,
-    /// Set when the room was given another place.
-    pub(crate) moved: CancellationToken,
-}
-
-impl LiveRooms {
-    pub(crate) fn note(self: &Arc<Self>, room: RoomKey, upstream: &UpstreamName) -> LiveRoom {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let moved = CancellationToken::new();
-        self.rooms().insert(number, InRoom { room, upstream: upstream.clone(), moved: moved.clone() });
-        LiveRoom { all: Arc::clone(self), number, moved }
-    }
-
-    fn all(&self) -> Vec<(RoomKey, UpstreamName)> {
-        self.rooms().values().map(|tunnel| (tunnel.room, tunnel.upstream.clone())).collect()
-    }
-
-    fn moved(&self, room: RoomKey, to: &UpstreamName) {
-        let rooms = self.rooms();
-        for tunnel in rooms.values().filter(|tunnel| tunnel.room == room && tunnel.upstream != *to) {
-            tunnel.moved.cancel();
-        }
-    }
-
-    fn rooms(&self) -> MutexGuard<'_, BTreeMap<u64, InRoom>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for LiveRoom {
-    fn drop(&mut self) {
-        self.all.rooms().remove(&self.number);
-    }
 }

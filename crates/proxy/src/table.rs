@@ -36,13 +36,13 @@ pub(crate) struct UpstreamLoad {
     pub(crate) open: AtomicU32,
     /// Tunnels alone.
     pub(crate) tunnels: AtomicU32,
-    /// Grows when the upstream is given up, and tunnels to it must end.
-    pub(crate) given_up: watch::Sender<u64>,
+    /// Whether the upstream is given up, and tunnels to it must end.
+    pub(crate) given_up: watch::Sender<bool>,
 }
 
 impl Default for UpstreamLoad {
     fn default() -> Self {
-        Self { open: AtomicU32::new(0), tunnels: AtomicU32::new(0), given_up: watch::Sender::new(0) }
+        Self { open: AtomicU32::new(0), tunnels: AtomicU32::new(0), given_up: watch::Sender::new(false) }
     }
 }
 
@@ -159,6 +159,14 @@ impl RoutingTable {
     /// Whether a room that is there may stay there.
     pub(crate) fn keeps_rooms(route: &Route, upstream: &Upstream) -> bool {
         upstream.verdict != Verdict::Unhealthy || route.is_all_bad()
+    }
+
+    /// Whether tunnels to the upstream at this index have no future: it is bad, and none of its routes keeps its rooms
+    /// there all the same.
+    pub(crate) fn gives_up(&self, index: usize) -> bool {
+        let upstream = &self.upstreams[index];
+        let mut routes = self.routes.iter().filter(|route| route.members.contains(&index));
+        upstream.verdict == Verdict::Unhealthy && !routes.any(|route| Self::keeps_rooms(route, upstream))
     }
 
     /// The groups of upstreams to try, the best first: the healthy ones site after site, then those of which nothing is

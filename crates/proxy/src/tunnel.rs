@@ -1,9 +1,10 @@
 //! What became a WebSocket: bytes in both directions, until one side ends, both fall silent, or this node must let go.
 
 use crate::client_io::ClientIo;
+use crate::connection::{Context, Place, cut_off};
 use crate::frames::{FrameBoundary, GOING_AWAY};
-use crate::group::{Closing, Counted, Group, Phase, What};
-use crate::proxy::LiveRoom;
+use crate::group::{Closing, Counted, Phase, What};
+use crate::live_rooms::LiveRoom;
 use crate::table::{Opened, Upstream};
 use crate::worker::Core;
 use bytes::Bytes;
@@ -12,8 +13,8 @@ use hyper_util::rt::TokioIo;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context as Waker, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -23,6 +24,9 @@ use twinsite_model::RoomKey;
 
 /// Each direction's buffer, in bytes. Signalling messages are small, and most tunnels are idle most of the time.
 const BUFFER_BYTES: usize = 4 * 1024;
+/// Reads and writes in one direction before it is the other's turn. Both together stay well below what tokio lets a task
+/// do at a time, so that a stream without a pause hides neither timers nor what this node must do.
+const STEPS_MAX: usize = 32;
 /// How long to wait for the end of a frame before a tunnel is closed in the middle of it.
 const FRAME_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a client may take to answer a close.
@@ -65,8 +69,8 @@ impl Ended {
 pub(crate) struct Tunnel {
     idle: Duration,
     phases: watch::Receiver<Phase>,
-    given_up: watch::Receiver<u64>,
-    _as_connection: Counted,
+    given_up: watch::Receiver<bool>,
+    _place: Rc<Place>,
     _as_open: Counted,
     _opened: Opened,
     live: Option<LiveRoom>,
@@ -75,17 +79,17 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     pub(crate) fn new(
         core: &Core,
-        group: &Arc<Group>,
+        context: &Context,
         upstream: &Upstream,
         room: Option<RoomKey>,
         idle: Duration,
     ) -> Self {
         Self {
             idle,
-            phases: group.phases(),
+            phases: context.group.phases(),
             given_up: upstream.load.given_up.subscribe(),
-            _as_connection: group.count(What::Connection),
-            _as_open: group.count(What::Tunnel),
+            _place: Rc::clone(&context.place),
+            _as_open: context.group.count(What::Tunnel),
             _opened: upstream.load.open(true),
             live: room.map(|room| core.live.note(room, &upstream.name)),
         }
@@ -93,7 +97,12 @@ impl Tunnel {
 
     /// Carries bytes until it ends.
     pub(crate) async fn run(mut self, client: OnUpgrade, upstream: OnUpgrade) {
-        let Ok((client, upstream)) = futures_util::future::try_join(client, upstream).await else { return };
+        let joined = tokio::select! {
+            biased;
+            joined = futures_util::future::try_join(client, upstream) => joined,
+            () = cut_off(&mut self.phases) => return,
+        };
+        let Ok((client, upstream)) = joined else { return };
         let (Some((client, from_client)), Some((upstream, from_upstream))) =
             (parts::<ClientIo>(client), parts::<TcpStream>(upstream))
         else {
@@ -108,11 +117,17 @@ impl Tunnel {
             boundary: FrameBoundary::default(),
             active: Instant::now(),
             holding_back: false,
+            upwards_first: true,
         };
         let ended = self.carry(&mut copy).await;
         if matches!(ended, Ended::Moved | Ended::UpstreamLost | Ended::RoomMoved) {
-            copy.say_goodbye().await;
+            tokio::select! {
+                biased;
+                () = cut_off(&mut self.phases) => {}
+                () = copy.say_goodbye() => {}
+            }
         }
+        drop(copy); // both sockets, before they cease to count
         metrics::counter!("twinsite_tunnels_ended_total", "why" => ended.as_str()).increment(1);
     }
 
@@ -120,6 +135,9 @@ impl Tunnel {
         let mut leave_at = None;
         if let Some(ended) = self.phase_now(&mut leave_at) {
             return ended;
+        }
+        if *self.given_up.borrow_and_update() {
+            return Ended::UpstreamLost; // while its handshake was on its way
         }
         loop {
             let idle_at = copy.active + self.idle;
@@ -186,18 +204,22 @@ struct Copy {
     active: Instant,
     /// Nothing more is taken from the upstream once the client is between two frames.
     holding_back: bool,
+    /// Which direction has the first turn.
+    upwards_first: bool,
 }
 
 impl Copy {
     /// Carries what can be carried; ready when both directions are done.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(&mut self, cx: &mut Waker<'_>) -> Poll<io::Result<()>> {
         let mut moved = false;
-        let up = self.to_upstream.poll(cx, &mut self.client, &mut self.upstream, &mut moved, |_| true);
-        let (boundary, holding_back) = (&mut self.boundary, self.holding_back);
-        let down = self.to_client.poll(cx, &mut self.upstream, &mut self.client, &mut moved, |bytes| {
-            boundary.take(bytes);
-            !holding_back || !boundary.is_between_frames()
-        });
+        self.upwards_first = !self.upwards_first;
+        let (up, down) = if self.upwards_first {
+            let up = self.poll_up(cx, &mut moved);
+            (up, self.poll_down(cx, &mut moved))
+        } else {
+            let down = self.poll_down(cx, &mut moved);
+            (self.poll_up(cx, &mut moved), down)
+        };
         if moved {
             self.active = Instant::now();
         }
@@ -206,6 +228,18 @@ impl Copy {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
             _ => Poll::Pending,
         }
+    }
+
+    fn poll_up(&mut self, cx: &mut Waker<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+        self.to_upstream.poll(cx, &mut self.client, &mut self.upstream, moved, |_| true)
+    }
+
+    fn poll_down(&mut self, cx: &mut Waker<'_>, moved: &mut bool) -> Poll<io::Result<()>> {
+        let (boundary, holding_back) = (&mut self.boundary, self.holding_back);
+        self.to_client.poll(cx, &mut self.upstream, &mut self.client, moved, |bytes| {
+            boundary.take(bytes);
+            !holding_back || !boundary.is_between_frames()
+        })
     }
 
     /// Tells the client to come again (status 1001), between two frames, and waits a moment for it to hang up, because a
@@ -262,13 +296,13 @@ impl Direction {
     /// Carries bytes as far as both sides allow. `wrote` sees what was written, and says whether to go on.
     fn poll(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Waker<'_>,
         reader: &mut (impl AsyncRead + Unpin),
         writer: &mut (impl AsyncWrite + Unpin),
         moved: &mut bool,
         mut wrote: impl FnMut(&[u8]) -> bool,
     ) -> Poll<io::Result<()>> {
-        loop {
+        for _ in 0..STEPS_MAX {
             if self.done {
                 return Poll::Ready(Ok(()));
             }
@@ -302,5 +336,62 @@ impl Direction {
             self.read_ended = self.end == 0;
             *moved |= self.end > 0;
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Always has something to say, and can always be told something.
+    struct Endless;
+
+    impl AsyncRead for Endless {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Waker<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let room = buf.remaining();
+            buf.initialize_unfilled().fill(0x5a);
+            buf.advance(room);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Waker<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Waker<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Waker<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    struct Woken(std::sync::atomic::AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_stream_without_a_pause_lets_others_have_a_turn() {
+        let woken = std::sync::Arc::new(Woken(false.into()));
+        let waker = std::sync::Arc::clone(&woken).into();
+        let mut direction = Direction::new(Bytes::from_static(b"read ahead"));
+        let (mut moved, mut written) = (false, 0);
+        let turn =
+            direction.poll(&mut Waker::from_waker(&waker), &mut Endless, &mut Endless, &mut moved, |bytes| {
+                written += bytes.len();
+                true
+            });
+        assert!(turn.is_pending() && moved);
+        assert!(written > BUFFER_BYTES && written < STEPS_MAX * BUFFER_BYTES, "{written}");
+        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed), "there is more to do");
     }
 }

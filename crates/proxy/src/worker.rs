@@ -1,10 +1,11 @@
 //! One core: a thread with a runtime of its own, its own listeners, its own upstream connections.
 
 use crate::balance::Turns;
-use crate::connection::serve;
-use crate::group::{Counted, Group};
+use crate::connection::{Place, serve};
+use crate::group::{Counted, Group, What};
+use crate::live_rooms::LiveRooms;
 use crate::pool::Pool;
-use crate::proxy::{LiveRooms, ProxyOptions, Published};
+use crate::proxy::{ProxyOptions, Published};
 use crate::rooms::Rooms;
 use crate::table::RoutingTable;
 use arc_swap::ArcSwap;
@@ -161,10 +162,9 @@ async fn work(start: Start) -> io::Result<()> {
                 let core = Rc::clone(&core);
                 tokio::task::spawn_local(async move {
                     match stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-                        Ok(stream) => serve(core, stream, group, counted).await,
+                        Ok(stream) => serve(core, stream, group, Place { _counted: counted, _seat: seat }).await,
                         Err(error) => tracing::warn!(%error, "a connection was lost on its way to its core"),
                     }
-                    drop(seat);
                 });
             }
             _ = sweeps.tick() => core.pool.sweep(),
@@ -197,10 +197,7 @@ async fn listen(
             continue;
         };
         let (core, group) = (Rc::clone(&core), Arc::clone(&own));
-        let counted = group.count(crate::group::What::Connection);
-        tokio::task::spawn_local(async move {
-            serve(core, stream, group, counted).await;
-            drop(seat);
-        });
+        let place = Place { _counted: group.count(What::Connection), _seat: seat };
+        tokio::task::spawn_local(serve(core, stream, group, place));
     }
 }

@@ -282,11 +282,12 @@ impl Worker {
 
     async fn stop(&mut self, token: Token, why: StopReason) {
         self.provider.close().await;
+        let closing = match why {
+            StopReason::Planned => Closing::Planned,
+            StopReason::Involuntary => Closing::Involuntary,
+        };
         tracing::debug!(ip = %self.ip, load = ?self.proxy.in_flight(&self.ip), "closing connections");
-        match why {
-            StopReason::Planned => self.close_in_good_order().await,
-            StopReason::Involuntary => self.proxy.close_floating(&self.ip, Closing::Involuntary).await,
-        }
+        self.proxy.close_floating(&self.ip, closing, self.goodbye(token)).await;
         tracing::debug!(ip = %self.ip, "connections are closed");
         while let Err(error) = self.provider.release().await {
             tracing::error!(ip = %self.ip, %token, %error, "letting go again");
@@ -299,16 +300,12 @@ impl Worker {
         }
     }
 
-    /// Politely, for as long as the lease allows: no longer, or the guardian ends the whole node.
-    async fn close_in_good_order(&self) {
-        let slack = self.timing.borrow().slack;
-        let rest =
-            self.provider.lease().map_or(Duration::ZERO, |lease| lease.until().since(boot_now() + slack));
-        let closing = self.proxy.close_floating(&self.ip, Closing::Planned);
-        if tokio::time::timeout(rest, closing).await.is_err() {
-            tracing::warn!(ip = %self.ip, "the lease ends before the connections do: cutting them");
-            self.proxy.close_floating(&self.ip, Closing::Involuntary).await;
-        }
+    /// How long connections may take to end in good order: half of what is left before the guardian would act, so that
+    /// breaking off the others and letting go still fit in.
+    fn goodbye(&self, token: Token) -> Duration {
+        let lease = self.provider.lease().filter(|lease| lease.token() == token && lease.holds());
+        let rest = lease.map_or(Duration::ZERO, |lease| lease.until().since(boot_now()));
+        rest.saturating_sub(self.timing.borrow().slack) / 2
     }
 }
 
