@@ -6,13 +6,15 @@ use crate::error::{ProposeError, ReadError, StartError, StopReason, WaitError};
 use crate::inbound::Inbound;
 use crate::local::Local;
 use crate::log_store::LogStore;
-use crate::network::Network;
+use crate::network::{Network, Peer};
 use crate::options::Options;
 use crate::raft_types::{Command, CommittedLeaderId, Types};
+use crate::recovery::members_on_disk;
 use crate::state_machine::StateMachine;
 use crate::status::{LogIndex, RaftStatus};
-use crate::transport::Transport;
+use crate::transport::{Lane, Transport};
 use crate::turns::Turns;
+use futures_util::future::{join, join_all};
 use openraft::async_runtime::Select2;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{
@@ -75,10 +77,21 @@ impl<RT: AsyncRuntime> Consensus<RT> {
         let mut contents = disk.load()?;
         let published = Arc::new(Published::new(options.subscription_capacity));
         let (cluster, node) = (options.cluster.clone(), options.node);
-        let local = Arc::new(Local::new(cluster, node, Arc::clone(&disk), &contents)?);
+        if let Some(theirs) = contents.superseded_by.filter(|theirs| *theirs > contents.generation) {
+            return Err(StopReason::Superseded { ours: contents.generation, theirs }.into());
+        }
+        let local = Local::new(cluster, node, Arc::clone(&disk), Arc::clone(&published), &contents)?;
+        let local = Arc::new(local);
+        let members = members_on_disk(&contents).map_err(|error| DiskError::Damaged {
+            path: "of this node".to_owned(),
+            what: format!("the members: {error}"),
+        })?;
         let log = LogStore::new(Arc::clone(&disk), Arc::clone(&published), &contents)?;
         let machine = StateMachine::new(Arc::clone(&published), Arc::clone(&disk), contents.snapshot.take())?;
-        let network = Network::<RT, T>::new(Arc::clone(&local), transport);
+        let network = Network::<RT, T>::new(Arc::clone(&local), transport.clone());
+        let urgent = Network::<RT, T>::new(Arc::clone(&local), transport);
+        let others = members.iter().filter(|(member, _)| *member != node.0);
+        let peers = others.map(|(member, address)| urgent.peer(*member, address, Lane::Urgent)).collect();
         let raft = Raft::build(node.0, config, network, log, machine).await.map_err(|fatal| {
             published.stopped().unwrap_or_else(|| StopReason::Internal(fatal.to_string()))
         })?;
@@ -95,15 +108,19 @@ impl<RT: AsyncRuntime> Consensus<RT> {
             started: watch::Sender::new(false),
         });
         let consensus = Self { raft, shared };
-        drop(RT::spawn(consensus.clone().take_part()));
+        drop(RT::spawn(consensus.clone().take_part(peers)));
         drop(RT::spawn(consensus.clone().follow_status()));
         drop(RT::spawn(consensus.clone().stand_in_turn()));
         Ok(consensus)
     }
 
-    /// Keeps silent until every lease is over that this node's former life may have granted, then takes part.
-    async fn take_part(self) {
-        RT::sleep(self.shared.options.start_delay).await;
+    /// Keeps silent until every lease is over that this node's former life may have granted, and meanwhile asks the
+    /// members whether a forced recovery has gone on without it; then takes part.
+    async fn take_part<T: Transport>(self, peers: Vec<Peer<RT, T>>) {
+        // Twice the lease: a peer that has not answered by then is as good as away, and is met later.
+        let patience = 2 * self.shared.options.timing.election_max;
+        let greetings = join_all(peers.iter().map(|peer| peer.greet(patience)));
+        join(RT::sleep(self.shared.options.start_delay), greetings).await;
         if self.shared.published.stopped().is_none() {
             self.raft.run();
             self.shared.started.send_replace(true);

@@ -1,7 +1,7 @@
 //! What can go wrong, by what was asked. `retryable()` says whether the same call may succeed later.
 
 use crate::disk::DiskError;
-use twinsite_model::NodeId;
+use twinsite_model::{Generation, NodeId};
 
 /// Why the node no longer takes part in the consensus. It never comes back by itself: the process must end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,9 +23,32 @@ pub enum StopReason {
         /// What the decoder said.
         why: String,
     },
+    /// A forced recovery went on without this node. Its log may hold what the cluster has given up, and its owners may
+    /// own what is owned elsewhere by now.
+    #[error(
+        "this node is of generation {ours}, and a forced recovery went on without it as generation {theirs}: move \
+         its data directory away and let this machine join again under a new node id"
+    )]
+    Superseded {
+        /// This node's.
+        ours: Generation,
+        /// The cluster's.
+        theirs: Generation,
+    },
     /// Something inside failed that should not.
     #[error("the consensus stopped: {0}")]
     Internal(String),
+}
+
+impl StopReason {
+    /// Whether starting again can never help. A supervisor must not restart into it.
+    pub const fn is_lasting(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_lasting(),
+            Self::Superseded { .. } => true,
+            Self::Shutdown | Self::Undecodable { .. } | Self::Internal(_) => false,
+        }
+    }
 }
 
 /// Why the node cannot start.
@@ -40,6 +63,17 @@ pub enum StartError {
     /// The log cannot be applied.
     #[error(transparent)]
     Stopped(#[from] StopReason),
+}
+
+impl StartError {
+    /// Whether starting again can never help. A supervisor must not restart into it.
+    pub const fn is_lasting(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_lasting(),
+            Self::Stopped(reason) => reason.is_lasting(),
+            Self::Options(_) => false,
+        }
+    }
 }
 
 /// Why a proposal was not (or perhaps not) carried out.

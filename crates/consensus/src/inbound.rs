@@ -45,7 +45,11 @@ impl From<WireError> for Refused {
 impl<RT: AsyncRuntime> Inbound<RT> {
     /// Answers one message. The caller has checked that whoever sent it may speak for the node in its header.
     pub async fn exchange(&self, message: pb::ExchangeRequest) -> Result<pb::ExchangeResponse, Refused> {
-        let from = self.admit(message.header.as_ref())?;
+        let from = match message.body {
+            // Answered by nodes that wait for their own turn too: two that begin together must not wait in vain.
+            Some(Ask::Greeting(_)) => self.local.admit(message.header.as_ref())?,
+            _ => self.admit(message.header.as_ref())?,
+        };
         let answer = match message.body.ok_or(Refused::Malformed)? {
             Ask::Append(append) => Answer::Append(self.append(append).await?),
             Ask::Vote(ballot) => {
@@ -56,6 +60,7 @@ impl<RT: AsyncRuntime> Inbound<RT> {
                 let result = self.raft.pre_vote(to_vote_request(ballot)?).await;
                 Answer::PreVote(from_vote_response(&result.map_err(|_| Refused::NotTakingPart)?))
             }
+            Ask::Greeting(pb::Blank {}) => Answer::Greeting(pb::Blank {}),
             Ask::Transfer(transfer) => Answer::Transfer(self.transfer(transfer).await?),
         };
         Ok(pb::ExchangeResponse { header: Some(self.local.header(from)), body: Some(answer) })

@@ -1,6 +1,8 @@
 //! Who this node is, and with whom it speaks.
 
+use crate::changes::Published;
 use crate::disk::{Contents, Disk, DiskError, Urgency, Write};
+use crate::error::StopReason;
 use crate::pb;
 use crate::wire;
 use std::collections::BTreeMap;
@@ -70,6 +72,7 @@ pub(crate) struct Local {
     is_new: bool,
     peers: Mutex<BTreeMap<u64, u64>>,
     disk: Arc<dyn Disk>,
+    published: Arc<Published>,
 }
 
 impl Local {
@@ -77,6 +80,7 @@ impl Local {
         cluster: ClusterName,
         node: NodeId,
         disk: Arc<dyn Disk>,
+        published: Arc<Published>,
         contents: &Contents,
     ) -> Result<Self, DiskError> {
         let peers: pb::KnownDisks =
@@ -91,6 +95,7 @@ impl Local {
             is_new: contents.log.is_empty() && contents.vote.is_none() && contents.snapshot.is_none(),
             peers: Mutex::new(peers.disks.into_iter().map(|known| (known.node, known.disk)).collect()),
             disk,
+            published,
         })
     }
 
@@ -140,7 +145,19 @@ impl Local {
             self.disk.submit(vec![Write::Generation(theirs)], Urgency::Now, Box::new(drop));
             return Ok(());
         }
+        self.heard_generation(theirs);
         Err(Refused::OtherGeneration { theirs, ours })
+    }
+
+    /// A peer that proved who it is is of another generation. If that is the newer one, this node's time is over: what it
+    /// holds was given up, and together with others of its generation it would go on as if nothing had happened.
+    pub(crate) fn heard_generation(&self, theirs: Generation) {
+        let ours = self.generation();
+        if theirs > ours && self.published.stopped().is_none() {
+            // Kept, so that a restart that reaches no peer does not forget it; if that fails, the next contact says it again.
+            self.disk.submit(vec![Write::SupersededBy(theirs)], Urgency::Now, Box::new(drop));
+            self.published.stop(StopReason::Superseded { ours, theirs });
+        }
     }
 
     /// Remembers the disk with which a peer was first met, and refuses it with any other: a voter that comes back

@@ -35,7 +35,7 @@ impl<RT, T: Transport> Network<RT, T> {
         Self { local, transport, runtime: PhantomData }
     }
 
-    fn peer(&self, node: u64, address: &Address, lane: Lane) -> Peer<RT, T> {
+    pub(crate) fn peer(&self, node: u64, address: &Address, lane: Lane) -> Peer<RT, T> {
         Peer {
             local: Arc::clone(&self.local),
             transport: self.transport.clone(),
@@ -93,9 +93,22 @@ impl<RT: AsyncRuntime, T: Transport> Peer<RT, T> {
         let answer = RT::timeout(ttl, exchange)
             .await
             .map_err(|_| Failed::Transport(TransportError::TimedOut))?
-            .map_err(Failed::Transport)?;
+            .map_err(|error| self.failed(error))?;
         self.check(answer.header.as_ref())?;
         answer.body.ok_or(Failed::Nonsense)
+    }
+
+    fn failed(&self, error: TransportError) -> Failed {
+        if let TransportError::OtherGeneration(theirs) = error {
+            self.local.heard_generation(theirs);
+        }
+        Failed::Transport(error)
+    }
+
+    /// Says a first word, and learns whether the peer is of a newer generation.
+    pub(crate) async fn greet(&self, ttl: Duration) {
+        // What the answer means is noted on the way; that none came means nothing.
+        drop(self.ask(Lane::Urgent, Ask::Greeting(pb::Blank {}), ttl).await);
     }
 
     fn check(&self, header: Option<&pb::Header>) -> Result<(), Failed> {
@@ -233,7 +246,7 @@ impl<RT: AsyncRuntime, T: Transport> RaftNetworkV2<Types<RT>> for Peer<RT, T> {
         let installed = async {
             let answer = outcome
                 .map_err(|_| Failed::Transport(TransportError::TimedOut))?
-                .map_err(Failed::Transport)?;
+                .map_err(|error| self.failed(error))?;
             self.check(answer.header.as_ref())?;
             Ok(SnapshotResponse::new(wire::to_vote(answer.vote)?))
         };

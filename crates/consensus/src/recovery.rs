@@ -104,7 +104,13 @@ pub async fn recover_disk(
     })
 }
 
-/// What the survivor's disk says.
+/// The members as of the end of the log, for before anything runs.
+pub(crate) fn members_on_disk(contents: &Contents) -> Result<Vec<(u64, Address)>, WireError> {
+    let members = Before::read(contents)?.membership;
+    Ok(members.nodes().map(|(node, address)| (*node, address.clone())).collect())
+}
+
+/// What a disk says.
 struct Before {
     membership: Membership,
     term: u64,

@@ -5,7 +5,7 @@ use crate::pb;
 use bytes::Bytes;
 use std::future::Future;
 use std::time::Duration;
-use twinsite_model::NodeId;
+use twinsite_model::{Generation, NodeId};
 
 /// A peer and where it listens.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +45,9 @@ pub enum TransportError {
     /// Time ran out. The message may have arrived.
     #[error("timed out")]
     TimedOut,
+    /// A forced recovery divides this node and the peer.
+    #[error("the peer is of generation {0}")]
+    OtherGeneration(Generation),
     /// The peer does not want to speak with this node.
     #[error("refused: {0}")]
     Refused(String),
@@ -52,7 +55,10 @@ pub enum TransportError {
 
 impl From<Refused> for TransportError {
     fn from(refused: Refused) -> Self {
-        Self::Refused(refused.to_string())
+        match refused {
+            Refused::OtherGeneration { ours, .. } => Self::OtherGeneration(ours),
+            other => Self::Refused(other.to_string()),
+        }
     }
 }
 

@@ -37,7 +37,7 @@ enum Without {
     LeaseFromSend,
     /// `Released` is said only when nothing answers any more.
     StopBeforeReleased,
-    /// Nodes of an older generation are refused.
+    /// A node of an older generation asks the survivor before it takes part, and then does not.
     Generation,
 }
 
@@ -206,7 +206,7 @@ impl Model for Lease {
         if world.elected == 0 && !world.recovered {
             actions.extend([Action::Elect(false), Action::Elect(true), Action::Recover]);
         }
-        if world.recovered && !self.rule(Without::Generation) && !world.leaders[0].believes {
+        if world.recovered && !world.leaders[0].believes {
             actions.push(Action::OldLeaderReturns);
         }
         for node in 0..2 {
@@ -275,7 +275,14 @@ impl Model for Lease {
                 };
                 world.agreed.revoked = true;
             }
-            Action::OldLeaderReturns => world.leaders[0].believes = true,
+            Action::OldLeaderReturns => {
+                // The old majority: enough to elect this leader again and to confirm it, as far as its own generation goes.
+                let asks_first = self.rule(Without::Generation);
+                if asks_first {
+                    return None;
+                }
+                world.leaders[0].believes = true;
+            }
             Action::Send(node) => {
                 let this = &world.nodes[node];
                 // A node renews what it was given and has not given up, whether or not that still counts.

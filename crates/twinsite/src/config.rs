@@ -18,7 +18,9 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub struct NodeConfig {
     /// This node's name in the cluster specification.
     pub node: NodeName,
-    /// The specification with which the cluster begins. Read until the cluster has agreed on one.
+    /// The specification with which the cluster begins. The agreed one takes over everything that is decided together;
+    /// what a node needs before it hears the others (who it is, where it listens, whom to call, the timing of
+    /// elections, the session store) is read from here at every start.
     pub cluster_file: PathBuf,
     /// Exactly one node of a new cluster brings it to life, with all voters of `cluster_file`.
     #[serde(default)]

@@ -48,6 +48,7 @@ impl Stored {
             Write::Committed(bytes) => self.rest.committed = Some(bytes),
             Write::Purged(bytes) => self.rest.purged = Some(bytes),
             Write::Generation(generation) => self.rest.generation = generation,
+            Write::SupersededBy(generation) => self.rest.superseded_by = Some(generation),
             Write::Peers(bytes) => self.rest.peers = Some(bytes),
             Write::Snapshot { header, content } => self.rest.snapshot = Some((header, content)),
         }

@@ -128,6 +128,8 @@ pub struct Contents {
     pub disk: u64,
     /// How many forced recoveries it knows of, plus one.
     pub generation: Generation,
+    /// The newest generation that went on without this node, as far as it has heard.
+    pub superseded_by: Option<Generation>,
     /// The encoded vote.
     pub vote: Option<Vec<u8>>,
     /// The encoded place up to which entries are known to be committed.
@@ -164,6 +166,8 @@ pub enum Write {
     Purged(Vec<u8>),
     /// Records the generation.
     Generation(Generation),
+    /// Records that a newer generation went on without this node.
+    SupersededBy(Generation),
     /// Records the peers' data directories.
     Peers(Vec<u8>),
     /// Replaces the snapshot.

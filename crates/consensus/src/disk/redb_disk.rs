@@ -40,6 +40,7 @@ mod key {
     pub(super) const GENERATION: u64 = 9;
     pub(super) const PEERS: u64 = 10;
     pub(super) const LOG_LENGTH: u64 = 11;
+    pub(super) const SUPERSEDED_BY: u64 = 12;
 }
 
 /// In `SNAPSHOT`, key 0 is the header and the content follows in pieces of this size.
@@ -300,6 +301,10 @@ impl Place {
         let contents = Contents {
             disk: number(key::DISK, "its number")?,
             generation: Generation(number(key::GENERATION, "its generation")?),
+            superseded_by: match get(key::SUPERSEDED_BY, "the newer generation")? {
+                Some(_) => Some(Generation(number(key::SUPERSEDED_BY, "the newer generation")?)),
+                None => None,
+            },
             vote: get(key::VOTE, "the vote")?,
             committed: get(key::COMMITTED, "the committed place")?,
             purged: get(key::PURGED, "the purged place")?,
@@ -442,6 +447,7 @@ impl Committer {
                     Write::Committed(bytes) => put(key::COMMITTED, &bytes)?,
                     Write::Purged(bytes) => put(key::PURGED, &bytes)?,
                     Write::Generation(generation) => put(key::GENERATION, &generation.0.to_le_bytes())?,
+                    Write::SupersededBy(by) => put(key::SUPERSEDED_BY, &by.0.to_le_bytes())?,
                     Write::Peers(bytes) => put(key::PEERS, &bytes)?,
                     Write::Snapshot { header, content } => {
                         snapshot.retain(|_, _| false)?;

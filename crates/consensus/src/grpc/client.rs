@@ -3,7 +3,7 @@
 
 use super::identity::PeerIdentity;
 use super::tls::PeerTls;
-use super::{MESSAGE_BYTES_MAX, PIECE_BYTES_MAX};
+use super::{GENERATION, MESSAGE_BYTES_MAX, PIECE_BYTES_MAX};
 use crate::pb::{self, install_snapshot_request::Part, raft_service_client::RaftServiceClient};
 use crate::transport::{Destination, Lane, SnapshotTransfer, Transport, TransportError};
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
-use twinsite_model::ClusterName;
 use twinsite_model::dial::DialMap;
+use twinsite_model::{ClusterName, Generation};
 
 /// A connection on which nothing came back for so long is made anew: TCP may wait far longer after a partition.
 const STALE_AFTER: Duration = Duration::from_secs(1);
@@ -102,7 +102,9 @@ impl GrpcTransport {
     ) -> Result<R, TransportError> {
         let result = result.map(tonic::Response::into_inner).map_err(|status| error_of(&status));
         self.connection(to, lane, |connection| match &result {
-            Ok(_) | Err(TransportError::Refused(_)) => *connection = connection.answered(),
+            Ok(_) | Err(TransportError::Refused(_) | TransportError::OtherGeneration(_)) => {
+                *connection = connection.answered()
+            }
             Err(TransportError::Unreachable(_)) => connection.failed(),
             Err(TransportError::TimedOut) => {}
         });
@@ -174,6 +176,10 @@ impl Transport for GrpcTransport {
 }
 
 fn error_of(status: &Status) -> TransportError {
+    let generation = status.metadata().get(GENERATION).and_then(|number| number.to_str().ok()?.parse().ok());
+    if let Some(generation) = generation {
+        return TransportError::OtherGeneration(Generation(generation));
+    }
     match status.code() {
         Code::DeadlineExceeded => TransportError::TimedOut,
         // What tonic makes of its own timer; `Cancelled` otherwise means a connection that broke.

@@ -15,6 +15,8 @@ pub use identity::{IdentityError, PeerIdentity};
 pub use server::{PeerCheck, PeerService, service};
 pub use tls::{PeerTls, TlsError};
 
+/// Where a refusal says of which generation the refusing node is.
+const GENERATION: &str = "twinsite-generation";
 /// The most bytes of one message: a single entry of the largest size, and room for the rest.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// The most bytes of one piece of a snapshot.

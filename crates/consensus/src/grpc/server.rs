@@ -1,7 +1,7 @@
 //! The listening side: a service for the binary's own server.
 
 use super::identity::PeerIdentity;
-use super::{MESSAGE_BYTES_MAX, PIECE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
+use super::{GENERATION, MESSAGE_BYTES_MAX, PIECE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use crate::inbound::Inbound;
 use crate::local::Refused;
 use crate::pb::{
@@ -122,6 +122,11 @@ fn status_of(refused: &Refused) -> Status {
         Refused::Malformed => Status::invalid_argument(why),
         Refused::OtherCertificate { .. } => Status::permission_denied(why),
         Refused::NotTakingPart => Status::unavailable(why),
+        Refused::OtherGeneration { ours, .. } => {
+            let mut status = Status::failed_precondition(why);
+            status.metadata_mut().insert(GENERATION, ours.0.into());
+            status
+        }
         _ => Status::failed_precondition(why),
     }
 }

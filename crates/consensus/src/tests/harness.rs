@@ -40,6 +40,7 @@ pub(crate) enum Kind {
     Vote,
     PreVote,
     Transfer,
+    Greeting,
     Snapshot,
 }
 
@@ -156,6 +157,7 @@ impl Transport for End {
             Body::Vote(_) => Kind::Vote,
             Body::PreVote(_) => Kind::PreVote,
             Body::Transfer(_) => Kind::Transfer,
+            Body::Greeting(_) => Kind::Greeting,
         };
         let inbound = self.net.reach(self.from, to.node.0, kind)?;
         let answer = inbound.exchange(message).await?;

@@ -456,9 +456,10 @@ async fn after_a_forced_recovery_the_old_generation_is_refused_in_both_direction
     assert!(super::harness::remembers(&survivor, "before"));
     assert_eq!(survivor.status().borrow().members.len(), 1);
 
-    // The old majority returns. It may agree among itself on its old generation, but never reaches the survivor.
-    cluster.boot(1).await;
-    cluster.boot(3).await;
+    // One of the old majority returns while the survivor cannot be reached: nobody can tell it.
+    cluster.net.cut(2, &[1, 3], true);
+    let old = cluster.boot(1).await;
+    cluster.net.cut(2, &[1, 3], false);
     let header = |from: &Node, to: u64, generation: u64| pb::ExchangeRequest {
         header: Some(pb::Header {
             cluster: "test".into(),
@@ -470,11 +471,25 @@ async fn after_a_forced_recovery_the_old_generation_is_refused_in_both_direction
         }),
         body: None,
     };
-    let old = cluster.nodes[&1].clone();
     let refused = survivor.inbound().exchange(header(&old, 2, 1)).await.unwrap_err();
     assert_eq!(refused, Refused::OtherGeneration { theirs: Generation(1), ours: Generation(2) });
     let refused = old.inbound().exchange(header(&survivor, 1, 2)).await.unwrap_err();
     assert_eq!(refused, Refused::OtherGeneration { theirs: Generation(2), ours: Generation(1) });
+    // It has heard now that its time is over, and does not forget it.
+    let superseded = StopReason::Superseded { ours: Generation(1), theirs: Generation(2) };
+    assert_eq!(old.stopped().await, superseded);
+    cluster.stop(1).await;
+    let again: Arc<dyn Disk> = Arc::new(cluster.disks[&1].clone());
+    let again = Node::start(options(1), again, cluster.net.end(1)).await.err().unwrap();
+    assert_eq!(again, StartError::Stopped(superseded.clone()));
+    assert!(again.is_lasting());
+
+    // Another asks before it takes part: it never does.
+    let disk: Arc<dyn Disk> = Arc::new(cluster.disks[&3].clone());
+    let slow = Options { start_delay: DEADLINE, ..options(3) };
+    let old = Node::start(slow, disk, cluster.net.end(3)).await.unwrap();
+    assert_eq!(old.stopped().await, superseded);
+    assert!(!old.status().borrow().started);
     for lost in [1, 3] {
         let refused = survivor.add_learner(NodeId(lost), "back").await.unwrap_err();
         assert_eq!(refused, crate::MembershipError::Retired(NodeId(lost)));
@@ -514,7 +529,7 @@ async fn messages_that_are_not_for_this_node_are_refused() {
     assert_eq!(refused(|header| header.cluster = "other".into()), Refused::OtherCluster);
     assert_eq!(refused(|header| header.protocol = 2), Refused::OtherProtocol { theirs: 2 });
     assert_eq!(refused(|header| header.to = 9), Refused::OtherNode { meant: NodeId(9) });
-    assert!(matches!(refused(|header| header.generation = 7), Refused::OtherGeneration { .. }));
+    assert!(matches!(refused(|header| header.generation = 0), Refused::OtherGeneration { .. }));
     assert!(matches!(refused(|header| header.disk = 7), Refused::OtherDisk(_)));
 
     while leader.remove(NodeId(gone)).await.is_err() {}

@@ -150,7 +150,7 @@ fn bind_problem(source: &io::Error) -> String {
     }
 }
 
-/// Damaged or foreign data (`EX_CONFIG` of sysexits.h): a supervisor must not restart into it.
+/// Damaged, foreign or outdated data (`EX_CONFIG` of sysexits.h): a supervisor must not restart into it.
 const CODE_DATA: u8 = 78;
 
 impl CliError {
@@ -161,13 +161,9 @@ impl CliError {
             Self::Unreachable(_) => 4,
             Self::Api(error) if error.reason == Reason::NoQuorum => 3,
             Self::Api(error) if matches!(error.reason, Reason::Unavailable | Reason::NotLeader) => 4,
-            Self::Disk(error)
-            | Self::Start(StartError::Disk(error) | StartError::Stopped(StopReason::Disk(error)))
-            | Self::Stopped(StopReason::Disk(error))
-                if error.is_lasting() =>
-            {
-                CODE_DATA
-            }
+            Self::Disk(error) if error.is_lasting() => CODE_DATA,
+            Self::Start(error) if error.is_lasting() => CODE_DATA,
+            Self::Stopped(reason) if reason.is_lasting() => CODE_DATA,
             _ => 1,
         }
     }

@@ -310,7 +310,7 @@ pub fn upstreams_text(upstreams: &[v1::UpstreamState]) -> String {
         output::table(&["UPSTREAM", "SITE", "ADDRESS", "VERDICT", "FOR", "ANNOUNCES", "EVIDENCE"]);
     for upstream in upstreams {
         let verdict = words::verdict(upstream.verdict());
-        let evidence = upstream.evidence.join("; ");
+        let evidence = by_opinion(&upstream.evidence);
         let since = words::ago(upstream.since_ms);
         table.add_row([
             &*upstream.name,
@@ -325,6 +325,20 @@ pub fn upstreams_text(upstreams: &[v1::UpstreamState]) -> String {
     table.to_string()
 }
 
+/// Who says what, the same opinion once: `good (answers): gra-1 gra-2`. Lines of another form are left as they are.
+fn by_opinion(evidence: &[String]) -> String {
+    let mut opinions: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in evidence {
+        let (who, opinion) = line.split_once(": ").unwrap_or(("", line));
+        match opinions.iter_mut().find(|(known, _)| *known == opinion) {
+            Some((_, observers)) => observers.push(who),
+            None => opinions.push((opinion, vec![who])),
+        }
+    }
+    let texts = opinions.iter().map(|(opinion, observers)| format!("{opinion}: {}", observers.join(" ")));
+    texts.collect::<Vec<_>>().join("; ")
+}
+
 /// An upstream for programs.
 pub fn upstream_json(upstream: &v1::UpstreamState) -> Value {
     json!({
@@ -337,4 +351,17 @@ pub fn upstream_json(upstream: &v1::UpstreamState) -> Value {
         "drain": upstream.drain.is_some(),
         "announced": (!upstream.announced_ip.is_empty()).then_some(&upstream.announced_ip),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_opinion;
+
+    #[test]
+    fn the_same_opinion_is_shown_once() {
+        let evidence =
+            ["gra-1: good (answers)", "gra-2: bad (503)", "sbg-1: good (answers)"].map(str::to_owned);
+        assert_eq!(by_opinion(&evidence), "good (answers): gra-1 sbg-1; bad (503): gra-2");
+        assert_eq!(by_opinion(&[]), "");
+    }
 }
