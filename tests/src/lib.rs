@@ -4,13 +4,19 @@
 
 #![allow(clippy::panic, reason = "a test's tools end the test")]
 
+mod lone;
+
+pub use lone::LoneNode;
+
 use serde_json::Value;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
-use twinsite_drill::layout::{Layout, Shape, Store};
-use twinsite_drill::process::{Authority, Cluster, ClusterOptions, Launcher, ProcessName};
+use twinsite_api::{Client, ClientOptions, ClientTls};
+use twinsite_drill::layout::{Layout, NodePlace, Shape, Store};
+use twinsite_drill::process::{Cluster, ClusterOptions, Launcher, ProcessName};
 use twinsite_model::{NodeName, Profile};
 
 /// The program, built in the same profile as this test.
@@ -28,6 +34,23 @@ pub fn program() -> PathBuf {
 /// How often a test repeats itself: its sample, or what the environment asks for.
 pub fn count(variable: &str, sample: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(sample)
+}
+
+/// Says that a check cannot run on this machine, where `cargo xtask test` finds it for its summary.
+///
+/// # Panics
+/// If that cannot be written down.
+pub fn left_out(what: &str, why: &str) {
+    let Some(path) = std::env::var_os("TWINSITE_LEFT_OUT") else {
+        #[allow(clippy::print_stderr, reason = "a test run by hand says it on the terminal")]
+        {
+            eprintln!("left out: {what}: {why}");
+        }
+        return;
+    };
+    let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+    let written = file.and_then(|mut file| writeln!(file, "{what}: {why}"));
+    written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 /// What a command printed and how it ended.
@@ -50,6 +73,25 @@ impl Said {
         }
     }
 
+    /// The error, which must be one line that holds all of these. Log lines may stand before it: they begin with their
+    /// time.
+    ///
+    /// # Panics
+    /// If it is anything else.
+    #[track_caller]
+    pub fn assert_one_line(&self, wanted: &[&str]) {
+        assert_ne!(self.code, 0, "{self:?}");
+        let is_log =
+            |line: &str| line.starts_with(|first: char| first.is_ascii_digit()) && line.contains("Z ERROR ");
+        let lines: Vec<_> = self.err.lines().filter(|line| !is_log(line)).collect();
+        let [line] = lines.as_slice() else { panic!("one line of error, please: {self:?}") };
+        assert!(line.starts_with("twinsite: "), "{line}");
+        for part in wanted {
+            assert!(line.contains(part), "{part:?} is missing in: {line}");
+        }
+        assert!(!self.err.contains("panicked"), "{self:?}");
+    }
+
     /// Standard output as JSON.
     ///
     /// # Panics
@@ -65,7 +107,16 @@ impl Said {
 /// If it cannot be started or does not end.
 pub fn run(arguments: &[&str]) -> Said {
     let mut command = Command::new(program());
-    command.args(arguments).env("RUST_LOG", "error").env_remove("TWINSITE_CLIENT");
+    command.args(arguments);
+    run_command(command)
+}
+
+/// Runs the program as this command says, to its end, for at most a minute.
+///
+/// # Panics
+/// If it cannot be started or does not end.
+pub fn run_command(mut command: Command) -> Said {
+    command.env("RUST_LOG", "error").env_remove("TWINSITE_CLIENT");
     let child = command
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
@@ -80,7 +131,7 @@ pub fn run(arguments: &[&str]) -> Said {
             if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
                 let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
-            panic!("twinsite {arguments:?} did not end within a minute");
+            panic!("{command:?} did not end within a minute");
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -119,6 +170,33 @@ impl Lab {
     pub fn ask(&self, arguments: &[&str]) -> Said {
         let client = self.client.display().to_string();
         run(&[arguments, &["--client", &client]].concat())
+    }
+
+    /// What an operator's program shows to the cluster, and expects of it.
+    ///
+    /// # Panics
+    /// If the cluster's files are not there.
+    pub fn tls(&self) -> ClientTls {
+        let read = |file: &str| {
+            let path = self.cluster.directory().join(file);
+            fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        ClientTls { ca: read("ca.pem"), cert: read("operator.pem"), key: read("operator.key") }
+    }
+
+    /// The name that every node's certificate holds.
+    pub fn domain(&self) -> String {
+        format!("{}.twinsite.internal", self.cluster.layout().cluster)
+    }
+
+    /// A program's way to the cluster, through these nodes.
+    ///
+    /// # Panics
+    /// If its certificates are unusable.
+    pub fn client(&self, nodes: &[NodePlace]) -> Client {
+        let endpoints = nodes.iter().map(|node| self.cluster.layout().api(node)).collect();
+        let options = ClientOptions::new(endpoints, self.tls(), self.domain());
+        Client::new(options).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// `status --json`; `None` while nobody with a quorum answers.
@@ -201,86 +279,4 @@ fn write_client_file(directory: &Path, layout: &Layout) -> PathBuf {
     let path = directory.join("client.toml");
     fs::write(&path, text).unwrap_or_else(|error| panic!("{error}"));
     path
-}
-
-/// The files of one node that is not running: to be spoilt and then tried.
-pub struct LoneNode {
-    /// The folder.
-    pub folder: tempfile::TempDir,
-    /// The layout that the files follow.
-    pub layout: Layout,
-}
-
-impl LoneNode {
-    /// Writes good files for the first node of a standard cluster in this block of addresses.
-    ///
-    /// # Panics
-    /// If they cannot be written.
-    pub fn new(block: u8) -> Self {
-        let layout = Layout::paired(block, Profile::Lan, &Shape::default(), Store::Embedded);
-        let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
-        let authority = Authority::new(&layout.cluster).unwrap_or_else(|error| panic!("{error}"));
-        let this = Self { folder, layout };
-        let node = &this.layout.nodes[0];
-        let identity = authority.node(node.id, &this.layout.addresses_of(node));
-        let identity = identity.unwrap_or_else(|error| panic!("{error}"));
-        this.write("cluster.toml", &toml(&this.layout));
-        this.write("ca.pem", authority.pem());
-        this.write("node.pem", &identity.certificate);
-        this.write("node.key", &identity.key);
-        this.write_node("data");
-        this
-    }
-
-    /// Writes `node.toml` with this folder of data.
-    pub fn write_node(&self, data: &str) {
-        let name = &self.layout.nodes[0].name;
-        self.write(
-            "node.toml",
-            &format!(
-                "node = \"{name}\"\ncluster_file = \"cluster.toml\"\nbootstrap = true\ndata = \"{data}\"\n\n\
-                 [tls]\nca = \"ca.pem\"\ncert = \"node.pem\"\nkey = \"node.key\"\n\n[lab]\nexit_with_stdin = false\n"
-            ),
-        );
-    }
-
-    /// Writes a file of the folder.
-    ///
-    /// # Panics
-    /// If it cannot be written.
-    pub fn write(&self, file: &str, text: &str) {
-        fs::write(self.path(file), text).unwrap_or_else(|error| panic!("{file}: {error}"));
-    }
-
-    /// Reads a file of the folder.
-    ///
-    /// # Panics
-    /// If it cannot be read.
-    pub fn read(&self, file: &str) -> String {
-        fs::read_to_string(self.path(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
-    }
-
-    /// Replaces text that must be there.
-    ///
-    /// # Panics
-    /// If it is not there.
-    pub fn replace(&self, file: &str, old: &str, new: &str) {
-        let text = self.read(file);
-        assert!(text.contains(old), "{file} does not hold {old:?}: {text}");
-        self.write(file, &text.replacen(old, new, 1));
-    }
-
-    /// The path of a file.
-    pub fn path(&self, file: &str) -> PathBuf {
-        self.folder.path().join(file)
-    }
-
-    /// Tries to run the node; it must end by itself.
-    pub fn run(&self) -> Said {
-        run(&["node", "--config", &self.path("node.toml").display().to_string()])
-    }
-}
-
-fn toml(layout: &Layout) -> String {
-    toml::to_string(&layout.spec()).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -7,27 +7,13 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
-use twinsite_api::{Client, ClientOptions, ClientTls, WatchMessage};
+use twinsite_api::{Client, WatchMessage};
 use twinsite_drill::layout::{NodePlace, Store};
 use twinsite_model::{Event, Revision};
 use twinsite_tests::{Lab, count};
 
 /// How long anything may take to be seen.
 const SOON: Duration = Duration::from_secs(20);
-
-fn tls(lab: &Lab) -> ClientTls {
-    let read = |file: &str| std::fs::read(lab.cluster.directory().join(file)).unwrap();
-    ClientTls { ca: read("ca.pem"), cert: read("operator.pem"), key: read("operator.key") }
-}
-
-fn domain(lab: &Lab) -> String {
-    format!("{}.twinsite.internal", lab.cluster.layout().cluster)
-}
-
-fn client(lab: &Lab, nodes: &[NodePlace]) -> Client {
-    let endpoints = nodes.iter().map(|node| lab.cluster.layout().api(node)).collect();
-    Client::new(ClientOptions::new(endpoints, tls(lab), domain(lab))).unwrap()
-}
 
 /// Every change after a revision, up to and including another.
 async fn changes(client: &Client, after: Revision, up_to: Revision) -> Vec<(Revision, Vec<Event>)> {
@@ -55,7 +41,7 @@ async fn collect(
 async fn a_watch_misses_and_repeats_nothing_while_nodes_die() {
     let mut lab = Lab::start(Store::Embedded).await;
     let nodes = lab.cluster.layout().nodes.clone();
-    let all = client(&lab, &nodes);
+    let all = lab.client(&nodes);
     let begin = Revision(all.state().await.unwrap().revision);
     let mut messages = all.watch(Some(begin)).await.unwrap();
     let mut seen = Vec::new();
@@ -76,7 +62,7 @@ async fn a_watch_misses_and_repeats_nothing_while_nodes_die() {
     last = all.set_drain(&upstream, true, None).await.unwrap().max(last);
     collect(&mut messages, last, &mut seen).await;
     let witness: Vec<_> = nodes.iter().filter(|node| !node.kind.serves()).cloned().collect();
-    let truth = changes(&client(&lab, &witness), begin, seen.last().unwrap().0).await;
+    let truth = changes(&lab.client(&witness), begin, seen.last().unwrap().0).await;
     assert!(seen.is_sorted_by(|earlier, later| earlier.0 < later.0), "a revision came twice, or too late");
     assert_eq!(seen, truth);
     lab.cluster.stop().await;
@@ -110,11 +96,11 @@ async fn status_answers_without_a_quorum_and_says_so_first() {
 }
 
 async fn channel(lab: &Lab, node: &NodePlace) -> Channel {
-    let tls = tls(lab);
+    let tls = lab.tls();
     let config = ClientTlsConfig::new()
         .identity(Identity::from_pem(&tls.cert, &tls.key))
         .ca_certificate(Certificate::from_pem(&tls.ca))
-        .domain_name(domain(lab));
+        .domain_name(lab.domain());
     let address = format!("https://{}", lab.cluster.layout().api(node));
     Endpoint::from_shared(address).unwrap().tls_config(config).unwrap().connect().await.unwrap()
 }

@@ -1,18 +1,25 @@
 //! A hundred participants in twenty rooms, from a hundred addresses, through every node: each room on one instance.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
-use twinsite_tests::{count, run};
+use twinsite_tests::{count, left_out, run};
 
 #[test]
 fn rooms_stay_whole_through_every_loss() {
-    let rounds = count("TWINSITE_ROUNDS", 1).to_string();
-    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios/rooms.toml");
-    let mut arguments = vec!["demo", "--exercise", scenario, "--json", "--runs", &rounds];
     if !twinsite_drill::process::Launcher::new("").has_redis() {
-        eprintln!("no redis-server on this machine: the rooms are kept in the embedded store");
-        arguments.push("--embedded");
+        left_out("rooms through the loss of Redis", "redis-server is not installed");
+        return;
     }
-    let report = run_for_long(&arguments);
+    rooms_stay_whole(&["rooms"]);
+}
+
+#[test]
+fn rooms_stay_whole_without_redis() {
+    rooms_stay_whole(&["rooms-embedded", "--embedded"]);
+}
+
+fn rooms_stay_whole(exercise: &[&str]) {
+    let rounds = count("TWINSITE_ROUNDS", 1).to_string();
+    let report = run_for_long(&[&["demo", "--json", "--runs", &rounds, "--exercise"], exercise].concat());
     assert_eq!(report["verdict"], "pass", "{report:#}");
     assert_eq!(report["audit"]["split_rooms"], 0, "{report:#}");
 }

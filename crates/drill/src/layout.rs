@@ -2,10 +2,11 @@
 //!
 //! One loopback block `127.P.0.0/16` for a cluster: the floating address is `127.P.0.10`; site number `s` lives in
 //! `127.P.s.0/24` (node N at `.N`, meeting instance N at `.(10+N)`, Redis at the last site's `.9`); from site `a`,
-//! site `b` is reached at `127.P.(10a+b).0/24`, where the WAN relay listens. Clients come from
+//! site `b` is reached at `127.P.(10a+b).0/24`, where the WAN relay listens, and the floating address at
+//! `127.P.(10a).10`. Clients come from
 //! `127.(P+128).0.0/16`.
 
-use crate::wan::Passage;
+use crate::wan::{FloatingPassage, Passage};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -33,6 +34,8 @@ pub const REDIS_PORT: u16 = 6379;
 
 /// The blocks from which a cluster takes its own.
 pub const BLOCKS: std::ops::RangeInclusive<u8> = 64..=119;
+/// The third number of the floating address.
+const FLOATING_NETWORK: u8 = 0;
 /// How far the clients' block is from the cluster's.
 const CLIENT_BLOCK_OFFSET: u8 = 128;
 
@@ -158,7 +161,7 @@ impl Layout {
             nodes,
             instances,
             floating_ip: name("public"),
-            floating: SocketAddr::new(address(block, 0, 10), HTTP_PORT),
+            floating: SocketAddr::new(address(block, FLOATING_NETWORK, 10), HTTP_PORT),
             store,
             announce: shape.announce,
         }
@@ -235,12 +238,30 @@ impl Layout {
     /// The dial map of the nodes of a site.
     pub fn dial_rules(&self, from: &SiteName) -> Vec<DialRule> {
         let others = self.sites.iter().filter(|site| *site != from);
-        others
-            .map(|to| DialRule {
-                prefix: network(self.block, self.site_number(to)),
-                via: network(self.block, self.view(from, to)),
-            })
-            .collect()
+        let to_others = others.map(|to| DialRule {
+            prefix: network(self.block, self.site_number(to)),
+            via: network(self.block, self.view(from, to)),
+        });
+        let to_floating = DialRule {
+            prefix: network(self.block, FLOATING_NETWORK),
+            via: network(self.block, 10 * self.site_number(from)),
+        };
+        to_others.chain([to_floating]).collect()
+    }
+
+    /// The floating address as the nodes of each site dial it, wherever it is.
+    pub fn floating_passages(&self) -> Vec<FloatingPassage> {
+        let IpAddr::V4(floating) = self.floating.ip() else { return Vec::new() };
+        let [.., host] = floating.octets();
+        let passages = self.sites.iter().map(|from| FloatingPassage {
+            from: from.clone(),
+            via: SocketAddr::new(
+                address(self.block, 10 * self.site_number(from), host),
+                self.floating.port(),
+            ),
+            target: self.floating,
+        });
+        passages.collect()
     }
 
     /// An address of site `to` as the nodes of site `from` dial it.
@@ -427,10 +448,15 @@ mod tests {
             let rules = DialMap(layout.dial_rules(&passage.from));
             assert_eq!(rules.resolve(passage.target), passage.via);
         }
-        let addresses: BTreeSet<_> = passages.iter().map(|passage| passage.via).collect();
-        assert_eq!(addresses.len(), passages.len());
-        let home = DialMap(layout.dial_rules(&layout.sites[0]));
-        assert_eq!(home.resolve(layout.floating), layout.floating);
+        let floating = layout.floating_passages();
+        for passage in &floating {
+            let rules = DialMap(layout.dial_rules(&passage.from));
+            assert_eq!((rules.resolve(layout.floating), passage.target), (passage.via, layout.floating));
+        }
+        let vias =
+            passages.iter().map(|passage| passage.via).chain(floating.iter().map(|passage| passage.via));
+        let addresses: BTreeSet<_> = vias.collect();
+        assert_eq!(addresses.len(), passages.len() + floating.len());
     }
 
     #[test]

@@ -98,3 +98,12 @@ pub fn point_demo_at(file: &Path) -> Result<(), CliError> {
     }
     std::os::unix::fs::symlink(file, &link).map_err(failed)
 }
+
+/// Takes the link away again, unless a newer demo has put its own there.
+pub fn forget_demo(file: &Path) {
+    let link = demo_path();
+    if fs::read_link(&link).is_ok_and(|target| target == file) {
+        // A link that points nowhere does no harm: it is not found by those who look.
+        fs::remove_file(&link).ok();
+    }
+}

@@ -121,8 +121,8 @@ pub enum ConfigError {
         /// What and where.
         problem: String,
     },
-    /// The specification is unusable.
-    #[error("{}: {source}", path.display())]
+    /// The specification is unusable; one line, however much is wrong with it.
+    #[error("{}: {}", path.display(), source.to_string().replace('\n', "; "))]
     Spec {
         /// The file.
         path: PathBuf,

@@ -44,6 +44,7 @@ pub async fn run(arguments: DemoArguments) -> Result<Exit, CliError> {
         () = interrupted() => Ok(Exit::Done),
     };
     progress.say("ending all processes");
+    client_file::forget_demo(&cluster.directory().join("client.toml"));
     cluster.stop().await;
     progress.end();
     outcome
@@ -103,22 +104,44 @@ fn introduction(cluster: &Cluster) -> String {
         Store::OtherRedis(_) => "your Redis".to_owned(),
         Store::Embedded => "the embedded session store".to_owned(),
     };
+    let sites: Vec<_> = layout
+        .sites
+        .iter()
+        .map(|site| match layout.instances_at(site).count() {
+            0 => format!("{site} as witness"),
+            instances => {
+                let proxies = layout.nodes_at(site).count();
+                format!(
+                    "{site} with {} and {}",
+                    counted(proxies, "proxy", "proxies"),
+                    counted(instances, "meeting instance", "meeting instances")
+                )
+            }
+        })
+        .collect();
+    // Where a planned move would go: to the other site than the one that is preferred.
+    let elsewhere = layout.serving_sites().last().map_or("sbg", |site| site.as_str());
     format!(
-        "All healthy: gra and sbg with 2 proxies and 3 meeting instances each, a witness, {store}.\n\n\
+        "All healthy: {sites}; {store}.\n\n\
          The floating address is http://{floating}\n\n\
          Try, in another terminal:\n\
          \x20 curl -s -H 'x-twinsite-trace: 1' -i http://{floating}/health\n\
          \x20 twinsite status\n\
          \x20 twinsite switchover --plan\n\
-         \x20 twinsite switchover --to sbg\n\
+         \x20 twinsite switchover --to {elsewhere}\n\
          \x20 twinsite explain\n\
          or kill something: the processes' folders and logs are in {directory}\n\n\
          (`twinsite` is {program}.) Changes follow; Ctrl-C ends everything.\n",
+        sites = sites.join(", "),
         floating = layout.floating,
         directory = cluster.directory().display(),
         program = std::env::current_exe()
             .map_or_else(|_| "this program".to_owned(), |path| path.display().to_string()),
     )
+}
+
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 fn list(json: bool) -> Result<Exit, CliError> {
@@ -145,7 +168,7 @@ fn list(json: bool) -> Result<Exit, CliError> {
 /// An exercise by its name, or a scenario by its file.
 fn load(name: &str) -> Result<Scenario, CliError> {
     let errors = |errors: Vec<scenario::ScenarioError>| {
-        CliError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        CliError::Usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     };
     if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
         return Scenario::load(Path::new(name)).map_err(errors);

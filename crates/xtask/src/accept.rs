@@ -43,6 +43,9 @@ struct Item {
     seconds: f64,
     /// The command that shows it.
     command: String,
+    /// What its tests could not do on this machine, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<String>,
     /// What the item measured, if it measured anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     measured: Option<serde_json::Value>,
@@ -84,6 +87,10 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
         }
         anstream::println!("{part}: {} ...", job.item);
         let began = Instant::now();
+        let left_out = target().join("left-out.txt");
+        // What an earlier item left out is not of this one; that there is none is no error.
+        fs::remove_file(&left_out).ok();
+        job.command.env("TWINSITE_LEFT_OUT", &left_out);
         let (passed, measured) = if job.json {
             let printed = job
                 .command
@@ -96,8 +103,13 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
         let seconds = began.elapsed().as_secs_f64();
         let word = if passed { "passed" } else { "FAILED" };
         anstream::println!("{part}: {}: {word} in {seconds:.1} s", job.item);
+        let left_out: Vec<_> =
+            fs::read_to_string(&left_out).unwrap_or_default().lines().map(str::to_owned).collect();
+        for line in &left_out {
+            anstream::println!("{part}: {}: left out: {line}", job.item);
+        }
         let command = crate::run::describe(&job.command);
-        report.items.insert(job.item, Item { passed, seconds, command, measured });
+        report.items.insert(job.item, Item { passed, seconds, command, left_out, measured });
         report.save(part)?;
     }
     Ok(report.items.values().filter(|item| !item.passed).count())
@@ -157,7 +169,8 @@ fn test_runner(package: &str, filter: &str) -> Command {
     if found("cargo-nextest") {
         cargo(&["nextest", "run", "--release", "--profile", "accept", "--package", package, filter])
     } else {
-        cargo(&["test", "--release", "--package", package, filter])
+        // One cluster at a time, as .config/nextest.toml has it.
+        cargo(&["test", "--release", "--package", package, filter, "--", "--test-threads=1"])
     }
 }
 

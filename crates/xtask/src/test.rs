@@ -2,7 +2,9 @@
 
 use crate::prerequisites::ensure;
 use crate::run::{Checks, TaskError, cargo, found, run, target};
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 /// The exercises of which one run each belongs to the sample; the full counts are in `accept`.
 pub const EXERCISES: [&str; 14] = [
@@ -22,6 +24,11 @@ pub const EXERCISES: [&str; 14] = [
     "rolling-restart",
 ];
 
+/// Packages whose tests start whole clusters, which share two cores badly.
+const WITH_CLUSTERS: [&str; 2] = ["twinsite-tests", "twinsite-drill"];
+/// How long 20,000 seeds may take.
+const SIMULATION_MAX: Duration = Duration::from_mins(2);
+
 /// Runs the sample of every check.
 pub fn run_all() -> Result<(), TaskError> {
     let mut checks = Checks::default();
@@ -35,14 +42,36 @@ pub fn run_all() -> Result<(), TaskError> {
         checks.check("licences and sources", || {
             run(&mut cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"])).map(drop)
         });
+        if advisories_are_here() {
+            checks.check("known vulnerabilities", || {
+                run(&mut cargo(&["deny", "--offline", "check", "advisories"])).map(drop)
+            });
+        } else {
+            let why = "no advisory database on this machine; `cargo deny fetch db` brings it";
+            checks.leave_out("known vulnerabilities", why);
+        }
     } else {
-        checks.leave_out("licences and sources", "cargo-deny is not installed");
+        checks.leave_out("licences, sources and known vulnerabilities", "cargo-deny is not installed");
     }
     // Everything that runs is built once, with the profile that users run.
     checks.check("build", || run(&mut cargo(&["build", "--workspace", "--release"])).map(drop));
-    checks.check("unit, property and end-to-end tests", || run(&mut workspace_tests()).map(drop));
+    let left_out = target().join("left-out.txt");
+    // What an earlier run left out is not of this one; that there is none is no error.
+    std::fs::remove_file(&left_out).ok();
+    for (name, mut command) in workspace_tests() {
+        command.env("TWINSITE_LEFT_OUT", &left_out);
+        checks.check(name, || run(&mut command).map(drop));
+    }
+    checks.leave_out_lines(&left_out);
     checks.check("simulation, 20,000 seeds", || {
-        run(Command::new(target().join("release/twinsite-sim")).args(["--seeds", "20000"])).map(drop)
+        let took = run(Command::new(target().join("release/twinsite-sim")).args(["--seeds", "20000"]))?;
+        if took <= SIMULATION_MAX {
+            return Ok(());
+        }
+        let (took, max) = (took.as_secs(), SIMULATION_MAX.as_secs());
+        Err(TaskError::Failed(format!(
+            "every seed passed, but it took {took} s; at most {max} s are allowed"
+        )))
     });
     // With mistakes built in, and therefore in a folder of its own: what users run never has them.
     checks.check("simulation, every seeded mistake", || {
@@ -73,13 +102,31 @@ pub fn run_all() -> Result<(), TaskError> {
     checks.finish()
 }
 
+/// Whether `cargo deny fetch db` was ever run here: tests ask nothing of the network.
+fn advisories_are_here() -> bool {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    home.is_some_and(|home| {
+        let databases = std::fs::read_dir(home.join("advisory-dbs"));
+        databases.is_ok_and(|mut databases| databases.next().is_some())
+    })
+}
+
 /// All tests of the workspace: nextest where it is installed, for its process per test and its deadlines.
-fn workspace_tests() -> Command {
+fn workspace_tests() -> Vec<(&'static str, Command)> {
     if found("cargo-nextest") {
-        cargo(&["nextest", "run", "--workspace", "--release", "--no-fail-fast"])
-    } else {
-        cargo(&["test", "--workspace", "--release", "--no-fail-fast"])
+        let all = cargo(&["nextest", "run", "--workspace", "--release", "--no-fail-fast"]);
+        return vec![("unit, property and end-to-end tests", all)];
     }
+    // What .config/nextest.toml says of whole clusters, `cargo test` must be told: one after the other.
+    let mut units = cargo(&["test", "--workspace", "--release", "--no-fail-fast"]);
+    let mut clusters = cargo(&["test", "--release", "--no-fail-fast"]);
+    for package in WITH_CLUSTERS {
+        units.args(["--exclude", package]);
+        clusters.args(["--package", package]);
+    }
+    clusters.args(["--", "--test-threads=1"]);
+    vec![("unit and property tests", units), ("end-to-end tests", clusters)]
 }
 
 /// `twinsite demo --exercise NAME`, as a user would type it.

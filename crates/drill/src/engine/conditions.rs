@@ -53,6 +53,10 @@ impl Run<'_> {
                 let mut hit = self.roles.instances_hit.iter();
                 hit.all(|name| status.verdicts.get(name) != Some(&Verdict::Healthy))
             }
+            Condition::VictimsEnded => {
+                let mut hit = self.roles.nodes_hit.iter();
+                hit.all(|name| !self.backend.runs(&ProcessName::Node(name.clone())))
+            }
             Condition::Healthy => {
                 let Some(status) = self.status().await else { return false };
                 unhealthy(&status, &self.layout).is_none()

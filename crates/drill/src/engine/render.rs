@@ -102,12 +102,14 @@ fn write_numbers(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
 fn summary(run: &RunReport) -> String {
     let ms = |gap: Option<u64>| gap.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
     format!(
-        "gap http {}, websocket {}; requests {} ok, {} retried, {} failed; tunnels {} lost, {} back, longest {} ms",
+        "gap http {}, websocket {}; requests {} ok, {} retried, {} failed; attempts {} refused, {} broken; tunnels {} lost, {} back, longest {} ms",
         ms(run.gap_ms.http),
         ms(run.gap_ms.websocket),
         run.requests.ok,
         run.requests.retried,
         run.requests.failed,
+        run.attempts.refused,
+        run.attempts.broken,
         run.tunnels.lost,
         run.tunnels.back,
         run.tunnels.longest_ms,

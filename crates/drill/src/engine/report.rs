@@ -62,6 +62,8 @@ pub struct RunReport {
     pub requests: Requests,
     /// New connections with one request each, which are not tried again.
     pub connects: Requests,
+    /// What clients without patience see: failed attempts of all of these, also those that another attempt hid.
+    pub attempts: Attempts,
     /// `WebSockets`.
     pub tunnels: TunnelReport,
     /// Who owned the address before.
@@ -125,6 +127,25 @@ impl From<&Counts> for Requests {
             failed: counts.failures(),
             retried: counts.retried,
             failures: failures.collect(),
+        }
+    }
+}
+
+/// Failed attempts of HTTP clients, whether or not the client tried again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Attempts {
+    /// Nobody listened.
+    pub refused: u64,
+    /// Somebody listened, and no good answer came: reset, broken off, too late, or a server error.
+    pub broken: u64,
+}
+
+impl Attempts {
+    /// Those of the keep-alive clients and of the new connections together.
+    pub fn of(requests: &Counts, connects: &Counts) -> Self {
+        Self {
+            refused: requests.refused() + connects.refused(),
+            broken: requests.broken() + connects.broken(),
         }
     }
 }

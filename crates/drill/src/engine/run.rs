@@ -187,6 +187,7 @@ impl<'a> Run<'a> {
             phases_ms: phases::of(&of_fault, fault_wall),
             requests: (&seen.requests).into(),
             connects: (&seen.connects).into(),
+            attempts: super::report::Attempts::of(&seen.requests, &seen.connects),
             tunnels: gap::tunnels(&seen.tunnels, fault, observed_at).into(),
             owner_before: before.owner.as_ref().map(|(node, token)| format!("{node} ({token})")),
             owner_after: after

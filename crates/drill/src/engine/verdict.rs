@@ -5,7 +5,7 @@ use super::run::whole_ms;
 use super::{ClusterStatus, WatchItem};
 use crate::audit::Audit;
 use crate::layout::{Layout, Store};
-use crate::scenario::{Expect, OwnerExpected, Scenario};
+use crate::scenario::{Expect, Limits, OwnerExpected, Scenario};
 use twinsite_model::{Event, SiteName};
 
 /// How often the owner changed.
@@ -56,23 +56,7 @@ pub(super) fn judge(scenario: &Scenario, layout: &Layout, runs: Vec<RunReport>, 
     let mut broken = audit.broken();
     for run in &runs {
         broken.extend(run.broken.iter().map(|line| format!("run {}: {line}", run.run)));
-        let limits = &scenario.limits;
-        if let Some(max) = limits.failed_requests
-            && run.requests.failed > max
-        {
-            broken.push(format!(
-                "run {}: {} requests failed, at most {max} allowed",
-                run.run, run.requests.failed
-            ));
-        }
-        if let Some(max) = limits.tunnels_lost
-            && run.tunnels.lost > max
-        {
-            broken.push(format!(
-                "run {}: {} WebSockets lost, at most {max} allowed",
-                run.run, run.tunnels.lost
-            ));
-        }
+        broken.extend(too_many(&scenario.limits, run));
     }
     let limits: Vec<_> = scenario
         .limits_in(layout.profile)
@@ -102,6 +86,23 @@ pub(super) fn judge(scenario: &Scenario, layout: &Layout, runs: Vec<RunReport>, 
         runs,
         audit,
     }
+}
+
+/// Counts of one run that are above their limits, a line each.
+fn too_many(limits: &Limits, run: &RunReport) -> Vec<String> {
+    let lost = u64::try_from(run.tunnels.lost).unwrap_or(u64::MAX);
+    let counts = [
+        (limits.failed_requests, run.requests.failed, "requests failed"),
+        (limits.refused_attempts, run.attempts.refused, "attempts found nobody listening"),
+        (limits.broken_attempts, run.attempts.broken, "attempts got no good answer"),
+        (limits.tunnels_lost, lost, "WebSockets lost"),
+    ];
+    let above = counts
+        .into_iter()
+        .filter_map(|(max, count, what)| Some((max.filter(|max| count > *max)?, count, what)));
+    above
+        .map(|(max, count, what)| format!("run {}: {count} {what}, at most {max} allowed", run.run))
+        .collect()
 }
 
 fn measured(run: &RunReport, limit: &str) -> Option<u64> {

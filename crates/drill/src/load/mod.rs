@@ -1,8 +1,9 @@
 //! The clients of a drill: on the floating address, from many source addresses, writing down all that they see.
 //!
 //! * **new connections** (every 2 ms by default) with one request each: who answers now;
-//! * **keep-alive clients** that behave as browsers do: they wait up to [`PATIENCE`] for somebody to listen, and ask
-//!   again on a new connection when a used one breaks before the answer; only what remains is a failed request;
+//! * **keep-alive clients** that are patient: they wait up to [`PATIENCE`] for somebody to listen, and ask again on a
+//!   new connection when a used one breaks before the answer; what remains is a failed request, and every attempt
+//!   that their patience hides is counted too;
 //! * **participants** in rooms over WebSocket, which reconnect as Socket.IO does.
 //!
 //! A connection or tunnel that a client gave up is kept and asked on: an old owner that comes back to life and

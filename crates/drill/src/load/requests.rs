@@ -86,9 +86,13 @@ impl Browser {
         if let Some(connection) = self.connection.take() {
             match self.attempt(connection, deadline).await {
                 Ok(()) => return Ok(false),
-                // Closed while idle, which is nobody's fault and costs no answer; or broken with the question
-                // on its way: a GET on a used connection is asked once more.
-                Err(Failure::Closed | Failure::Broken) => retried = true,
+                // Closed while idle: no question was lost, and HTTP allows it at any time.
+                Err(Failure::Closed) => retried = true,
+                // Broken with the question on its way: a GET on a used connection is asked once more.
+                Err(failure @ Failure::Broken) => {
+                    self.client.recorder.attempt_failed(failure);
+                    retried = true;
+                }
                 Err(failure) => return Err(failure),
             }
         }
@@ -97,7 +101,8 @@ impl Browser {
             match Connection::open(self.source, self.client.floating, left, false).await {
                 Ok(connection) => break connection,
                 Err(failure) if left <= CONNECT_AGAIN => return Err(failure),
-                Err(_) => {
+                Err(failure) => {
+                    self.client.recorder.attempt_failed(failure);
                     retried = true;
                     sleep(CONNECT_AGAIN).await;
                 }

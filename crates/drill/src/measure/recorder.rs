@@ -19,12 +19,29 @@ pub struct Counts {
     pub retried: u64,
     /// Without a good answer, by reason.
     pub failed: BTreeMap<Failure, u64>,
+    /// Single attempts that failed before another one of the same request, by reason: what a client sees that does
+    /// not try again.
+    pub hidden: BTreeMap<Failure, u64>,
 }
 
 impl Counts {
     /// All failures together.
     pub fn failures(&self) -> u64 {
         self.failed.values().sum()
+    }
+
+    /// Attempts that found nobody listening.
+    pub fn refused(&self) -> u64 {
+        self.attempts().filter(|(failure, _)| **failure == Failure::Refused).map(|(_, count)| count).sum()
+    }
+
+    /// Attempts that found somebody, and got no good answer.
+    pub fn broken(&self) -> u64 {
+        self.attempts().filter(|(failure, _)| **failure != Failure::Refused).map(|(_, count)| count).sum()
+    }
+
+    fn attempts(&self) -> impl Iterator<Item = (&Failure, &u64)> {
+        self.failed.iter().chain(&self.hidden)
     }
 }
 
@@ -78,6 +95,11 @@ impl Recorder {
         let recording = &mut *self.lock();
         *recording.requests.failed.entry(failure).or_default() += 1;
         push(&mut recording.failures, (Instant::now(), failure), &mut recording.overflow);
+    }
+
+    /// Counts an attempt that failed, and after which its client tries again.
+    pub fn attempt_failed(&self, failure: Failure) {
+        *self.lock().requests.hidden.entry(failure).or_default() += 1;
     }
 
     /// Counts a new connection with its one request.

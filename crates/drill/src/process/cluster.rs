@@ -4,12 +4,14 @@ use super::children::{Children, PidTable};
 use super::files::Files;
 use super::{Block, FilesError, Launcher, ProcessError, ProcessName, Progress, readiness};
 use crate::layout::{Layout, Shape, Store};
-use crate::wan::Wan;
+use crate::measure::kernel;
+use crate::wan::{Holder, Wan};
 use rustix::process::Signal;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use twinsite_model::{NodeName, Profile};
+use twinsite_model::{NodeName, Profile, SiteName};
 
 /// How long a new cluster may take until it is healthy.
 const READY_PATIENCE: Duration = Duration::from_mins(1);
@@ -64,8 +66,9 @@ impl Cluster {
         let root = std::path::absolute(&root).map_err(|source| FilesError::Write { path: root, source })?;
         let files = Files::new(root);
         files.write(&layout)?;
-        let wan = Wan::start(&layout.passages(), &block)?;
         let children = Children::new().map_err(ProcessError::Reaper)?;
+        let holder = holder(&layout, children.pids().clone());
+        let wan = Wan::start(&layout.passages(), &layout.floating_passages(), &holder, &block)?;
         let mut cluster = Self {
             layout,
             files,
@@ -252,4 +255,28 @@ impl Cluster {
     pub async fn stop(mut self) {
         self.children.end_all().await;
     }
+}
+
+/// Finds the site that holds the floating address, in the kernel's table of sockets.
+fn holder(layout: &Layout, pids: PidTable) -> Holder {
+    let layout = layout.clone();
+    // The same sockets have the same holder, and finding it walks every descriptor of every process.
+    let known: Mutex<(BTreeSet<u64>, Option<SiteName>)> = Mutex::default();
+    Arc::new(move || {
+        let sockets = kernel::listening(layout.floating).ok().filter(|sockets| !sockets.is_empty())?;
+        {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.0 == sockets {
+                return known.1.clone();
+            }
+        }
+        let all = pids.all();
+        let holder = all.into_iter().find_map(|(name, pid)| {
+            let ProcessName::Node(node) = name else { return None };
+            let site = layout.node(&node)?.site.clone();
+            kernel::holds(pid, &sockets).then_some(site)
+        })?;
+        *known.lock().unwrap_or_else(PoisonError::into_inner) = (sockets, Some(holder.clone()));
+        Some(holder)
+    })
 }

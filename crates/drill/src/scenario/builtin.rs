@@ -36,6 +36,7 @@ exercises![
     "majority-lost",
     "rolling-restart",
     "rooms",
+    "rooms-embedded",
 ];
 
 /// All exercises, in the order in which they are best read.

@@ -276,10 +276,14 @@ pub struct Limits {
     pub detect: Option<Limit>,
     /// From the decision until the old owner cannot act.
     pub fence: Option<Limit>,
-    /// Requests that failed for good.
+    /// Requests of patient clients that failed for good.
     pub failed_requests: Option<u64>,
+    /// Attempts of any HTTP client that found nobody listening, also when the client tried again.
+    pub refused_attempts: Option<u64>,
+    /// Attempts of any HTTP client that found somebody and got no good answer, also when the client asked again.
+    pub broken_attempts: Option<u64>,
     /// `WebSockets` that were lost.
-    pub tunnels_lost: Option<usize>,
+    pub tunnels_lost: Option<u64>,
 }
 
 /// The way back.

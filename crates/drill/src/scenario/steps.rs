@@ -161,6 +161,8 @@ pub enum Condition {
     Silent,
     /// No verdict of an instance that was hit says healthy any more.
     VictimsUnhealthy,
+    /// No node that was hit runs any more: after a start it means that each of them refused to go on.
+    VictimsEnded,
     /// Every upstream has the verdict healthy, every node is there, nothing is moving.
     Healthy,
     /// There is a leader.
@@ -180,6 +182,7 @@ impl Condition {
             Self::Answering => "somebody answers",
             Self::Silent => "nobody answers",
             Self::VictimsUnhealthy => "what was hit is seen as unhealthy",
+            Self::VictimsEnded => "the nodes that were hit have ended",
             Self::Healthy => "all is healthy",
             Self::Led => "there is a leader",
             Self::ParticipantsBack => "all participants are back",

@@ -11,6 +11,9 @@
 //! * an end that closes is not heard by the other while that direction is cut;
 //! * when the direction heals, connections that lost bytes are reset; the others go on as if nothing had been.
 //!
+//! The floating address is dialled through relays too; its link is that to the site which holds it when a connection
+//! comes in, and a cut is felt there after the handshake.
+//!
 //! Known difference from a real path: a target that refuses is seen as "connected, then reset".
 
 mod direction;
@@ -19,6 +22,7 @@ mod relay;
 pub use direction::Shape;
 
 use direction::Direction;
+use relay::{Relay, Route};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -38,6 +42,21 @@ pub struct Passage {
     /// The real address.
     pub target: SocketAddr,
 }
+
+/// A relayed address that moves from site to site: what nodes of `from` dial at `via` arrives at `target`, over the
+/// link to the site that holds it at that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FloatingPassage {
+    /// The site that dials.
+    pub from: SiteName,
+    /// Where the relay listens.
+    pub via: SocketAddr,
+    /// The real address.
+    pub target: SocketAddr,
+}
+
+/// Says which site holds the floating address now. May read files.
+pub type Holder = Arc<dyn Fn() -> Option<SiteName> + Send + Sync>;
 
 /// Why the WAN cannot be set up or changed.
 #[derive(Debug, thiserror::Error)]
@@ -75,44 +94,71 @@ type Pair = (SiteName, SiteName);
 /// The running relays, and the handle to change them. Dropping it ends them.
 #[derive(Debug)]
 pub struct Wan {
-    directions: BTreeMap<Pair, Arc<Direction>>,
-    listeners: BTreeMap<Pair, Vec<Arc<relay::Relay>>>,
-    _tasks: JoinSet<()>,
+    directions: Arc<BTreeMap<Pair, Arc<Direction>>>,
+    listeners: BTreeMap<Pair, Vec<Arc<Relay>>>,
+    tasks: JoinSet<()>,
 }
 
 impl Wan {
     /// Starts a relay for each passage. Needs a tokio runtime. What is `held` is let go when the last relay has
     /// let go of its address, which is a moment after the end of this value.
-    pub fn start(passages: &[Passage], held: &Arc<impl Send + Sync + 'static>) -> Result<Self, WanError> {
+    pub fn start(
+        passages: &[Passage],
+        floating: &[FloatingPassage],
+        holder: &Holder,
+        held: &Arc<impl Send + Sync + 'static>,
+    ) -> Result<Self, WanError> {
         let mut directions: BTreeMap<Pair, Arc<Direction>> = BTreeMap::new();
-        let mut listeners: BTreeMap<Pair, Vec<Arc<relay::Relay>>> = BTreeMap::new();
-        let mut tasks = JoinSet::new();
         for passage in passages {
-            let pair = (passage.from.clone(), passage.to.clone());
-            let back = (passage.to.clone(), passage.from.clone());
-            let there = Arc::clone(directions.entry(pair.clone()).or_default());
-            let back = Arc::clone(directions.entry(back).or_default());
-            let relay = relay::Relay::listen(passage.via, passage.target, there, back)
-                .map_err(|source| WanError::Listen { via: passage.via, source })?;
-            let relay = Arc::new(relay);
-            listeners.entry(pair).or_default().push(Arc::clone(&relay));
-            let held = Arc::clone(held);
-            tasks.spawn(async move {
-                relay.serve().await;
-                drop((relay, held));
-            });
+            directions.entry((passage.from.clone(), passage.to.clone())).or_default();
+            directions.entry((passage.to.clone(), passage.from.clone())).or_default();
         }
-        Ok(Self { directions, listeners, _tasks: tasks })
+        let directions = Arc::new(directions);
+        let mut wan = Self { directions, listeners: BTreeMap::new(), tasks: JoinSet::new() };
+        for passage in passages {
+            let there = wan.direction(&passage.from, &passage.to)?;
+            let back = wan.direction(&passage.to, &passage.from)?;
+            let relay = wan.relay(passage.via, passage.target, Route::Fixed(there, back), held)?;
+            wan.listeners.entry((passage.from.clone(), passage.to.clone())).or_default().push(relay);
+        }
+        // Not among the listeners: whether an attempt crosses a cut is only known when the holder is.
+        for passage in floating {
+            let route = Route::ToHolder {
+                from: passage.from.clone(),
+                directions: Arc::clone(&wan.directions),
+                holder: Arc::clone(holder),
+            };
+            wan.relay(passage.via, passage.target, route, held)?;
+        }
+        Ok(wan)
+    }
+
+    fn relay(
+        &mut self,
+        via: SocketAddr,
+        target: SocketAddr,
+        route: Route,
+        held: &Arc<impl Send + Sync + 'static>,
+    ) -> Result<Arc<Relay>, WanError> {
+        let relay = Relay::listen(via, target, route).map_err(|source| WanError::Listen { via, source })?;
+        let relay = Arc::new(relay);
+        let (serving, held) = (Arc::clone(&relay), Arc::clone(held));
+        self.tasks.spawn(async move {
+            serving.serve().await;
+            drop((serving, held));
+        });
+        Ok(relay)
+    }
+
+    fn direction(&self, from: &SiteName, to: &SiteName) -> Result<Arc<Direction>, WanError> {
+        let direction = self.directions.get(&(from.clone(), to.clone()));
+        direction.map(Arc::clone).ok_or_else(|| WanError::NoLink { from: from.clone(), to: to.clone() })
     }
 
     /// Changes what one direction does to bytes, from now on.
     pub fn shape(&self, from: &SiteName, to: &SiteName, shape: Shape) -> Result<(), WanError> {
+        self.direction(from, to)?.set(shape);
         let pair = (from.clone(), to.clone());
-        let direction = self
-            .directions
-            .get(&pair)
-            .ok_or_else(|| WanError::NoLink { from: from.clone(), to: to.clone() })?;
-        direction.set(shape);
         // A handshake crosses both directions, so either cut silences the listeners of both pairs.
         let back = (to.clone(), from.clone());
         for pair in [&pair, &back] {

@@ -1,9 +1,11 @@
 //! One relayed address, and the connections through it.
 
 use super::direction::{Direction, Shape};
+use super::{Holder, Pair};
 use bytes::{Bytes, BytesMut};
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
+use twinsite_model::SiteName;
 
 /// Connections through one relayed address at once; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -27,29 +30,65 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// attempts without any answer.
 const DROP_ALL: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
 
-#[derive(Debug)]
+/// Over which directions a connection goes, there and back.
+pub(super) enum Route {
+    /// Always the same.
+    Fixed(Arc<Direction>, Arc<Direction>),
+    /// To whatever site holds the address at that moment.
+    ToHolder {
+        /// The site that dials.
+        from: SiteName,
+        /// All directions.
+        directions: Arc<BTreeMap<Pair, Arc<Direction>>>,
+        /// Who holds it.
+        holder: Holder,
+    },
+}
+
+impl Route {
+    async fn directions(&self) -> (Arc<Direction>, Arc<Direction>) {
+        match self {
+            Self::Fixed(there, back) => (Arc::clone(there), Arc::clone(back)),
+            Self::ToHolder { from, directions, holder } => {
+                let holder = Arc::clone(holder);
+                // It reads files of the kernel, and the runtime has clients to serve meanwhile.
+                let to = tokio::task::spawn_blocking(move || holder()).await.ok().flatten();
+                let between = |from: &SiteName, to: &SiteName| {
+                    directions.get(&(from.clone(), to.clone())).map(Arc::clone)
+                };
+                let found = to.and_then(|to| Some((between(from, &to)?, between(&to, from)?)));
+                // Within a site, and to nobody, there is no link to cut.
+                found.unwrap_or_default()
+            }
+        }
+    }
+}
+
 pub(super) struct Relay {
     listener: TcpListener,
     target: SocketAddr,
-    there: Arc<Direction>,
-    back: Arc<Direction>,
+    route: Arc<Route>,
     dark: AtomicBool,
 }
 
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay")
+            .field("listener", &self.listener)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Relay {
-    pub(super) fn listen(
-        via: SocketAddr,
-        target: SocketAddr,
-        there: Arc<Direction>,
-        back: Arc<Direction>,
-    ) -> io::Result<Self> {
+    pub(super) fn listen(via: SocketAddr, target: SocketAddr, route: Route) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(via), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
         socket.bind(&via.into())?;
         socket.listen(512)?;
         let listener = TcpListener::from_std(socket.into())?;
-        Ok(Self { listener, target, there, back, dark: AtomicBool::new(false) })
+        Ok(Self { listener, target, route: Arc::new(route), dark: AtomicBool::new(false) })
     }
 
     #[cfg(test)]
@@ -84,8 +123,9 @@ impl Relay {
                     continue;
                 }
             };
-            let (there, back, target) = (Arc::clone(&self.there), Arc::clone(&self.back), self.target);
+            let (route, target) = (Arc::clone(&self.route), self.target);
             connections.spawn(async move {
+                let (there, back) = route.directions().await;
                 connection(near, target, &there, &back).await;
                 drop(permit);
             });

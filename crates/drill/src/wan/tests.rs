@@ -12,6 +12,10 @@ fn site(name: &str) -> SiteName {
     SiteName::new(name).unwrap()
 }
 
+fn nobody() -> Holder {
+    Arc::new(|| None)
+}
+
 struct Bench {
     wan: Wan,
     via: SocketAddr,
@@ -27,7 +31,7 @@ impl Bench {
             via: "127.0.0.1:0".parse().unwrap(),
             target: target.local_addr().unwrap(),
         };
-        let wan = Wan::start(&[passage], &Arc::new(())).unwrap();
+        let wan = Wan::start(&[passage], &[], &nobody(), &Arc::new(())).unwrap();
         let via = wan.listeners[&(site("gra"), site("sbg"))][0].address().unwrap();
         Self { wan, via, target }
     }
@@ -197,4 +201,41 @@ async fn dropping_the_wan_ends_its_connections() {
     let mut byte = [0];
     let read = timeout(PATIENCE, far.read(&mut byte)).await.unwrap();
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+}
+
+#[tokio::test]
+async fn an_address_that_moves_is_cut_with_the_site_that_holds_it() {
+    let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // A port that was free a moment ago, because nobody says which one a floating relay has.
+    let via = unused.local_addr().unwrap();
+    drop(unused);
+    let passage = |to: &str| Passage {
+        from: site("wit"),
+        to: site(to),
+        via: "127.0.0.1:0".parse().unwrap(),
+        target: target.local_addr().unwrap(),
+    };
+    let floating = FloatingPassage { from: site("wit"), via, target: target.local_addr().unwrap() };
+    let held_by = Arc::new(std::sync::Mutex::new(site("gra")));
+    let holder: Holder = {
+        let held_by = Arc::clone(&held_by);
+        Arc::new(move || Some(held_by.lock().unwrap().clone()))
+    };
+    let wan = Wan::start(&[passage("gra"), passage("sbg")], &[floating], &holder, &Arc::new(())).unwrap();
+    wan.cut(&site("wit"), &site("gra")).unwrap();
+    let connect = async || {
+        let near = timeout(PATIENCE, TcpStream::connect(via)).await.unwrap().unwrap();
+        let (far, _) = timeout(PATIENCE, target.accept()).await.unwrap().unwrap();
+        (near, far)
+    };
+    let (mut near, mut far) = connect().await;
+    vanishes(&mut near, &mut far).await;
+    // Moved to a site that is not cut off, and to the dialling site itself.
+    for reached in ["sbg", "wit"] {
+        *held_by.lock().unwrap() = site(reached);
+        let (mut near, mut far) = connect().await;
+        arrives(&mut near, &mut far, "hello").await;
+        arrives(&mut far, &mut near, "and back").await;
+    }
 }

@@ -33,29 +33,55 @@ pub enum Command {
     /// Start a whole cluster on this machine: two sites, a witness, meeting instances, Redis
     Demo(DemoArguments),
     /// Run one node of a cluster
+    #[command(after_help = "Examples:
+  twinsite node --config /etc/twinsite/node.toml
+  twinsite node --config node.toml --log json")]
     Node(NodeArguments),
     /// Run the guardian of a node: it outlives the node, ends it when it hangs, and says so to the cluster
+    #[command(after_help = "Examples:
+  twinsite guardian --config /etc/twinsite/node.toml      the same file as its node")]
     Guardian(NodeArguments),
     /// Show who owns what, what is healthy, and whether it could fail over now
     Status(StatusArguments),
     /// Follow the cluster's changes as they happen
     Watch(WatchArguments),
     /// List recent moves of the floating IPs, with the time of each step
+    #[command(after_help = "Examples:
+  twinsite events
+  twinsite events --json | jq '.[0].steps'")]
     Events(QueryArguments),
     /// Explain why things are as they are, and what could happen now
     Explain(ExplainArguments),
     /// Move a floating IP while both sides are up: drained, without a failed request
+    #[command(after_help = "Examples:
+  twinsite switchover --to sbg --plan
+  twinsite switchover --to sbg
+  twinsite switchover --to gra-2 --no-wait")]
     Switchover(MoveArguments),
     /// Move a floating IP although its owner is not well
+    #[command(after_help = "Examples:
+  twinsite failover --plan
+  twinsite failover --to sbg
+  twinsite failover --to sbg-2 --override target-reaches-store")]
     Failover(MoveArguments),
+    /// Call off a move that has not moved anything yet
+    Abort(AbortArguments),
+    /// Close the breaker after too many automatic moves
+    #[command(subcommand)]
+    Breaker(BreakerCommand),
     /// Stop automatic moves for a while
     Pause(PauseArguments),
     /// Let automatic moves happen again
+    #[command(after_help = "Examples:
+  twinsite resume")]
     Resume(QueryArguments),
     /// List upstreams, drain one, or end a drain
     #[command(subcommand)]
     Upstream(UpstreamCommand),
     /// List rooms and where they are
+    #[command(after_help = "Examples:
+  twinsite sessions
+  twinsite sessions --json | jq .nodes")]
     Sessions(QueryArguments),
     /// List, add and remove members, and choose who leads
     #[command(subcommand)]
@@ -65,6 +91,9 @@ pub enum Command {
     /// Forced recovery when the quorum is lost for good: offline, on one survivor, by a person who names what is lost
     Recover(RecoverArguments),
     /// Print completions for a shell
+    #[command(after_help = "Examples:
+  twinsite completion bash > /etc/bash_completion.d/twinsite
+  twinsite completion zsh > ~/.zfunc/_twinsite")]
     Completion {
         /// The shell
         shell: Shell,
@@ -142,10 +171,6 @@ pub struct ExplainArguments {
 
 /// `switchover` and `failover`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  twinsite switchover --to sbg --plan
-  twinsite switchover --to sbg
-  twinsite failover --to sbg-2 --override target-reaches-store")]
 pub struct MoveArguments {
     /// How the cluster is reached
     #[command(flatten)]
@@ -165,6 +190,35 @@ pub struct MoveArguments {
     /// Return as soon as the move has begun
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// `abort`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite abort
+  twinsite abort --ip public --reason 'wrong site'
+
+Possible until the address itself moves; after that a move only goes forward.")]
+pub struct AbortArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// The floating IP [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub ip: Option<FloatingIpName>,
+    /// Why, for those who read the journal
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// `breaker`.
+#[derive(Debug, Subcommand)]
+pub enum BreakerCommand {
+    /// Let automatic moves happen again, although there were too many of them lately
+    #[command(after_help = "Examples:
+  twinsite status                                  says whether the breaker is open
+  twinsite breaker reset")]
+    Reset(QueryArguments),
 }
 
 /// `pause`.
@@ -187,10 +241,18 @@ pub struct PauseArguments {
 #[derive(Debug, Subcommand)]
 pub enum UpstreamCommand {
     /// List upstreams with the cluster's verdict and the evidence
+    #[command(after_help = "Examples:
+  twinsite upstream list
+  twinsite upstream list --json")]
     List(QueryArguments),
     /// Let an upstream run empty: live rooms stay, new ones go elsewhere
+    #[command(after_help = "Examples:
+  twinsite upstream drain gra-meet-1
+  twinsite upstream drain gra-meet-1 --deadline 2h")]
     Drain(DrainArguments),
     /// End a drain
+    #[command(after_help = "Examples:
+  twinsite upstream undrain gra-meet-1")]
     Undrain(DrainArguments),
 }
 
@@ -211,12 +273,19 @@ pub struct DrainArguments {
 #[derive(Debug, Subcommand)]
 pub enum MembersCommand {
     /// List members, who votes, who leads, and how far each log is
+    #[command(after_help = "Examples:
+  twinsite members list
+  twinsite members list --json")]
     List(QueryArguments),
     /// Add a node: it receives the log first, and gets its vote when it has caught up
     Add(AddArguments),
     /// Remove a node for good; its id never comes back
+    #[command(after_help = "Examples:
+  twinsite members remove sbg-2")]
     Remove(MemberArguments),
     /// Hand the leadership to a node
+    #[command(after_help = "Examples:
+  twinsite members lead wit-1")]
     Lead(MemberArguments),
 }
 
@@ -244,8 +313,6 @@ pub struct MemberArguments {
 
 /// `node` and `guardian`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  twinsite node --config /etc/twinsite/node.toml")]
 pub struct NodeArguments {
     /// The node's configuration
     #[arg(long, value_name = "FILE", default_value = "/etc/twinsite/node.toml")]

@@ -127,7 +127,7 @@ pub enum CliError {
     Recovery(#[from] RecoveryError),
     /// The proxy cannot start.
     #[error(transparent)]
-    Proxy(#[from] ProxyError),
+    Proxy(ProxyError),
     /// There is no guardian, or it cannot work.
     #[error(transparent)]
     Guardian(#[from] GuardianError),
@@ -146,6 +146,15 @@ pub enum CliError {
     /// Nobody answered.
     #[error("{0}")]
     Unreachable(String),
+}
+
+impl From<ProxyError> for CliError {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::Bind { address, source } => Self::Bind { key: "node.http", address, source },
+            other @ ProxyError::Thread(_) => Self::Proxy(other),
+        }
+    }
 }
 
 fn bind_problem(source: &io::Error) -> String {
@@ -211,6 +220,8 @@ async fn run_async(command: Command) -> Result<Exit, CliError> {
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Switchover(arguments) => moves::run(MoveKind::Switchover, &arguments).await,
         Command::Failover(arguments) => moves::run(MoveKind::Failover, &arguments).await,
+        Command::Abort(arguments) => moves::abort(&arguments).await,
+        Command::Breaker(command) => upkeep::breaker(&command).await,
         Command::Pause(arguments) => upkeep::pause(&arguments).await,
         Command::Resume(arguments) => upkeep::resume(&arguments).await,
         Command::Upstream(command) => upkeep::upstream(&command).await,

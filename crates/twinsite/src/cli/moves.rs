@@ -1,16 +1,17 @@
-//! `switchover` and `failover`: moves by hand, planned or followed to their end.
+//! `switchover`, `failover` and `abort`: moves by hand, planned, followed to their end, or called off.
 
-use super::arguments::MoveArguments;
+use super::arguments::{AbortArguments, MoveArguments};
 use super::connect::connect;
 use super::events::{operation_json, operation_text};
 use super::explain::rule_json;
+use super::upkeep::done;
 use super::{CliError, Exit, output, words};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
 use twinsite_api::client::{Begun, Wanted};
 use twinsite_api::{Client, Destination, MoveKind, v1};
-use twinsite_model::{NodeName, OperationId, SiteName};
+use twinsite_model::{FloatingIpName, NodeName, OperationId, SiteName};
 
 /// How often a running move is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -32,7 +33,11 @@ pub async fn run(kind: MoveKind, arguments: &MoveArguments) -> Result<Exit, CliE
         return show_plan(plan, arguments.client.json);
     }
     let Begun { operation: Some(operation), .. } = begun else {
-        output::line("nothing had to be moved")?;
+        if arguments.client.json {
+            output::json(&json!({ "operation": null, "revision": begun.revision.0 }))?;
+        } else {
+            output::line("nothing had to be moved")?;
+        }
         return Ok(Exit::Done);
     };
     if arguments.no_wait {
@@ -44,6 +49,13 @@ pub async fn run(kind: MoveKind, arguments: &MoveArguments) -> Result<Exit, CliE
         return Ok(Exit::Done);
     }
     follow(&client, operation, arguments.client.json).await
+}
+
+/// `twinsite abort`.
+pub async fn abort(arguments: &AbortArguments) -> Result<Exit, CliError> {
+    let client = connect(&arguments.client)?;
+    let revision = client.abort(arguments.ip.as_ref().map(FloatingIpName::as_str), &arguments.reason).await?;
+    done(&arguments.client, revision, "the move is called off; `twinsite events` shows how far it was")
 }
 
 /// A site or a node, by its name.

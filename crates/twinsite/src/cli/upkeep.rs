@@ -1,8 +1,8 @@
 //! What operators do between moves: pause, drain, look at rooms, change members.
 
 use super::arguments::{
-    AddArguments, ClientArguments, DrainArguments, MemberArguments, MembersCommand, PauseArguments,
-    QueryArguments, UpstreamCommand,
+    AddArguments, BreakerCommand, ClientArguments, DrainArguments, MemberArguments, MembersCommand,
+    PauseArguments, QueryArguments, UpstreamCommand,
 };
 use super::connect::connect;
 use super::status::{upstream_json, upstreams_text};
@@ -26,7 +26,15 @@ pub async fn resume(arguments: &QueryArguments) -> Result<Exit, CliError> {
     done(&arguments.client, revision, "automatic moves may happen again")
 }
 
-fn done(arguments: &ClientArguments, revision: Revision, text: &str) -> Result<Exit, CliError> {
+/// `twinsite breaker`.
+pub async fn breaker(command: &BreakerCommand) -> Result<Exit, CliError> {
+    let BreakerCommand::Reset(arguments) = command;
+    let revision = connect(&arguments.client)?.reset_breaker().await?;
+    done(&arguments.client, revision, "the breaker is closed: automatic moves may happen again")
+}
+
+/// Says that a change is made, and at which revision.
+pub fn done(arguments: &ClientArguments, revision: Revision, text: &str) -> Result<Exit, CliError> {
     if arguments.json {
         output::json(&json!({ "revision": revision.0 }))?;
     } else {

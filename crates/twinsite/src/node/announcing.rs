@@ -99,6 +99,7 @@ fn wanted(
     let state = shared.raft.state();
     let spec = state.spec.as_ref()?;
     let site = spec.site(&spec.node(shared.me)?.site)?;
+    let cut_off = shared.quorum.age().is_some_and(|age| age > spec.timing().lease);
     let observed = spec.floating_ips.iter().filter_map(|ip| {
         let held = shared.hands().get(&ip.name).and_then(|hands| hands.observe().attached);
         let seen = match (held, outside.get(&ip.name)) {
@@ -106,6 +107,11 @@ fn wanted(
             (None, Some(OutsideAnswer::Answered { node, token, .. })) => {
                 let there = spec.node(*node).map(|node| &node.site);
                 Some((*token, there == Some(&site.name)))
+            }
+            // Whoever holds it renews through a quorum. Nobody answers here, and no quorum was heard of for a whole
+            // lease: this site is cut off, and whether or not another one holds it by now, this one does not.
+            (None, Some(OutsideAnswer::Silent { .. })) if cut_off => {
+                Some((state.owner(&ip.name).map_or_else(Token::default, |owner| owner.token), false))
             }
             (None, _) => None,
         };
