@@ -101,11 +101,12 @@ fn wanted(
     let site = spec.site(&spec.node(shared.me)?.site)?;
     let observed = spec.floating_ips.iter().filter_map(|ip| {
         let held = shared.hands().get(&ip.name).and_then(|hands| hands.observe().attached);
-        let seen = match (held, outside.get(&ip.name)) {
+        let outside = outside.get(&ip.name).map(|answer| answer.for_cluster(&spec.cluster));
+        let seen = match (held, outside) {
             (Some(token), _) => Some((token, true)),
             (None, Some(OutsideAnswer::Answered { node, token, .. })) => {
-                let there = spec.node(*node).map(|node| &node.site);
-                Some((*token, there == Some(&site.name)))
+                let there = spec.node(node).map(|node| &node.site);
+                Some((token, there == Some(&site.name)))
             }
             (None, _) => None,
         };
