@@ -1,11 +1,20 @@
 //! Delivers an address to the meeting servers of this node: a file for each, replaced whole.
 
 use crate::decide::Announcement;
-use std::fs::{self, File};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use twinsite_model::{Token, UpstreamName};
+
+/// How long another process is let write first.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How soon the lock is tried again.
+const LOCK_RETRY: Duration = Duration::from_millis(2);
 
 /// Why an announcement was not delivered.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +81,9 @@ impl Announcer {
 }
 
 fn reconcile(path: &Path, wanted: &Announcement) -> Result<bool, AnnounceError> {
+    // Several nodes of a site may keep the same file right: between one's look at the token and its writing, no other
+    // may write.
+    let _lock = lock(path)?;
     let token_path = token_path(path);
     let written: Option<Token> = read(&token_path)?.and_then(|text| text.trim().parse().ok());
     if let Some(written) = written.filter(|written| *written > wanted.token) {
@@ -91,9 +103,33 @@ fn reconcile(path: &Path, wanted: &Announcement) -> Result<bool, AnnounceError> 
 
 /// Beside the announcement, the token that it follows from.
 fn token_path(path: &Path) -> PathBuf {
+    beside(path, ".token")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".token");
+    name.push(ending);
     PathBuf::from(name)
+}
+
+/// The lock of a file, held until what is returned is dropped; the system frees it at the end of the process.
+///
+/// `None` after [`LOCK_PATIENCE`]: its holder stands still, and must not keep everybody's address wrong. Should it write
+/// something old when it wakes, the next comparison repairs that.
+fn lock(path: &Path) -> Result<Option<File>, AnnounceError> {
+    let path = beside(path, ".lock");
+    let failed = |source: io::Error| AnnounceError::File { what: "lock", path: path.clone(), source };
+    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+    let begun = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_RETRY),
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Option<String>, AnnounceError> {
@@ -106,17 +142,19 @@ fn read(path: &Path) -> Result<Option<String>, AnnounceError> {
 
 /// A reader sees the old text or the new one, never a part; after a power loss too.
 fn replace(path: &Path, text: &str) -> Result<(), AnnounceError> {
-    let mut name = path.as_os_str().to_owned();
-    // Of its own for each process: several nodes of a site may keep the same file right.
-    name.push(format!(".new-{}", std::process::id()));
-    let new = PathBuf::from(name);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        // Under a name of its own, and readable by the meeting server as any new file is.
+        let permissions = Permissions::from_mode(0o644);
+        let mut new = tempfile::Builder::new()
+            .prefix(path.file_name().unwrap_or_default())
+            .suffix(".new")
+            .permissions(permissions)
+            .tempfile_in(folder)?;
+        new.write_all(text.as_bytes())?;
+        new.as_file().sync_all()?;
+        new.persist(path).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
     };
     write().map_err(|source| AnnounceError::File { what: "write", path: path.to_owned(), source })
 }
@@ -167,5 +205,48 @@ mod tests {
         let path = folder.path().join("missing").join("announced");
         let error = write(&mut announcer(&path), announcement(1, 1)).unwrap_err();
         assert!(error.to_string().contains("missing") && error.retryable(), "{error}");
+    }
+
+    /// Everybody announces a token of their own at the same time, again and again, as the nodes of a site may.
+    #[test]
+    fn of_many_writers_the_newest_token_and_its_own_address_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("announced");
+        for round in 0..25_u64 {
+            let writers = (0..8_u8).map(|last| {
+                let path = path.clone();
+                std::thread::spawn(move || {
+                    let wanted = announcement(last, round * 8 + u64::from(last) + 1);
+                    match write(&mut announcer(&path), wanted) {
+                        Ok(_) | Err(AnnounceError::Stale { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                })
+            });
+            for writer in writers.collect::<Vec<_>>() {
+                writer.join().unwrap();
+            }
+            let token = fs::read_to_string(token_path(&path)).unwrap();
+            assert_eq!(token.trim().parse(), Ok(Token::new(1, round * 8 + 8)));
+            assert_eq!(fs::read_to_string(&path).unwrap(), "192.0.2.7\n", "round {round}");
+        }
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["announced", "announced.lock", "announced.token"], "nothing else is left lying");
+    }
+
+    #[test]
+    fn another_writer_is_waited_for_but_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("announced");
+        let held = lock(&path).unwrap().unwrap();
+        let begun = Instant::now();
+        assert!(write(&mut announcer(&path), announcement(1, 5)).unwrap());
+        assert!(begun.elapsed() >= LOCK_PATIENCE, "it stands still: {:?}", begun.elapsed());
+        drop(held);
+        let begun = Instant::now();
+        assert!(write(&mut announcer(&path), announcement(2, 6)).unwrap());
+        assert!(begun.elapsed() < LOCK_PATIENCE, "nobody holds it: {:?}", begun.elapsed());
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinsite_model::dial::DialMap;
-use twinsite_model::{FloatingIpName, Incarnation, NodeId, Token};
+use twinsite_model::{ClusterName, FloatingIpName, Incarnation, NodeId, Token};
 
 /// While an address is silent, probes come so many times as often.
 const SILENCE_FACTOR: u32 = 4;
@@ -38,6 +38,20 @@ pub enum OutsideAnswer {
         /// What happened instead, for people. Equal causes read equal.
         detail: String,
     },
+}
+
+impl OutsideAnswer {
+    /// The answer as it counts for this cluster. Another one's node there, whatever it says of itself, is nobody: its
+    /// numbers mean something else.
+    #[must_use]
+    pub fn for_cluster(&self, ours: &ClusterName) -> Self {
+        match self {
+            Self::Answered { cluster, .. } if cluster != ours.as_str() => {
+                Self::Silent { detail: format!("a node of another cluster, {cluster}, answers") }
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 /// All answers, by name.
@@ -180,7 +194,13 @@ mod tests {
             token: Token::new(1, 7),
             incarnation: Incarnation(255),
         };
-        assert_eq!(who(body), Some(answered));
+        assert_eq!(who(body), Some(answered.clone()));
+        let cluster = |name: &str| ClusterName::new(name).unwrap();
+        assert_eq!(answered.for_cluster(&cluster("demo")), answered);
+        let OutsideAnswer::Silent { detail } = answered.for_cluster(&cluster("other")) else {
+            panic!("another cluster's answer counted");
+        };
+        assert!(detail.contains("demo"), "{detail}");
         for other in [&b"<html>"[..], b"{}", br#"{"cluster":"demo","node_id":1,"incarnation":"ff"}"#] {
             assert_eq!(who(other), None);
         }

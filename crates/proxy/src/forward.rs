@@ -8,6 +8,7 @@ use crate::headers;
 use crate::host::Host;
 use crate::local::{self, Problem, WHO_PATH};
 use crate::pool::{self, Connection, Outcome};
+use crate::rooms::RoomRefused;
 use crate::table::{Route, RoutingTable, Upstream};
 use crate::tunnel::Tunnel;
 use crate::worker::Core;
@@ -174,7 +175,10 @@ impl Forwarding<'_> {
         let ip = self.context.group.authority.as_ref().map(|authority| authority.ip());
         let proposal = place_of_room(self.table, route, ip, room).ok_or(Problem::NoUpstream)?;
         let placed = self.core.rooms.place(room, proposal.name.clone(), remembered).await;
-        let placed = placed.map_err(|_| Problem::RoomRefused)?;
+        let placed = placed.map_err(|refused| match refused {
+            RoomRefused::QuorumUnknown => Problem::RoomRefused,
+            RoomRefused::TooManyNew => Problem::TooManyNewRooms,
+        })?;
         self.table.of_route(route, &placed).ok_or(Problem::RoomUnavailable)
     }
 

@@ -28,6 +28,8 @@ pub(crate) enum Problem {
     RoomUnavailable,
     #[error("no new rooms at the moment; try again soon")]
     RoomRefused,
+    #[error("too many new rooms at the moment; try again soon")]
+    TooManyNewRooms,
     #[error("no upstream could be reached")]
     Unreachable,
     #[error("the upstream did not answer in time")]
@@ -44,7 +46,10 @@ impl Problem {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unfinished => StatusCode::REQUEST_TIMEOUT,
-            Self::NoUpstream | Self::RoomUnavailable | Self::RoomRefused => StatusCode::SERVICE_UNAVAILABLE,
+            // Not 429: the limit is the node's, and this client need not be who used it up.
+            Self::NoUpstream | Self::RoomUnavailable | Self::RoomRefused | Self::TooManyNewRooms => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Unreachable | Self::BadAnswer => StatusCode::BAD_GATEWAY,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -53,9 +58,11 @@ impl Problem {
     /// When trying again makes sense.
     const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NoUpstream | Self::RoomUnavailable | Self::RoomRefused | Self::Unreachable => {
-                Some(Duration::from_secs(1))
-            }
+            Self::NoUpstream
+            | Self::RoomUnavailable
+            | Self::RoomRefused
+            | Self::TooManyNewRooms
+            | Self::Unreachable => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -5,8 +5,14 @@ use twinsite_model::{RoomKey, UpstreamName};
 
 /// No place can be given to a new room now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no new rooms while it is unknown whether a quorum exists")]
-pub struct RoomRefused;
+pub enum RoomRefused {
+    /// It is unknown whether a quorum exists.
+    #[error("no new rooms while it is unknown whether a quorum exists")]
+    QuorumUnknown,
+    /// Too many were created lately.
+    #[error("too many new rooms lately")]
+    TooManyNew,
+}
 
 /// The keeper of places.
 pub trait Rooms: Send + Sync + 'static {

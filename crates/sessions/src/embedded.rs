@@ -6,7 +6,9 @@
 //! state holds the second.
 
 use crate::pin::{NodeConnections, Pin, PinUpdate};
-use crate::store::{BoxFuture, PlaceRequest, Placement, Role, Store, StoreError, StoreStatus, Why};
+use crate::store::{
+    BoxFuture, LoadCursor, Loaded, PlaceRequest, Placement, Role, Store, StoreError, StoreStatus, Why,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,8 +96,8 @@ impl<P: Proposer> EmbeddedStore<P> {
         }
     }
 
-    /// Confirms the rooms whose last confirmation is older than a quarter of their time to live, and forgets those
-    /// that nobody used: the log should not grow with every heartbeat of every room.
+    /// Confirms the rooms whose last confirmation is older than a quarter of their time to live: the log should not
+    /// grow with every heartbeat of every room. Those that nobody uses are forgotten by the leader.
     async fn touch(
         &self,
         state: &State,
@@ -113,10 +115,6 @@ impl<P: Proposer> EmbeddedStore<P> {
             if let Err(Refusal::StaleToken { seen, .. }) = applied.result {
                 return Err(StoreError::Stale { seen });
             }
-        }
-        let before = WallTime(state.wall.0.saturating_sub(ttl.as_millis() as u64));
-        if state.sessions.pins.values().any(|pin| pin.touched < before) {
-            self.propose(Command::ExpireRooms { before }).await?;
         }
         Ok(())
     }
@@ -168,13 +166,14 @@ impl<P: Proposer> Store for EmbeddedStore<P> {
         })
     }
 
-    fn load(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PinUpdate>, StoreError>> {
+    /// The state is here and bounded: one step is all.
+    fn load(&self, _from: LoadCursor) -> BoxFuture<'_, Result<Loaded, StoreError>> {
         Box::pin(async move {
             let state = self.proposer.state();
-            let rooms = state.sessions.pins.keys().take(limit);
-            Ok(rooms
-                .filter_map(|room| Some(PinUpdate { room: *room, pin: Self::known(&state, *room)? }))
-                .collect())
+            let rooms = state.sessions.pins.keys();
+            let pins =
+                rooms.filter_map(|room| Some(PinUpdate { room: *room, pin: Self::known(&state, *room)? }));
+            Ok(Loaded { pins: pins.collect(), next: None })
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::pin::{Gossip, PIN_BATCH_MAX, PinUpdate};
 use crate::sessions::{Inner, lock};
-use crate::store::{StoreError, StoreStatus, Why};
+use crate::store::{LoadCursor, StoreError, StoreStatus, Why};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// The tasks; they end when this is dropped.
 pub(crate) struct Keeper {
-    _tasks: [AbortOnDropHandle<()>; 3],
+    _tasks: [AbortOnDropHandle<()>; 5],
 }
 
 impl Keeper {
@@ -29,7 +29,9 @@ impl Keeper {
         let spread = tokio::spawn(spread_news(Arc::clone(inner), news));
         let keep = tokio::spawn(keep(Arc::clone(inner), lives));
         let token = tokio::spawn(assert_tokens(Arc::clone(inner)));
-        Self { _tasks: [spread, keep, token].map(AbortOnDropHandle::new) }
+        let tell = tokio::spawn(tell_use(Arc::clone(inner)));
+        let load = tokio::spawn(load(Arc::clone(inner)));
+        Self { _tasks: [spread, keep, token, tell, load].map(AbortOnDropHandle::new) }
     }
 }
 
@@ -57,11 +59,21 @@ async fn assert_tokens(inner: Arc<Inner>) {
     }
 }
 
+/// Forgets what nobody uses and tells the other nodes what is used, however slow the store is.
+async fn tell_use(inner: Arc<Inner>) {
+    let mut tick = interval(inner.options.keep_interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        inner.table.sweep();
+        spread_used(&inner);
+    }
+}
+
 async fn keep(inner: Arc<Inner>, mut lives: Option<watch::Receiver<u64>>) {
     let mut tick = interval(inner.options.keep_interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut status = inner.store.status();
-    let mut loaded = false;
     loop {
         let mut due = false;
         tokio::select! {
@@ -71,15 +83,8 @@ async fn keep(inner: Arc<Inner>, mut lives: Option<watch::Receiver<u64>>) {
             _ = tick.tick() => due = true,
             () = inner.keep_soon.notified() => sleep(GATHER).await,
         }
-        if due {
-            inner.table.sweep();
-            spread_used(&inner);
-        }
         if !matches!(*status.borrow_and_update(), StoreStatus::Up { .. }) {
             continue;
-        }
-        if !loaded {
-            loaded = load(&inner).await;
         }
         let life = lives.as_mut().map(|lives| *lives.borrow_and_update());
         let refill = life.is_some_and(|life| life != inner.kept_life.load(Ordering::Acquire));
@@ -120,14 +125,31 @@ async fn changed(lives: &mut Option<watch::Receiver<u64>>) {
     std::future::pending::<()>().await;
 }
 
-/// A node that has just started learns the rooms from the store.
-async fn load(inner: &Inner) -> bool {
-    let loading = inner.store.load(inner.options.pins_max);
-    let Ok(Ok(pins)) = timeout(inner.options.write_timeout * 10, loading).await else { return false };
-    for PinUpdate { room, pin } in pins {
-        inner.table.adopt_heard(room, pin, false);
+/// A node that has just started learns the rooms from the store, step by step: the store may hold far more than rooms.
+/// A step that fails is repeated, and what was learned stays. A room that the walk misses, because the store lost its
+/// data or another took its role meanwhile, is asked for when somebody comes to it.
+async fn load(inner: Arc<Inner>) {
+    let mut status = inner.store.status();
+    let mut from = LoadCursor::default();
+    loop {
+        if status.wait_for(StoreStatus::is_up).await.is_err() {
+            return;
+        }
+        let Ok(Ok(loaded)) = timeout(inner.options.write_timeout, inner.store.load(from)).await else {
+            sleep(RETRY).await;
+            continue;
+        };
+        for PinUpdate { room, pin } in loaded.pins {
+            if inner.table.len() >= inner.options.pins_max {
+                return;
+            }
+            inner.table.adopt_heard(room, pin, false);
+        }
+        match loaded.next {
+            Some(next) => from = next,
+            None => return,
+        }
     }
-    true
 }
 
 /// Rooms in use, and connection counts, go to the other nodes: what a lost message did not tell them, this does.
@@ -144,27 +166,33 @@ fn spread_used(inner: &Inner) {
     }
 }
 
+/// One pass over what was used until now. What is used meanwhile waits for the next: with a pass that ended only when
+/// nothing is left, a busy node's would never end.
 async fn write_dirty(inner: &Inner) -> Result<(), StoreError> {
-    loop {
-        let batch = inner.table.take_dirty(PIN_BATCH_MAX);
-        if batch.is_empty() {
-            return Ok(());
+    let dirty = inner.table.take_dirty();
+    let options = &inner.options;
+    let proven = dirty.proven.chunks(PIN_BATCH_MAX).map(|batch| (batch, options.room_ttl));
+    let unproven = dirty.unproven.chunks(PIN_BATCH_MAX).map(|batch| (batch, options.unproven_ttl()));
+    let mut written = Ok(());
+    for (batch, ttl) in proven.chain(unproven) {
+        if written.is_ok() {
+            written = write_batch(inner, batch, ttl).await;
         }
-        let keeping = inner.store.keep(batch.clone(), inner.token(), inner.options.room_ttl);
-        let answer = timeout(inner.options.write_timeout, keeping).await;
-        let answer = answer.unwrap_or(Err(StoreError::Away(Why::ResponseTimeout)));
-        match answer {
-            Ok(stored) => {
-                for (sent, stored) in batch.iter().zip(stored) {
-                    inner.table.adopt_kept(sent, stored);
-                }
-            }
-            Err(error) => {
-                inner.table.mark_dirty(&batch);
-                return Err(error);
-            }
+        if written.is_err() {
+            inner.table.mark_dirty(batch);
         }
     }
+    written
+}
+
+async fn write_batch(inner: &Inner, batch: &[PinUpdate], ttl: Duration) -> Result<(), StoreError> {
+    let keeping = inner.store.keep(batch.to_vec(), inner.token(), ttl);
+    let answer = timeout(inner.options.write_timeout, keeping).await;
+    let stored = answer.unwrap_or(Err(StoreError::Away(Why::ResponseTimeout)))?;
+    for (sent, stored) in batch.iter().zip(stored) {
+        inner.table.adopt_kept(sent, stored);
+    }
+    Ok(())
 }
 
 async fn write_registry(inner: &Inner) -> Result<(), StoreError> {

@@ -7,6 +7,7 @@
 mod embedded;
 mod keeper;
 mod memory;
+mod new_rooms;
 mod pin;
 mod placement;
 mod redis;
@@ -19,5 +20,7 @@ pub use pin::{Gossip, NodeConnections, PIN_BATCH_MAX, Pin, PinEvent, PinUpdate};
 pub use placement::{Placed, PlacedBy, Refused};
 pub use redis::{Credentials, RedisConfig, RedisConfigError, RedisStore, SecretSource};
 pub use sessions::{ClusterView, PinFeed, Quorum, Sessions, SessionsOptions};
-pub use spread::Spread;
-pub use store::{BoxFuture, PlaceRequest, Placement, Role, Store, StoreError, StoreStatus, Why};
+pub use spread::{PeersAnswer, Spread};
+pub use store::{
+    BoxFuture, LoadCursor, Loaded, PlaceRequest, Placement, Role, Store, StoreError, StoreStatus, Why,
+};

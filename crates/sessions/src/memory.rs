@@ -1,7 +1,7 @@
 //! The pins in memory. Bounded; every change of a room's place is told to the proxy.
 
 use crate::pin::{Pin, PinEvent, PinUpdate, VERSION_PROVISIONAL};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -14,26 +14,82 @@ const SHARDS: usize = 16;
 /// How many entries are looked at to find one to give up when a shard is full.
 const EVICTION_SAMPLE: usize = 16;
 
+/// A tunnel that was seen so lately counts as open. The program tells of its tunnels about once a second.
+const LIVE_LASTS: Duration = Duration::from_secs(30);
+
 struct Entry {
     pin: Pin,
     /// The store, or a peer, said so at this time. Older than the loss of the upstream: the room may have moved.
     vouched: Instant,
     /// When it was last used, here or on a peer.
     touched: Instant,
-    /// Used here, or decided here, since it was last sent to the store.
-    dirty: bool,
-    /// The same since it was last spread to the other nodes.
-    unspread: bool,
+    /// When use here was last noted for the store and for the other nodes.
+    noted: Instant,
+    /// When a tunnel of this node was last seen in it.
+    live: Option<Instant>,
+    /// Whether a tunnel of this node was ever in it: anyone can name a room, and until then nobody is there.
+    proven: bool,
     /// The store has acknowledged it.
     confirmed: bool,
 }
 
-type Shard = HashMap<RoomKey, Entry>;
+impl Entry {
+    fn is_live(&self, now: Instant) -> bool {
+        self.live.is_some_and(|seen| now < seen + LIVE_LASTS)
+    }
+}
+
+#[derive(Default)]
+struct Shard {
+    rooms: HashMap<RoomKey, Entry>,
+    /// Used here, or decided here, since they were last sent to the store. Apart from the entries, so that finding
+    /// them looks at nothing else while requests wait for the lock.
+    dirty: HashSet<RoomKey>,
+    /// The same since they were last spread to the other nodes.
+    unspread: HashSet<RoomKey>,
+}
+
+impl Shard {
+    fn note_use(&mut self, room: RoomKey) {
+        self.dirty.insert(room);
+        self.unspread.insert(room);
+    }
+
+    fn remove(&mut self, room: &RoomKey) {
+        self.rooms.remove(room);
+        self.dirty.remove(room);
+        self.unspread.remove(room);
+    }
+}
+
+/// For how long rooms are kept, and how many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TableLimits {
+    /// Rooms, at most; those with a live tunnel of this node are never given up.
+    pub pins_max: usize,
+    /// How long a room that nobody uses is kept.
+    pub ttl: Duration,
+    /// The same for a room that no tunnel has proven.
+    pub unproven_ttl: Duration,
+    /// How often use of one room is noted, for the store and the other nodes.
+    pub note_interval: Duration,
+    /// Events that a reader may be behind.
+    pub events_max: usize,
+}
+
+/// Pins to be confirmed in the store.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    /// A tunnel was in them.
+    pub proven: Vec<PinUpdate>,
+    /// Nobody was seen in them yet.
+    pub unproven: Vec<PinUpdate>,
+}
 
 pub(crate) struct PinTable {
     shards: Vec<Mutex<Shard>>,
     shard_max: usize,
-    ttl: Duration,
+    limits: TableLimits,
     lost: RwLock<HashMap<UpstreamName, Instant>>,
     events: broadcast::Sender<PinEvent>,
 }
@@ -44,13 +100,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl PinTable {
-    pub(crate) fn new(pins_max: usize, ttl: Duration, events_max: usize) -> Self {
+    pub(crate) fn new(limits: TableLimits) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            shard_max: pins_max.div_ceil(SHARDS).max(1),
-            ttl,
+            shard_max: limits.pins_max.div_ceil(SHARDS).max(1),
             lost: RwLock::default(),
-            events: broadcast::Sender::new(events_max.max(1)),
+            events: broadcast::Sender::new(limits.events_max.max(1)),
+            limits,
         }
     }
 
@@ -69,7 +125,8 @@ impl PinTable {
     }
 
     fn alive(&self, entry: &Entry, now: Instant) -> bool {
-        now < entry.touched + self.ttl
+        let ttl = if entry.proven { self.limits.ttl } else { self.limits.unproven_ttl };
+        now < entry.touched + ttl
     }
 
     /// Whether the upstream was lost after anyone vouched for the pin: the room may have been moved without this node
@@ -83,20 +140,37 @@ impl PinTable {
     pub(crate) fn find(&self, room: RoomKey, replace: Option<&UpstreamName>) -> Option<Pin> {
         let now = Instant::now();
         let mut shard = self.shard(room);
-        let entry = shard.get_mut(&room)?;
+        let entry = shard.rooms.get_mut(&room)?;
         if !self.alive(entry, now) || Some(&entry.pin.upstream) == replace || self.suspect(entry) {
             return None;
         }
         entry.touched = now;
-        entry.dirty = true;
-        entry.unspread = true;
-        Some(entry.pin.clone())
+        let pin = entry.pin.clone();
+        if self.is_to_note(entry, now) {
+            shard.note_use(room);
+        }
+        Some(pin)
+    }
+
+    /// Whether this use is to be noted: not each of many, or the store would hear of every request.
+    fn is_to_note(&self, entry: &mut Entry, now: Instant) -> bool {
+        let due = now >= entry.noted + self.limits.note_interval;
+        if due {
+            entry.noted = now;
+        }
+        due
     }
 
     /// What memory has, trusted or not. For peers that ask, and for people.
     pub(crate) fn peek(&self, room: RoomKey) -> Option<Pin> {
         let now = Instant::now();
-        self.shard(room).get(&room).filter(|entry| self.alive(entry, now)).map(|entry| entry.pin.clone())
+        let shard = self.shard(room);
+        shard.rooms.get(&room).filter(|entry| self.alive(entry, now)).map(|entry| entry.pin.clone())
+    }
+
+    /// Whether a tunnel of this node was in the room.
+    pub(crate) fn is_proven(&self, room: RoomKey) -> bool {
+        self.shard(room).rooms.get(&room).is_some_and(|entry| entry.proven)
     }
 
     /// Takes what the store answered to a placement, and returns the pin that stands.
@@ -119,7 +193,7 @@ impl PinTable {
     /// Takes the store's word on a pin that was sent to be kept, unless memory has moved on since.
     pub(crate) fn adopt_kept(&self, sent: &PinUpdate, answer: Pin) {
         let mut shard = self.shard(sent.room);
-        let Some(entry) = shard.get_mut(&sent.room) else { return };
+        let Some(entry) = shard.rooms.get_mut(&sent.room) else { return };
         if entry.pin != sent.pin && !answer.outranks(&entry.pin) {
             return;
         }
@@ -167,10 +241,18 @@ impl PinTable {
         let stray = pin.upstream != *upstream;
         if stray {
             self.tell(PinEvent::Changed { room, upstream: pin.upstream });
-        } else if let Some(entry) = self.shard(room).get_mut(&room) {
-            entry.touched = Instant::now();
-            entry.dirty = true;
-            entry.unspread = true;
+            return stray;
+        }
+        let now = Instant::now();
+        let mut shard = self.shard(room);
+        if let Some(entry) = shard.rooms.get_mut(&room) {
+            entry.touched = now;
+            entry.live = Some(now);
+            let first = !std::mem::replace(&mut entry.proven, true);
+            // The first proof goes to the store at once: there the room has only a short life yet.
+            if self.is_to_note(entry, now) || first {
+                shard.note_use(room);
+            }
         }
         stray
     }
@@ -178,6 +260,9 @@ impl PinTable {
     /// The one place where a room's entry changes. A room of which nothing is known gets the candidate; else `against`
     /// compares it with the known pin and returns what shall stand, and whether the store has it; `None`: the known
     /// one.
+    ///
+    /// Only a change of a known place is told: nobody can be elsewhere in a room that was not known, and should a
+    /// tunnel be, [`PinTable::touch_live`] finds it.
     fn update(
         &self,
         room: RoomKey,
@@ -187,35 +272,46 @@ impl PinTable {
     ) -> Pin {
         let now = Instant::now();
         let mut shard = self.shard(room);
-        let (pin, confirmed, was_dirty) = match shard.get_mut(&room) {
-            Some(known) if self.alive(known, now) => {
+        if let Some(known) = shard.rooms.get_mut(&room) {
+            if self.alive(known, now) {
                 known.touched = now;
                 let Some((pin, confirmed)) = against(&known.pin, candidate) else { return known.pin.clone() };
-                (pin, confirmed, known.dirty)
-            }
-            Some(_) => (candidate, confirmed, false),
-            None => {
-                if shard.len() >= self.shard_max {
-                    self.evict(&mut shard);
+                if known.pin.upstream != pin.upstream {
+                    self.tell(PinEvent::Changed { room, upstream: pin.upstream.clone() });
                 }
-                (candidate, confirmed, false)
+                (known.pin, known.vouched, known.confirmed) = (pin.clone(), now, confirmed);
+                if !confirmed {
+                    shard.note_use(room);
+                }
+                return pin;
             }
-        };
-        let dirty = was_dirty || !confirmed;
-        let entry = Entry { pin: pin.clone(), vouched: now, touched: now, dirty, unspread: dirty, confirmed };
-        let before = shard.insert(room, entry);
-        if before.is_none_or(|before| before.pin.upstream != pin.upstream) {
-            self.tell(PinEvent::Changed { room, upstream: pin.upstream.clone() });
+            shard.remove(&room);
+        } else if shard.rooms.len() >= self.shard_max {
+            self.evict(&mut shard, now);
         }
-        pin
+        let entry = Entry {
+            pin: candidate.clone(),
+            vouched: now,
+            touched: now,
+            noted: now,
+            live: None,
+            proven: false,
+            confirmed,
+        };
+        shard.rooms.insert(room, entry);
+        if !confirmed {
+            shard.note_use(room);
+        }
+        candidate
     }
 
-    /// Makes space: the least recently used of a sample goes, one that the store has where possible: then it only costs a
-    /// question to the store.
-    fn evict(&self, shard: &mut Shard) {
-        let sample = shard.iter().take(EVICTION_SAMPLE);
-        let oldest = sample.min_by_key(|(_, entry)| (!entry.confirmed, entry.touched));
-        if let Some(room) = oldest.map(|(room, _)| *room) {
+    /// Makes space: of a sample goes a room that nobody was seen in, else one that the store has, which then only
+    /// costs a question to the store; of those the least recently used. A room with a live tunnel of this node stays:
+    /// its tunnels bound how many there are.
+    fn evict(&self, shard: &mut Shard, now: Instant) {
+        let idle = shard.rooms.iter().filter(|(_, entry)| !entry.is_live(now)).take(EVICTION_SAMPLE);
+        let first = idle.min_by_key(|(_, entry)| (entry.proven, !entry.confirmed, entry.touched));
+        if let Some(room) = first.map(|(room, _)| *room) {
             shard.remove(&room);
             metrics::counter!("twinsite_sessions_evicted_pins_total").increment(1);
             self.tell(PinEvent::Removed { room });
@@ -227,21 +323,19 @@ impl PinTable {
         let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
         lost.insert(upstream.clone(), Instant::now());
         // Nothing that was vouched for before its time to live is in memory any more.
-        lost.retain(|_, at| at.elapsed() <= self.ttl);
+        lost.retain(|_, at| at.elapsed() <= self.limits.ttl);
     }
 
-    /// Takes the pins that were used since the last call, at most `limit`.
-    pub(crate) fn take_dirty(&self, limit: usize) -> Vec<PinUpdate> {
+    /// Takes all pins that were used since the last call.
+    pub(crate) fn take_dirty(&self) -> Dirty {
         let now = Instant::now();
-        let mut taken = Vec::new();
+        let mut taken = Dirty::default();
         for shard in &self.shards {
-            for (room, entry) in lock(shard).iter_mut().filter(|(_, entry)| entry.dirty) {
-                if taken.len() == limit {
-                    return taken;
-                }
-                if self.alive(entry, now) {
-                    entry.dirty = false;
-                    taken.push(PinUpdate { room: *room, pin: entry.pin.clone() });
+            let mut shard = lock(shard);
+            for room in std::mem::take(&mut shard.dirty) {
+                if let Some(entry) = shard.rooms.get(&room).filter(|entry| self.alive(entry, now)) {
+                    let list = if entry.proven { &mut taken.proven } else { &mut taken.unproven };
+                    list.push(PinUpdate { room, pin: entry.pin.clone() });
                 }
             }
         }
@@ -250,14 +344,25 @@ impl PinTable {
 
     /// Takes the pins that were used here since the last call, for the other nodes.
     pub(crate) fn take_unspread(&self) -> Vec<PinUpdate> {
-        self.collect(|entry| std::mem::take(&mut entry.unspread))
+        let now = Instant::now();
+        let mut taken = Vec::new();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            for room in std::mem::take(&mut shard.unspread) {
+                if let Some(entry) = shard.rooms.get(&room).filter(|entry| self.alive(entry, now)) {
+                    taken.push(PinUpdate { room, pin: entry.pin.clone() });
+                }
+            }
+        }
+        taken
     }
 
     /// Puts back what could not be kept.
     pub(crate) fn mark_dirty(&self, updates: &[PinUpdate]) {
         for update in updates {
-            if let Some(entry) = self.shard(update.room).get_mut(&update.room) {
-                entry.dirty = true;
+            let mut shard = self.shard(update.room);
+            if shard.rooms.contains_key(&update.room) {
+                shard.dirty.insert(update.room);
             }
         }
     }
@@ -265,7 +370,8 @@ impl PinTable {
     /// Marks every live pin as to be kept: the store may have forgotten them.
     pub(crate) fn mark_all_dirty(&self) {
         for shard in &self.shards {
-            lock(shard).values_mut().for_each(|entry| entry.dirty = true);
+            let Shard { rooms, dirty, .. } = &mut *lock(shard);
+            dirty.extend(rooms.keys());
         }
     }
 
@@ -273,9 +379,12 @@ impl PinTable {
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         for shard in &self.shards {
-            lock(shard).retain(|room, entry| {
+            let Shard { rooms, dirty, unspread } = &mut *lock(shard);
+            rooms.retain(|room, entry| {
                 let keep = self.alive(entry, now);
                 if !keep {
+                    dirty.remove(room);
+                    unspread.remove(room);
                     self.tell(PinEvent::Removed { room: *room });
                 }
                 keep
@@ -285,23 +394,17 @@ impl PinTable {
 
     /// All live pins.
     pub(crate) fn snapshot(&self) -> Vec<PinUpdate> {
-        self.collect(|_| true)
-    }
-
-    fn collect(&self, which: impl Fn(&mut Entry) -> bool) -> Vec<PinUpdate> {
         let now = Instant::now();
         let mut all = Vec::new();
         for shard in &self.shards {
-            for (room, entry) in lock(shard).iter_mut() {
-                if self.alive(entry, now) && which(entry) {
-                    all.push(PinUpdate { room: *room, pin: entry.pin.clone() });
-                }
-            }
+            let shard = lock(shard);
+            let alive = shard.rooms.iter().filter(|(_, entry)| self.alive(entry, now));
+            all.extend(alive.map(|(room, entry)| PinUpdate { room: *room, pin: entry.pin.clone() }));
         }
         all
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards.iter().map(|shard| lock(shard).rooms.len()).sum()
     }
 }

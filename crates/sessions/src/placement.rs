@@ -1,7 +1,9 @@
 //! How a room gets its place, within the time that a request may wait.
 
+use crate::new_rooms::Admitted;
 use crate::pin::{Pin, PinUpdate};
 use crate::sessions::{Inner, Quorum};
+use crate::spread::PeersAnswer;
 use crate::store::{PlaceRequest, Placement};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,9 @@ const STORE_SHARE: u32 = 60;
 const DECISION_SHARE: u32 = 90;
 /// What peers may take when they are asked before the store.
 const ASK_FIRST_MAX: Duration = Duration::from_millis(20);
+/// So much earlier the peers' time ends than the wait for it: timers tick in milliseconds, and an answer that one peer
+/// gave must not be lost because another's time ends in the same tick as the wait.
+const ASK_MARGIN: Duration = Duration::from_millis(4);
 
 /// A room's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +60,20 @@ pub enum Refused {
     /// The room is new, or must be moved, and this node cannot tell whether a quorum exists (design section 5).
     #[error("a new room cannot be placed while it is unknown whether a quorum exists")]
     QuorumUnknown,
+    /// The room is new, and this node created too many lately; rooms that exist are still found.
+    #[error("too many new rooms were placed lately")]
+    TooManyNewRooms,
+}
+
+/// What came of asking the peers.
+enum Asked {
+    /// One of them knows the room.
+    Found(Placed),
+    /// None that answered does.
+    Unknown {
+        /// Whether all answered.
+        complete: bool,
+    },
 }
 
 /// What is asked for, and what concurrent callers share.
@@ -109,23 +128,26 @@ impl Inner {
             }
         }
         if self.view.borrow().quorum == Quorum::Unknown {
-            return self.find_existing(wish, store_deadline, deadline).await;
+            return self.find_existing(wish, store_deadline, deadline, Refused::QuorumUnknown).await;
         }
-        let mut peers_asked = false;
+        let mut asked = None;
         if self.store_may_have_forgotten() {
-            peers_asked = true;
-            if let Some(found) = self.ask_peers(wish, deadline.min(begun + ASK_FIRST_MAX)).await {
-                return Ok(found);
+            match self.ask_peers(wish, deadline.min(begun + ASK_FIRST_MAX)).await {
+                Asked::Found(found) => return Ok(found),
+                Asked::Unknown { complete } => asked = Some(complete),
             }
         }
+        let Ok(admitted) = self.admit(wish) else {
+            return self.find_existing(wish, store_deadline, deadline, Refused::TooManyNewRooms).await;
+        };
         while self.store_answers() {
             let request = PlaceRequest {
                 room: wish.room,
                 proposal: proposal.clone(),
                 replace: wish.replace.clone(),
                 token: self.token(),
-                ttl: self.options.room_ttl,
-                peers_asked,
+                ttl: self.ttl_of(wish),
+                peers_asked: asked == Some(true),
             };
             let Ok(answer) = timeout_at(store_deadline, self.store.place(request)).await else {
                 self.slowness.note_timeout();
@@ -136,15 +158,16 @@ impl Inner {
                 Ok(Placement::At { pin, new }) => {
                     let pin = self.table.adopt_placement(wish.room, pin, wish.replace.as_ref());
                     if new {
+                        admitted.spend();
                         self.spread_soon(PinUpdate { room: wish.room, pin: pin.clone() });
                     }
                     return Ok(placed(pin, PlacedBy::Store));
                 }
-                Ok(Placement::AskPeersFirst) if !peers_asked => {
-                    peers_asked = true;
+                Ok(Placement::AskPeersFirst) if asked.is_none() => {
                     let until = store_deadline.min(Instant::now() + ASK_FIRST_MAX);
-                    if let Some(found) = self.ask_peers(wish, until).await {
-                        return Ok(found);
+                    match self.ask_peers(wish, until).await {
+                        Asked::Found(found) => return Ok(found),
+                        Asked::Unknown { complete } => asked = Some(complete),
                     }
                 }
                 Ok(Placement::Stale { known: Some(pin), .. }) if wish.is_met_by(&pin) => {
@@ -157,46 +180,92 @@ impl Inner {
                         break;
                     }
                 }
+                // Also when a peer was silent: it may know the room, and a place that the store gave would outrank
+                // what it knows. One decided without the store does not.
                 Ok(Placement::AskPeersFirst) | Err(_) => break,
             }
         }
-        if !peers_asked && let Some(found) = self.ask_peers(wish, deadline).await {
+        if asked.is_none()
+            && let Asked::Found(found) = self.ask_peers(wish, deadline).await
+        {
             return Ok(found);
         }
-        self.decide_alone(wish, proposal)
+        self.decide_admitted(wish, proposal, admitted)
     }
 
-    /// Without a quorum nothing new is decided, but a room that lives somewhere is found.
+    /// Only what is new everywhere, as far as this node knows, is counted.
+    fn admit(&self, wish: &Wish) -> Result<Admitted<'_>, Refused> {
+        if wish.replace.is_some() || self.table.peek(wish.room).is_some() {
+            return Ok(Admitted::uncounted());
+        }
+        self.new_rooms.admit().ok_or(Refused::TooManyNewRooms)
+    }
+
+    /// A room that is being moved has been used; a new one must prove itself.
+    fn ttl_of(&self, wish: &Wish) -> Duration {
+        let known = wish.replace.is_some() || self.table.is_proven(wish.room);
+        if known { self.options.room_ttl } else { self.options.unproven_ttl() }
+    }
+
+    /// Nothing new is decided, but a room that lives somewhere is found.
     async fn find_existing(
         &self,
         wish: &Wish,
         store_deadline: Instant,
         deadline: Instant,
+        otherwise: Refused,
     ) -> Result<Placed, Refused> {
+        let mut certainly_new = false;
         if self.store_answers()
-            && let Ok(Ok(Some(pin))) = timeout_at(store_deadline, self.store.get(wish.room)).await
-            && wish.is_met_by(&pin)
+            && let Ok(Ok(known)) = timeout_at(store_deadline, self.store.get(wish.room)).await
         {
-            let pin = self.table.adopt_placement(wish.room, pin, wish.replace.as_ref());
-            return Ok(placed(pin, PlacedBy::Store));
+            certainly_new = known.is_none() && !self.store_may_have_forgotten();
+            if let Some(pin) = known.filter(|pin| wish.is_met_by(pin)) {
+                let pin = self.table.adopt_placement(wish.room, pin, wish.replace.as_ref());
+                return Ok(placed(pin, PlacedBy::Store));
+            }
         }
-        self.ask_peers(wish, deadline).await.ok_or(Refused::QuorumUnknown)
+        // A flood of new names shall not become a flood of questions to every node.
+        if !(certainly_new && otherwise == Refused::TooManyNewRooms)
+            && let Asked::Found(found) = self.ask_peers(wish, deadline).await
+        {
+            return Ok(found);
+        }
+        // What this node remembers and no longer trusts is better than an end to the room.
+        let known = self.table.peek(wish.room).filter(|pin| wish.is_met_by(pin));
+        known.map(|pin| placed(pin, PlacedBy::Memory)).ok_or(otherwise)
     }
 
-    async fn ask_peers(&self, wish: &Wish, until: Instant) -> Option<Placed> {
-        let within = until.saturating_duration_since(Instant::now());
+    async fn ask_peers(&self, wish: &Wish, until: Instant) -> Asked {
+        let within = until.saturating_duration_since(Instant::now()).saturating_sub(ASK_MARGIN);
         if within.is_zero() {
-            return None;
+            return Asked::Unknown { complete: false };
         }
-        let heard = timeout_at(until, self.spread.ask_peers(wish.room, within)).await.ok().flatten()?;
+        let asked = timeout_at(until, self.spread.ask_peers(wish.room, within)).await;
+        let PeersAnswer { pin, complete } = asked.unwrap_or_default();
+        let Some(heard) = pin else { return Asked::Unknown { complete } };
         // Also when it is the very place to be replaced: then its version is what the replacement must exceed.
         let pin = self.table.adopt_heard(wish.room, heard, true);
-        wish.is_met_by(&pin).then(|| placed(pin, PlacedBy::Peer))
+        if wish.is_met_by(&pin) {
+            Asked::Found(placed(pin, PlacedBy::Peer))
+        } else {
+            Asked::Unknown { complete }
+        }
     }
 
     /// What this node decides by itself: what it remembers, else the proposal. All nodes hash alike, so they propose
     /// the same.
     pub(crate) fn decide_alone(&self, wish: &Wish, proposal: UpstreamName) -> Result<Placed, Refused> {
+        let admitted = self.admit(wish)?;
+        self.decide_admitted(wish, proposal, admitted)
+    }
+
+    fn decide_admitted(
+        &self,
+        wish: &Wish,
+        proposal: UpstreamName,
+        admitted: Admitted<'_>,
+    ) -> Result<Placed, Refused> {
         if self.view.borrow().quorum == Quorum::Unknown {
             let known = self.table.peek(wish.room).filter(|pin| wish.is_met_by(pin));
             return known.map(|pin| placed(pin, PlacedBy::Memory)).ok_or(Refused::QuorumUnknown);
@@ -205,6 +274,7 @@ impl Inner {
         if !new {
             return Ok(placed(pin, PlacedBy::Memory));
         }
+        admitted.spend();
         self.spread_soon(PinUpdate { room: wish.room, pin: pin.clone() });
         self.keep_soon.notify_one();
         Ok(placed(pin, PlacedBy::Proposal))

@@ -1,7 +1,8 @@
 //! The handle that the proxy and the program use.
 
 use crate::keeper::Keeper;
-use crate::memory::PinTable;
+use crate::memory::{PinTable, TableLimits};
+use crate::new_rooms::NewRooms;
 use crate::pin::{
     CONNECTION_ROOMS_MAX, Gossip, HeardConnections, NodeConnections, PIN_BATCH_MAX, Pin, PinEvent, PinUpdate,
 };
@@ -42,6 +43,12 @@ pub struct SessionsOptions {
     pub node: NodeId,
     /// How long a room that nobody uses keeps its place.
     pub room_ttl: Duration,
+    /// The same for a room in which no tunnel was seen yet: anyone can name a room. It counts from the last request.
+    pub unproven_ttl: Duration,
+    /// Rooms that this node may create at once, and then in each second. Rooms that exist are not counted.
+    pub new_rooms_burst: u32,
+    /// See `new_rooms_burst`.
+    pub new_rooms_per_second: u32,
     /// How long the first placement of a room may take, all in all.
     pub placement_timeout: Duration,
     /// How often rooms in use are confirmed in the store and to the other nodes.
@@ -59,11 +66,17 @@ pub struct SessionsOptions {
 }
 
 impl SessionsOptions {
-    /// The defaults: 50 ms to place a room, an hour for an unused one, 200,000 rooms.
+    /// The defaults: 50 ms to place a room, an hour for an unused one, two minutes for one that nobody was seen in,
+    /// 200,000 rooms. A node creates a thousand rooms at once, as when a whole site's clients come back, and fifty a
+    /// second after that, so that names made up by a stranger take a small part of the memory before they are
+    /// forgotten.
     pub fn new(node: NodeId) -> Self {
         Self {
             node,
             room_ttl: Duration::from_hours(1),
+            unproven_ttl: Duration::from_mins(2),
+            new_rooms_burst: 1_000,
+            new_rooms_per_second: 50,
             placement_timeout: Duration::from_millis(50),
             keep_interval: Duration::from_secs(5),
             write_timeout: Duration::from_millis(500),
@@ -71,6 +84,22 @@ impl SessionsOptions {
             pins_max: 200_000,
             placements_max: 4_096,
             events_max: 16_384,
+        }
+    }
+
+    /// Never longer than for a proven room.
+    pub(crate) fn unproven_ttl(&self) -> Duration {
+        self.unproven_ttl.min(self.room_ttl)
+    }
+
+    fn table_limits(&self) -> TableLimits {
+        TableLimits {
+            pins_max: self.pins_max,
+            ttl: self.room_ttl,
+            unproven_ttl: self.unproven_ttl(),
+            // Half of it: use between two turns of the keeper is then noted in time for the second.
+            note_interval: self.keep_interval / 2,
+            events_max: self.events_max,
         }
     }
 }
@@ -88,6 +117,7 @@ pub(crate) struct Inner {
     pub spread: Arc<dyn Spread>,
     pub view: watch::Receiver<ClusterView>,
     pub slowness: Slowness,
+    pub new_rooms: NewRooms,
     pub keep_soon: Notify,
     /// The store's life in which every pin of this node was last written, and when that was.
     pub kept_life: AtomicU64,
@@ -178,13 +208,14 @@ impl Sessions {
     ) -> Self {
         let (news, news_queue) = mpsc::channel(NEWS_MAX);
         let inner = Arc::new(Inner {
-            table: PinTable::new(options.pins_max, options.room_ttl, options.events_max),
+            table: PinTable::new(options.table_limits()),
             status: store.status(),
             lives: store.lives(),
             store,
             spread,
             view,
             slowness: Slowness::default(),
+            new_rooms: NewRooms::new(options.new_rooms_burst, options.new_rooms_per_second),
             keep_soon: Notify::new(),
             kept_life: AtomicU64::new(u64::MAX),
             kept_since: Mutex::new(Instant::now()),
@@ -226,7 +257,7 @@ impl Sessions {
     }
 
     /// Rooms with a live tunnel, and the upstream to which it goes: proof of their place. Call it for every live
-    /// tunnel, at least once in half a time to live; cheap, never waits. Returns how many contradict their pin: the
+    /// tunnel, about once a second; cheap, never waits. Returns how many contradict their pin: the
     /// proxy is told again where those rooms are.
     pub fn observe_live(&self, rooms: impl IntoIterator<Item = (RoomKey, UpstreamName)>) -> usize {
         let token = self.inner.token();

@@ -12,7 +12,16 @@ pub trait Spread: Send + Sync + 'static {
     /// is lost is repeated: rooms in use are spread again at every keeping interval.
     fn broadcast(&self, gossip: Gossip);
 
-    /// Asks every reachable peer where the room is, and returns the highest-ranking answer
-    /// ([`Pin::outranks`]) that came within the time; at once when all have answered. `None`: nobody knows.
-    fn ask_peers(&self, room: RoomKey, within: Duration) -> BoxFuture<'_, Option<Pin>>;
+    /// Asks every peer where the room is, and returns the highest-ranking answer ([`Pin::outranks`]) that came within
+    /// the time, also when others are silent; at once when all have answered.
+    fn ask_peers(&self, room: RoomKey, within: Duration) -> BoxFuture<'_, PeersAnswer>;
+}
+
+/// What the peers know of a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeersAnswer {
+    /// The highest-ranking answer.
+    pub pin: Option<Pin>,
+    /// Whether every peer answered. If not, one of those that are silent may know better.
+    pub complete: bool,
 }

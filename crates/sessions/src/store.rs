@@ -22,9 +22,9 @@ pub struct PlaceRequest {
     pub replace: Option<UpstreamName>,
     /// The writer's session token.
     pub token: Token,
-    /// How long a room that nobody uses keeps its place.
+    /// How long the room keeps its place from now, at least; what a place has already is never shortened.
     pub ttl: Duration,
-    /// Whether the other nodes were asked and did not know the room. A store that is young (it was emptied a moment
+    /// Whether all other nodes were asked and did not know the room. A store that is young (it was emptied a moment
     /// ago) creates a place only then.
     pub peers_asked: bool,
 }
@@ -48,6 +48,19 @@ pub enum Placement {
         /// Where the store has the room: reading needs no token.
         known: Option<Pin>,
     },
+}
+
+/// How far a walk over all pins has come. The default is its beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadCursor(pub u64);
+
+/// One step of a walk over all pins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// What the step found; often nothing, where the store is shared with others.
+    pub pins: Vec<PinUpdate>,
+    /// Where to go on; `None`: that was all.
+    pub next: Option<LoadCursor>,
 }
 
 /// Why a store did not do what it was asked.
@@ -183,8 +196,8 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Confirms pins in use: writes those that are missing, lengthens the life of those that agree, and where the
-    /// store has another upstream, keeps the pin with the higher version; on a tie, the store's, with a new version.
+    /// Confirms pins in use: writes those that are missing, lengthens the life of those that agree to `ttl` (and
+    /// never shortens it), and where the store has another upstream, keeps the pin with the higher version; on a tie, the store's, with a new version.
     /// Returns the store's pin for each, in the same order. At most [`crate::PIN_BATCH_MAX`].
     fn keep(
         &self,
@@ -193,8 +206,8 @@ pub trait Store: Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'_, Result<Vec<Pin>, StoreError>>;
 
-    /// All pins, at most `limit`, to fill the memory of a node that has just started.
-    fn load(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PinUpdate>, StoreError>>;
+    /// One step of a walk over all pins, to fill the memory of a node that has just started.
+    fn load(&self, from: LoadCursor) -> BoxFuture<'_, Result<Loaded, StoreError>>;
 
     /// Raises the token that the store has seen, as soon as it can be reached. Never waits.
     fn assert_token(&self, token: Token);

@@ -46,7 +46,7 @@ impl Rooms for Book {
     ) -> Pin<Box<dyn Future<Output = Result<UpstreamName, RoomRefused>> + Send + 'a>> {
         Box::pin(async move {
             if self.refuses.load(Ordering::Relaxed) {
-                return Err(RoomRefused);
+                return Err(RoomRefused::QuorumUnknown);
             }
             let mut rooms = self.rooms.lock().unwrap();
             let known = rooms.entry(room).or_insert_with(|| proposal.clone());

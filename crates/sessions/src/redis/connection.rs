@@ -258,6 +258,10 @@ pub(super) fn reason(error: &RedisError) -> Why {
             "READONLY" => return Why::ReadOnly,
             "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN" => return Why::Misrouted,
             "OOM" | "MISCONF" | "NOPERM" | "NOREPLICAS" | "MASTERDOWN" => return Why::Refusing,
+            // Who has not said a password may send short commands only; a script's call is refused with these words.
+            "ERR" if error.detail().is_some_and(|detail| detail.contains("unauthenticated")) => {
+                return Why::Authentication;
+            }
             _ => {}
         }
     }

@@ -7,7 +7,9 @@ mod scripts;
 pub use config::{Credentials, RedisConfig, RedisConfigError, SecretSource};
 
 use crate::pin::{NodeConnections, PIN_BATCH_MAX, Pin, PinUpdate, sortable};
-use crate::store::{BoxFuture, PlaceRequest, Placement, Store, StoreError, StoreStatus, Why};
+use crate::store::{
+    BoxFuture, LoadCursor, Loaded, PlaceRequest, Placement, Store, StoreError, StoreStatus, Why,
+};
 use connection::{Link, Live};
 use redis::{FromRedisValue, ScriptInvocation, Value};
 use std::collections::BTreeMap;
@@ -206,29 +208,23 @@ impl Store for RedisStore {
         })
     }
 
-    fn load(&self, limit: usize) -> BoxFuture<'_, Result<Vec<PinUpdate>, StoreError>> {
+    /// One step of a scan. The keyspace is shared: most steps may find nothing of ours.
+    fn load(&self, from: LoadCursor) -> BoxFuture<'_, Result<Loaded, StoreError>> {
         Box::pin(async move {
             let prefix = &self.link.keys.pins;
-            let mut all = Vec::new();
-            let mut cursor = 0_u64;
-            loop {
-                let mut scan = redis::cmd("SCAN");
-                scan.arg(cursor).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(SCAN_STEP);
-                let (next, keys): (u64, Vec<String>) = self.ask(&scan).await?;
-                if !keys.is_empty() {
-                    let pins: Vec<Value> = self.ask(redis::cmd("MGET").arg(&keys)).await?;
-                    let pins = pins.into_iter().map(redis::from_redis_value::<Option<String>>);
-                    all.extend(keys.iter().zip(pins).filter_map(|(key, pin)| {
-                        let room = key.strip_prefix(prefix.as_str())?.parse().ok()?;
-                        Some(PinUpdate { room, pin: pin.ok()??.parse().ok()? })
-                    }));
-                }
-                if next == 0 || all.len() >= limit {
-                    all.truncate(limit);
-                    return Ok(all);
-                }
-                cursor = next;
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(from.0).arg("MATCH").arg(format!("{prefix}*")).arg("COUNT").arg(SCAN_STEP);
+            let (next, keys): (u64, Vec<String>) = self.ask(&scan).await?;
+            let mut loaded = Loaded { pins: Vec::new(), next: (next != 0).then_some(LoadCursor(next)) };
+            if !keys.is_empty() {
+                let pins: Vec<Value> = self.ask(redis::cmd("MGET").arg(&keys)).await?;
+                let pins = pins.into_iter().map(redis::from_redis_value::<Option<String>>);
+                loaded.pins.extend(keys.iter().zip(pins).filter_map(|(key, pin)| {
+                    let room = key.strip_prefix(prefix.as_str())?.parse().ok()?;
+                    Some(PinUpdate { room, pin: pin.ok()??.parse().ok()? })
+                }));
             }
+            Ok(loaded)
         })
     }
 

@@ -43,9 +43,15 @@ local function read(pin)
   return tonumber(version), token, upstream
 end
 
+-- A node that knows less of a room must not shorten what another gave it.
+local function lengthen(key, ttl)
+  if redis.call('PTTL', key) < tonumber(ttl) then redis.call('PEXPIRE', key, ttl) end
+end
+
 local function write(key, version, token, upstream, ttl)
   local pin = string.format('%.0f', version) .. ' ' .. token .. ' ' .. upstream
-  redis.call('SET', key, pin, 'PX', ttl)
+  local left = math.max(redis.call('PTTL', key), tonumber(ttl))
+  redis.call('SET', key, pin, 'PX', string.format('%.0f', left))
   return pin
 end
 ";
@@ -58,7 +64,7 @@ if stale then refuse() return {'STALE', seen, current or ''} end
 local version, _, upstream = read(current)
 if version and upstream ~= ARGV[6] then
   accept('touch', ARGV[10])
-  redis.call('PEXPIRE', KEYS[4], ARGV[7])
+  lengthen(KEYS[4], ARGV[7])
   return {'KEPT', current}
 end
 if not version and ARGV[8] == '0' and (not seen or now - born < tonumber(ARGV[9])) then return {'ASK'} end
@@ -81,7 +87,7 @@ for i = 4, #KEYS do
   if not stored or version > stored then
     current = write(KEYS[i], version, token, upstream, ttl)
   elseif upstream == stored_upstream then
-    redis.call('PEXPIRE', KEYS[i], ttl)
+    lengthen(KEYS[i], ttl)
   elseif version == stored then
     current = write(KEYS[i], stored + 1, stored_token, stored_upstream, ttl)
   end

@@ -102,11 +102,12 @@ fn wanted(
     let cut_off = shared.quorum.age().is_some_and(|age| age > spec.timing().lease);
     let observed = spec.floating_ips.iter().filter_map(|ip| {
         let held = shared.hands().get(&ip.name).and_then(|hands| hands.observe().attached);
-        let seen = match (held, outside.get(&ip.name)) {
+        let outside = outside.get(&ip.name).map(|answer| answer.for_cluster(&spec.cluster));
+        let seen = match (held, outside) {
             (Some(token), _) => Some((token, true)),
             (None, Some(OutsideAnswer::Answered { node, token, .. })) => {
-                let there = spec.node(*node).map(|node| &node.site);
-                Some((*token, there == Some(&site.name)))
+                let there = spec.node(node).map(|node| &node.site);
+                Some((token, there == Some(&site.name)))
             }
             // Whoever holds it renews through a quorum. Nobody answers here, and no quorum was heard of for a whole
             // lease: this site is cut off, and whether or not another one holds it by now, this one does not.

@@ -9,7 +9,7 @@ use crate::peer::Peers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,63 @@ use twinsite_sessions::{Sessions, StoreStatus};
 
 /// A full list of opinions goes with every so many reports.
 const FULL_EVERY: u64 = 10;
+
+/// Whether the leader has this node's opinions.
+///
+/// Every report carries them all until one was taken by the leader of this very term (a new tenure begins knowing
+/// nothing). All of them, because one that was overtaken on its way is answered and not used: then the one that overtook
+/// it has brought the same.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Taken>>);
+
+#[derive(Default)]
+struct Taken {
+    /// Grows whenever an opinion changes.
+    version: u64,
+    /// The leader and term that took them, and in which version.
+    by: Option<((NodeId, u64), u64)>,
+}
+
+/// Opinions on their way.
+struct Sent {
+    told: Told,
+    tenure: Option<(NodeId, u64)>,
+    version: u64,
+}
+
+impl Told {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.taken().version += 1;
+    }
+
+    fn is_owed(&self, tenure: Option<(NodeId, u64)>) -> bool {
+        let taken = self.taken();
+        tenure.is_none_or(|tenure| taken.by != Some((tenure, taken.version)))
+    }
+
+    /// What to note of opinions that are gathered and sent now.
+    fn sending(&self, tenure: Option<(NodeId, u64)>) -> Sent {
+        Sent { told: self.clone(), tenure, version: self.taken().version }
+    }
+}
+
+impl Sent {
+    fn taken(self) {
+        if let Some(tenure) = self.tenure {
+            let mut taken = self.told.taken();
+            // An answer of an earlier term, or to earlier opinions, may come late.
+            let rank = |by: ((NodeId, u64), u64)| (by.0.1, by.1);
+            let given = (tenure, self.version);
+            if taken.by.is_none_or(|by| rank(by) <= rank(given)) {
+                taken.by = Some(given);
+            }
+        }
+    }
+}
 
 /// Where observations are found.
 pub struct Sources {
@@ -75,22 +132,24 @@ impl Reporter {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut status = self.raft.status();
         let mut seq = 0;
-        let mut told: Option<NodeId> = None;
-        let mut upstreams_changed = true;
+        let told = Told::default();
         loop {
             let timing = self.timing();
             seq += 1;
-            let leader = status.borrow_and_update().leader;
-            let full = upstreams_changed || leader != told || seq % FULL_EVERY == 0;
-            upstreams_changed = false;
-            self.send(leader, self.report(seq, full), &timing);
-            told = leader;
+            let (leader, tenure) = {
+                let status = status.borrow_and_update();
+                (status.leader, status.leader.map(|leader| (leader, status.term)))
+            };
+            let full = told.is_owed(tenure) || seq % FULL_EVERY == 0;
+            // Noted before they are gathered: what changes in between is owed again.
+            let sent = full.then(|| told.sending(tenure));
+            self.send(leader, self.report(seq, full), sent, &timing);
             self.quorum.refresh(&self.raft, &timing);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(report_interval(&timing)) => {}
                 () = self.sources.changed.notified() => {}
-                Ok(()) = self.sources.upstreams.changed() => upstreams_changed = true,
+                Ok(()) = self.sources.upstreams.changed() => told.changed(),
                 Ok(()) = self.sources.outside.changed() => {}
                 Ok(()) = self.sources.announced.changed() => {}
                 () = leader_changes(&mut status, leader) => {}
@@ -102,18 +161,23 @@ impl Reporter {
         timing(&self.raft)
     }
 
-    fn send(&self, leader: Option<NodeId>, report: NodeReport, timing: &Timing) {
+    /// `full`: what to note when a report with all opinions was taken.
+    fn send(&self, leader: Option<NodeId>, report: NodeReport, full: Option<Sent>, timing: &Timing) {
         let Some(leader) = leader else { return };
         if leader == self.me {
-            let _busy = self.brain.report(report); // the next one says the same
+            if let (Ok(()), Some(full)) = (self.brain.report(report), full) {
+                full.taken();
+            }
             return;
         }
         let (peers, quorum, within) = (self.peers.clone(), self.quorum.clone(), timing.lease);
         tokio::spawn(async move {
-            if let Ok(heard) = peers.report(leader, report, within).await
-                && heard.has_quorum
-            {
+            let Ok(heard) = peers.report(leader, report, within).await else { return };
+            if heard.has_quorum {
                 quorum.heard();
+            }
+            if let Some(full) = full.filter(|_| heard.leads) {
+                full.taken();
             }
         });
     }
@@ -179,12 +243,13 @@ impl Reporter {
 
     fn floating_ips(&self) -> BTreeMap<FloatingIpName, FloatingIpView> {
         let mut views: BTreeMap<FloatingIpName, FloatingIpView> = BTreeMap::new();
+        let state = self.raft.state();
         for (ip, answer) in self.sources.outside.borrow().iter() {
-            views.entry(ip.clone()).or_default().outside = Some(match answer {
-                OutsideAnswer::Answered { node, token, .. } => {
-                    OutsideView::Answered { node: *node, token: *token }
-                }
-                OutsideAnswer::Silent { detail } => OutsideView::Silent { detail: detail.clone() },
+            let ours =
+                state.spec.as_ref().map_or_else(|| answer.clone(), |spec| answer.for_cluster(&spec.cluster));
+            views.entry(ip.clone()).or_default().outside = Some(match ours {
+                OutsideAnswer::Answered { node, token, .. } => OutsideView::Answered { node, token },
+                OutsideAnswer::Silent { detail } => OutsideView::Silent { detail },
             });
         }
         for (ip, hands) in self.sources.hands.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -244,5 +309,35 @@ pub async fn listen_to_peers(
             () = tokio::time::sleep(every) => {}
         }
         heard.lock().unwrap_or_else(PoisonError::into_inner).retain(|node| others.contains(node));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opinions_are_owed_until_the_leader_of_this_term_took_the_newest() {
+        let told = Told::default();
+        let (first, second) = (Some((NodeId(1), 5)), Some((NodeId(1), 6)));
+        assert!(told.is_owed(first));
+        drop(told.sending(first));
+        assert!(told.is_owed(first), "lost on its way");
+        told.sending(first).taken();
+        assert!(!told.is_owed(first));
+
+        let late = told.sending(first);
+        told.changed();
+        late.taken();
+        assert!(told.is_owed(first), "what was taken is older than the change");
+        told.sending(first).taken();
+        assert!(!told.is_owed(first));
+
+        assert!(told.is_owed(second), "the same node's new tenure knows nothing");
+        let late = told.sending(first);
+        told.sending(second).taken();
+        late.taken();
+        assert!(!told.is_owed(second), "a late answer of the term before changes nothing");
+        assert!(told.is_owed(None), "nobody leads");
     }
 }

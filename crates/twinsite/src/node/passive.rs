@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use twinsite_health::UpstreamProbes;
+use twinsite_model::{RoomKey, UpstreamName};
 use twinsite_proxy::Proxy;
 use twinsite_sessions::{NodeConnections, PinEvent, Sessions};
 
@@ -38,9 +39,19 @@ pub async fn run(proxy: Proxy, probes: Arc<UpstreamProbes>, sessions: Sessions, 
 
 /// Brings every tunnel to where its room is.
 fn gather(proxy: &Proxy, sessions: &Sessions) {
-    for update in sessions.snapshot() {
-        proxy.room_moved(update.room, &update.pin.upstream);
+    for (room, place) in strayed(proxy.live_rooms(), |room| sessions.answer(room).map(|pin| pin.upstream)) {
+        proxy.room_moved(room, &place);
     }
+}
+
+/// The rooms with a tunnel to somewhere else than where they are, and where they are. Only rooms with a tunnel are
+/// looked at: a node remembers many more.
+fn strayed(
+    tunnels: Vec<(RoomKey, UpstreamName)>,
+    place: impl Fn(RoomKey) -> Option<UpstreamName>,
+) -> BTreeMap<RoomKey, UpstreamName> {
+    let stray = |(room, at): (RoomKey, UpstreamName)| Some((room, place(room).filter(|place| *place != at)?));
+    tunnels.into_iter().filter_map(stray).collect()
 }
 
 fn tell(proxy: &Proxy, sessions: &Sessions) {
@@ -51,4 +62,28 @@ fn tell(proxy: &Proxy, sessions: &Sessions) {
     }
     sessions.put_connections(NodeConnections { rooms: counts, upstreams: proxy.connections() });
     sessions.observe_live(rooms);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_rooms_with_a_tunnel_elsewhere_are_gathered() {
+        let name = |text: &str| UpstreamName::new(text).unwrap();
+        let (here, strayed_one, unknown) = (RoomKey([1; 16]), RoomKey([2; 16]), RoomKey([3; 16]));
+        let tunnels = vec![
+            (here, name("one")),
+            (strayed_one, name("one")),
+            (strayed_one, name("two")),
+            (strayed_one, name("one")),
+            (unknown, name("one")),
+        ];
+        let place = |room| match room {
+            room if room == here => Some(name("one")),
+            room if room == strayed_one => Some(name("two")),
+            _ => None,
+        };
+        assert_eq!(strayed(tunnels, place), BTreeMap::from([(strayed_one, name("two"))]));
+    }
 }
