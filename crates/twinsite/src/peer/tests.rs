@@ -20,8 +20,8 @@ use twinsite_model::{
     WallTime,
 };
 use twinsite_sessions::{
-    BoxFuture, ClusterView, EmbeddedStore, Gossip, Pin, ProposeFailed, Proposer, Sessions, SessionsOptions,
-    Spread,
+    BoxFuture, ClusterView, EmbeddedStore, Gossip, PeersAnswer, ProposeFailed, Proposer, Sessions,
+    SessionsOptions, Spread,
 };
 
 const WITHIN: Duration = Duration::from_secs(5);
@@ -67,8 +67,8 @@ impl Proposer for Nobody {
 impl Spread for Nobody {
     fn broadcast(&self, _: Gossip) {}
 
-    fn ask_peers(&self, _: RoomKey, _: Duration) -> BoxFuture<'_, Option<Pin>> {
-        Box::pin(async { None })
+    fn ask_peers(&self, _: RoomKey, _: Duration) -> BoxFuture<'_, PeersAnswer> {
+        Box::pin(async { PeersAnswer { pin: None, complete: true } })
     }
 }
 
