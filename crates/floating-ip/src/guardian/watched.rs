@@ -8,7 +8,7 @@ use twinsite_model::{BootTime, FloatingIpName, Token};
 /// What a process holds and when it last showed life.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
-    held: BTreeMap<FloatingIpName, Until>,
+    held: BTreeMap<FloatingIpName, Hold>,
     alive_at: BootTime,
     /// Not judged before: it may not have found its guardian again.
     spared_until: BootTime,
@@ -19,7 +19,7 @@ pub(super) struct Watched {
 }
 
 #[derive(Debug)]
-struct Until {
+struct Hold {
     holding: Holding,
     until: BootTime,
     slack: Duration,
@@ -67,7 +67,7 @@ impl Watched {
                 held.slack = slack;
             }
             Some(held) if held.holding.token > holding.token => {}
-            _ => drop(self.held.insert(holding.ip.clone(), Until { holding, until, slack })),
+            _ => drop(self.held.insert(holding.ip.clone(), Hold { holding, until, slack })),
         }
     }
 
@@ -93,7 +93,7 @@ impl Watched {
 
     /// How long nothing can become due; none while nothing is held.
     pub(super) fn quiet_for(&self, now: BootTime) -> Option<Duration> {
-        let quiet = |held: &Until| {
+        let quiet = |held: &Hold| {
             let to_ending = held.until.since(now + held.slack);
             // While the end is near, life is looked at again and again.
             if to_ending.is_zero() { held.slack / 8 } else { to_ending.min(held.slack) }

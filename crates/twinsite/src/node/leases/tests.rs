@@ -10,7 +10,8 @@ use twinsite_consensus::grpc::GrpcTransport;
 use twinsite_consensus::{Consensus, MemoryDisk, Options, TokioRuntime};
 use twinsite_model::dial::DialMap;
 use twinsite_model::{
-    ClusterSpec, Command, Effect, Fence, OperationId, OperationKind, Profile, Proposal, Reason, WallTime,
+    ClusterSpec, Command, Effect, Fence, Format, OperationId, OperationKind, Outcome, Profile, Proposal,
+    Reason, Refusal, Step, StepResult, WallTime,
 };
 
 const INCARNATION: Incarnation = Incarnation(7);
@@ -88,30 +89,43 @@ impl Alone {
         tokio::spawn(agent.run(stop.clone()));
         let this = Self { raft, spec, charge, stop };
         this.agree(Command::ApplySpec { spec: Arc::new(this.spec.clone()) }).await;
+        let version = String::new();
+        this.agree(Command::RecordLife {
+            node: me,
+            incarnation: INCARNATION,
+            format_max: Format::NEWEST,
+            version,
+        })
+        .await;
         this
     }
 
-    async fn agree(&self, command: Command) -> Effect {
+    async fn propose(&self, command: Command) -> Result<Effect, Refusal> {
         let by = "test".to_owned();
         let proposal =
             Proposal { at: WallTime::default(), by, request: None, expected_revision: None, command };
         let deadline = Instant::now() + WITHIN;
         loop {
             match self.raft.propose(&proposal).await {
-                Ok(applied) => return applied.result.unwrap(),
+                Ok(applied) => return applied.result,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
             sleep(Duration::from_millis(5)).await;
         }
     }
 
+    async fn agree(&self, command: Command) -> Effect {
+        self.propose(command).await.unwrap()
+    }
+
     /// Gives the address to this life, again or for the first time.
     async fn assign(&self) -> Token {
         let ip = self.spec.floating_ips[0].name.clone();
-        let owner = self.raft.state().owner(&ip).cloned();
-        let kind = if owner.is_some() { OperationKind::Failover } else { OperationKind::Placement };
-        let began = self
-            .agree(Command::BeginOperation {
+        let deadline = Instant::now() + WITHIN;
+        let operation = loop {
+            let owner = self.raft.state().owner(&ip).cloned();
+            let kind = if owner.is_some() { OperationKind::Failover } else { OperationKind::Placement };
+            let begin = Command::BeginOperation {
                 ip: ip.clone(),
                 kind,
                 reason: Reason::Operator,
@@ -120,18 +134,32 @@ impl Alone {
                 target: self.spec.nodes[0].id,
                 target_incarnation: INCARNATION,
                 overrides: Vec::new(),
-            })
+            };
+            match self.propose(begin).await {
+                Ok(Effect::Began(operation)) => break operation,
+                // The move before this one; the controller may be busy with it as well.
+                Err(Refusal::OperationRunning(before)) => self.finish(&ip, before).await,
+                other => panic!("{other:?}"),
+            }
+            assert!(Instant::now() < deadline, "the move before this one never ends");
+        };
+        let detail = String::new();
+        self.agree(Command::CompleteFence { ip: ip.clone(), operation, fence: Fence::Released, detail })
             .await;
-        let Effect::Began(operation) = began else { panic!("{began:?}") };
-        self.fence_and_assign(&ip, operation).await;
+        self.agree(Command::Assign { ip: ip.clone(), operation }).await;
         self.raft.state().owner(&ip).unwrap().token
     }
 
-    async fn fence_and_assign(&self, ip: &FloatingIpName, operation: OperationId) {
-        let (ip, detail) = (ip.clone(), String::new());
-        self.agree(Command::CompleteFence { ip: ip.clone(), operation, fence: Fence::Released, detail })
-            .await;
-        self.agree(Command::Assign { ip, operation }).await;
+    /// Whatever of it is not done yet; what is done is refused.
+    async fn finish(&self, ip: &FloatingIpName, operation: OperationId) {
+        for step in [Step::Observe, Step::Announce, Step::Verify] {
+            let ip = ip.clone();
+            drop(self.propose(Command::StartStep { ip: ip.clone(), operation, step }).await);
+            let (result, detail) = (StepResult::Done, String::new());
+            drop(self.propose(Command::FinishStep { ip, operation, step, result, detail }).await);
+        }
+        let close = Command::CloseOperation { ip: ip.clone(), operation, outcome: Outcome::Verified };
+        drop(self.propose(close).await);
     }
 }
 
@@ -159,15 +187,17 @@ async fn other_hands_begin_only_when_nothing_is_left_under_the_old_ones() {
     becomes("told to stop", || old.stopped() == [(first, StopReason::Planned)]).await;
     old.gone.send_replace(true);
 
-    let mut second = first;
+    // A token that comes before the change is over is given up; one after it is held.
     let deadline = Instant::now() + WITHIN;
+    let mut second = alone.assign().await;
     while !new.holds(second) {
         assert!(Instant::now() < deadline, "the new hands never hold");
-        let ip = &alone.spec.floating_ips[0].name;
-        if alone.raft.state().floating_ips[ip].operation.is_none() || second == first {
+        if old.stopped().iter().any(|(token, _)| *token == second)
+            || new.stopped().iter().any(|(token, _)| *token == second)
+        {
             second = alone.assign().await;
         }
-        sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(5)).await;
     }
     assert!(second > first);
     assert!(!new.holds(first), "a token that was given up was asked for again");
