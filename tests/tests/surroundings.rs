@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use twinsite_drill::layout::{NodePlace, Store};
-use twinsite_drill::process::Authority;
+use twinsite_drill::process::{Authority, ProcessName};
 use twinsite_tests::{Lab, left_out, owner};
 
 /// How long anything may take to be seen.
@@ -165,7 +165,10 @@ async fn a_disk_that_fills_while_the_node_runs() {
     let mut others = layout.nodes.iter().filter(|node| node.kind.serves() && node.name.as_str() != holder);
     let place = others.next().unwrap().clone();
     let process = Lab::node(&place.name);
-    lab.cluster.kill_all(std::slice::from_ref(&process)).await.unwrap();
+    // The guardian too, whose socket lies beside the data.
+    let guardian = ProcessName::Guardian(place.name.clone());
+    lab.cluster.kill_all(&[guardian.clone(), process.clone()]).await.unwrap();
+    lab.wait("it is not heard", SOON, |status| !is_heard(status, place.name.as_str()));
 
     // Its data goes on a disk with room for little more than what is there.
     let data = lab.cluster.directory().join(place.name.as_str()).join("data");
@@ -178,7 +181,9 @@ async fn a_disk_that_fills_while_the_node_runs() {
         return;
     };
     copy(&kept, &data);
-    lab.cluster.start_process(&process).unwrap();
+    for process in [&guardian, &process] {
+        lab.cluster.start_process(process).unwrap();
+    }
     lab.wait("it is back", SOON, everybody_is_heard);
 
     let beyond = length(&log(&lab, &place));
