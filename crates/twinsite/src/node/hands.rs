@@ -62,6 +62,7 @@ impl FloatingHands {
             guard,
             changed,
             held: None,
+            failed: None,
             void: Arc::clone(&void),
         };
         tokio::spawn(worker.run(inbox));
@@ -117,6 +118,8 @@ struct Worker {
     guard: Guard,
     changed: Arc<Notify>,
     held: Option<Token>,
+    /// Why the last try to hold it failed, if it did.
+    failed: Option<(Token, String)>,
     void: Arc<AtomicU64>,
 }
 
@@ -154,11 +157,19 @@ impl Worker {
         match held {
             Ok(()) if self.held != Some(token) => {
                 tracing::info!(ip = %self.ip, %token, "holding a floating IP");
-                self.held = Some(token);
+                (self.held, self.failed) = (Some(token), None);
                 self.changed.notify_one();
             }
             Ok(()) => {}
-            Err(error) => tracing::warn!(ip = %self.ip, %token, %error, "cannot hold a floating IP"),
+            // It is tried again at every renewal, many times a second: said once, until it changes.
+            Err(error) if self.failed.as_ref() != Some(&(token, error.to_string())) => {
+                tracing::warn!(
+                    ip = %self.ip, %token, %error,
+                    "cannot hold a floating IP: end whatever else listens there, and it is held at the next try"
+                );
+                self.failed = Some((token, error.to_string()));
+            }
+            Err(_) => {}
         }
     }
 
