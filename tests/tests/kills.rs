@@ -61,7 +61,7 @@ async fn kill_again_and_again(store: Store, seed: u64) {
                     .is_some_and(|nodes| nodes.iter().all(|node| node["heard"] == true))
         });
         for command in commands {
-            drains.extend(command.await.unwrap());
+            drains.extend([command.await.unwrap()]);
         }
 
         let after = state(&client).await;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use twinsite_drill::layout::{NodePlace, Store};
-use twinsite_drill::process::Authority;
+use twinsite_drill::process::{Authority, ProcessName};
 use twinsite_tests::{Lab, left_out, owner};
 
 /// How long anything may take to be seen.
@@ -70,7 +70,9 @@ async fn a_floating_port_that_somebody_else_has() {
         assert!(Instant::now() < deadline, "nobody says that {address} is taken");
         std::thread::sleep(Duration::from_millis(20));
     };
-    assert!(said.contains("in use"), "{said}");
+    for part in ["in use", "end whatever else listens there"] {
+        assert!(said.contains(part), "{part:?} is not in {said}");
+    }
     drop(taken);
     // Nothing was damaged, and nobody has to do more than to free the port.
     let status =
@@ -165,7 +167,10 @@ async fn a_disk_that_fills_while_the_node_runs() {
     let mut others = layout.nodes.iter().filter(|node| node.kind.serves() && node.name.as_str() != holder);
     let place = others.next().unwrap().clone();
     let process = Lab::node(&place.name);
-    lab.cluster.kill_all(std::slice::from_ref(&process)).await.unwrap();
+    // The guardian too, whose socket lies beside the data.
+    let guardian = ProcessName::Guardian(place.name.clone());
+    lab.cluster.kill_all(&[guardian.clone(), process.clone()]).await.unwrap();
+    lab.wait("it is not heard", SOON, |status| !is_heard(status, place.name.as_str()));
 
     // Its data goes on a disk with room for little more than what is there.
     let data = lab.cluster.directory().join(place.name.as_str()).join("data");
@@ -178,7 +183,9 @@ async fn a_disk_that_fills_while_the_node_runs() {
         return;
     };
     copy(&kept, &data);
-    lab.cluster.start_process(&process).unwrap();
+    for process in [&guardian, &process] {
+        lab.cluster.start_process(process).unwrap();
+    }
     lab.wait("it is back", SOON, everybody_is_heard);
 
     let beyond = length(&log(&lab, &place));

@@ -103,7 +103,7 @@ impl GrpcTransport {
         let result = result.map(tonic::Response::into_inner).map_err(|status| error_of(&status));
         self.connection(to, lane, |connection| match &result {
             Ok(_) | Err(TransportError::Refused(_) | TransportError::OtherGeneration(_)) => {
-                *connection = connection.answered()
+                *connection = connection.answered();
             }
             Err(TransportError::Unreachable(_)) => connection.failed(),
             Err(TransportError::TimedOut) => {}

@@ -268,7 +268,11 @@ impl Worker {
         let since = match self.failing_since {
             Some((failing, since)) if failing == token => since,
             _ => {
-                tracing::warn!(ip = %self.ip, %token, %error, "cannot hold a floating IP");
+                // It is tried again at every renewal, many times a second: said once.
+                tracing::warn!(
+                    ip = %self.ip, %token, %error,
+                    "cannot hold a floating IP: end whatever else listens there, and it is held at the next try"
+                );
                 now
             }
         };
