@@ -78,7 +78,7 @@ impl Cluster {
     /// Everybody lives, the witness leads, and the address is held at the preferred site.
     pub(crate) fn new(change: impl FnOnce(&mut ClusterSpec)) -> Self {
         let mut cluster = Self::unplaced(change);
-        cluster.run_until("the address is placed", |cluster| cluster.is_settled());
+        cluster.run_until("the address is placed", Self::is_settled);
         cluster
     }
 
@@ -173,7 +173,7 @@ impl Cluster {
                 }
                 Effect::StartRound { round } => inputs.insert(0, Input::RoundDone { round, outcome: Ok(()) }),
                 Effect::AnswerRenewal { answer: RenewalAnswer::Granted { .. }, .. } => {
-                    self.granted_at = self.now
+                    self.granted_at = self.now;
                 }
                 Effect::AnswerOperator { call, answer } => drop(self.answers.insert(call, answer)),
                 Effect::Notice(notice) => self.notices.push(notice),
@@ -218,13 +218,18 @@ impl Cluster {
         let began = self.now;
         while !holds(self) {
             assert!(
-                self.now - began < Duration::from_secs(60),
+                self.since(began) < Duration::from_secs(60),
                 "waited in vain: {what}; {:?}",
                 self.running()
             );
             self.run(STEP);
         }
-        self.now - began
+        self.since(began)
+    }
+
+    /// How long ago that was.
+    pub(crate) fn since(&self, then: Duration) -> Duration {
+        self.now.saturating_sub(then)
     }
 
     /// Everybody who is heard reports, and the owner asks for more time.

@@ -8,4 +8,5 @@ mod explanations;
 mod placement;
 mod restraint;
 mod succession;
+mod upkeep;
 mod withdrawal;

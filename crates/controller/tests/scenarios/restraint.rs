@@ -81,7 +81,7 @@ fn a_pause_holds_automatic_moves_back_and_ends_by_itself() {
     assert_eq!(cluster.owner_node(), Some(GRA_1));
     assert_eq!(forbidden(&cluster), Some((Reason::OwnerSilent, vec![SafetyRule::NotPaused])));
     cluster.run_until("the move", |cluster| cluster.owner_node() != Some(GRA_1));
-    let after = cluster.now - began;
+    let after = cluster.since(began);
     assert!(after >= 3 * SECOND && after < 4 * SECOND, "{after:?}");
     assert_eq!(cluster.state.pause, None);
 }

@@ -80,7 +80,7 @@ fn a_leader_that_had_not_applied_the_longer_lease_outwaits_it() {
         |effect: &&Effect| matches!(effect, Effect::Propose { proposal, .. } if is_fence(&proposal.command));
     assert_eq!(wanted.iter().find(fence), None, "who has not caught up cannot know how long to wait");
     cluster.run_until("the new owner", |cluster| cluster.owner_node() == Some(GRA_2));
-    let took = cluster.now - elected;
+    let took = cluster.since(elected);
     assert!(took >= cluster.wait(), "{took:?}, W = {:?}", cluster.wait());
 }
 
