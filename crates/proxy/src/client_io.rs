@@ -23,8 +23,9 @@ pub(crate) struct Waiting {
     /// Since when the client takes nothing of what is to be written, in milliseconds since birth; [`FLOWING`] if it
     /// does.
     stalled_since: AtomicU64,
-    /// How long it may take nothing, in milliseconds.
+    /// How long it may take nothing, in milliseconds: as its request's route says, at least `stall_min`.
     stall: AtomicU64,
+    stall_min: Duration,
 }
 
 const KIND_HEAD: u64 = 0;
@@ -33,7 +34,7 @@ const KIND_BUSY: u64 = 2;
 const FLOWING: u64 = u64::MAX;
 
 impl Waiting {
-    fn new(head: Duration, idle: Duration) -> Self {
+    fn new(head: Duration, idle: Duration, stall_min: Duration) -> Self {
         Self {
             born: Instant::now(),
             head,
@@ -41,6 +42,7 @@ impl Waiting {
             since: AtomicU64::new(KIND_HEAD),
             stalled_since: AtomicU64::new(FLOWING),
             stall: AtomicU64::new(idle.as_millis() as u64),
+            stall_min,
         }
     }
 
@@ -94,7 +96,7 @@ impl Waiting {
     /// When to look whether it has: no later than what is waited for now ends, or anything that begins meanwhile.
     pub(crate) fn look_at(&self) -> Instant {
         let now = self.born.elapsed();
-        let soonest = now + self.head.min(self.idle).min(self.stall_limit());
+        let soonest = now + self.head.min(self.idle).min(self.stall_min);
         self.born + self.over_at().map_or(soonest, |over| over.min(soonest))
     }
 
@@ -125,8 +127,15 @@ pub(crate) struct ClientIo {
 }
 
 impl ClientIo {
-    pub(crate) fn new(stream: TcpStream, group: Arc<Group>, head: Duration, idle: Duration) -> Self {
-        Self { stream, group, waiting: Arc::new(Waiting::new(head, idle)) }
+    /// A new connection, and how long a head may take, nothing may be asked, and at least nothing may be taken.
+    pub(crate) fn new(
+        stream: TcpStream,
+        group: Arc<Group>,
+        head: Duration,
+        idle: Duration,
+        stall_min: Duration,
+    ) -> Self {
+        Self { stream, group, waiting: Arc::new(Waiting::new(head, idle, stall_min)) }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -203,7 +212,7 @@ mod tests {
     #[tokio::test]
     async fn a_head_and_an_idle_connection_have_limits_of_their_own() {
         let at = Duration::from_secs;
-        let waiting = Waiting::new(at(10), at(75));
+        let waiting = Waiting::new(at(10), at(75), at(5));
         let is_over = |waiting: &Waiting, now| waiting.over_at().is_some_and(|over| at(now) >= over);
         assert!(!is_over(&waiting, 9));
         assert!(is_over(&waiting, 10), "a new connection must send a head");
@@ -221,11 +230,11 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_nothing_has_had_its_time_from_its_first_refusal() {
         let at = Duration::from_secs;
-        let waiting = Waiting::new(at(3_600), at(3_600));
+        let waiting = Waiting::new(at(3_600), at(3_600), at(3));
         waiting.busy();
         waiting.set_stall(at(5));
         assert_eq!(waiting.over_at(), None, "a request takes its time");
-        assert!(waiting.look_at() <= Instant::now() + at(5), "a stall may begin at once");
+        assert!(waiting.look_at() <= Instant::now() + at(3), "a shorter stall may begin at once");
         waiting.wrote(true);
         let over = waiting.over_at().unwrap();
         assert!(over <= waiting.born.elapsed() + at(5));

@@ -46,9 +46,11 @@ pub(crate) async fn serve(core: Rc<Core>, stream: TcpStream, group: Arc<Group>, 
 async fn converse(core: Rc<Core>, stream: TcpStream, group: Arc<Group>, place: &Rc<Place>) {
     let (Ok(client), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
     drop(stream.set_nodelay(true)); // only a matter of speed
-    let limits = core.table().limits.clone();
+    let table = core.table();
+    let (limits, stall_min) = (table.limits.clone(), table.silence_min);
+    drop(table); // a connection outlives it
     let (head_timeout, idle_timeout) = (limits.head_timeout.0, limits.keep_alive_timeout.0);
-    let io = ClientIo::new(stream, Arc::clone(&group), head_timeout, idle_timeout);
+    let io = ClientIo::new(stream, Arc::clone(&group), head_timeout, idle_timeout, stall_min);
     let waiting = Arc::clone(&io.waiting);
     let token = group.authority.as_ref().map(|authority| authority.token().to_string());
     let context = Rc::new(Context {

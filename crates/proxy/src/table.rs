@@ -15,6 +15,8 @@ pub struct RoutingTable {
     pub(crate) upstreams: Vec<Upstream>,
     index: BTreeMap<UpstreamName, usize>,
     pub(crate) limits: ProxySpec,
+    /// The shortest silence that any route allows a body.
+    pub(crate) silence_min: Duration,
     /// For each floating IP the sites in their order; requests at a node's own addresses use the first one's.
     site_orders: BTreeMap<FloatingIpName, Vec<SiteName>>,
     default_order: Vec<SiteName>,
@@ -120,12 +122,15 @@ impl RoutingTable {
         let index: BTreeMap<UpstreamName, usize> =
             upstreams.iter().enumerate().map(|(index, upstream)| (upstream.name.clone(), index)).collect();
         let sites: Vec<&SiteName> = spec.upstreams.iter().map(|upstream| &upstream.site).collect();
-        let routes =
+        let routes: Vec<Route> =
             spec.routes.iter().map(|route| Route::build(route, &upstreams, &index, &sites)).collect();
         let site_orders =
             spec.floating_ips.iter().map(|ip| (ip.name.clone(), state.site_preference(Some(ip)))).collect();
         let default_order = state.site_preference(spec.floating_ips.first());
-        Self { routes, upstreams, index, limits: spec.proxy.clone(), site_orders, default_order }
+        let limits = spec.proxy.clone();
+        let silences = routes.iter().map(|route| route.body_idle_timeout);
+        let silence_min = silences.min().unwrap_or(limits.keep_alive_timeout.0);
+        Self { routes, upstreams, index, limits, silence_min, site_orders, default_order }
     }
 
     /// Before there is a specification: nothing is routed.
@@ -135,6 +140,7 @@ impl RoutingTable {
             upstreams: Vec::new(),
             index: BTreeMap::new(),
             limits: ProxySpec::default(),
+            silence_min: ProxySpec::default().keep_alive_timeout.0,
             site_orders: BTreeMap::new(),
             default_order: Vec::new(),
         }

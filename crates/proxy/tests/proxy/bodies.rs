@@ -150,7 +150,11 @@ async fn endless(broken_off: Arc<Notify>) -> SocketAddr {
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_let_go_and_its_upstream_too() {
     let broken_off = Arc::new(Notify::new());
-    let bench = Bench::with(&[("one", endless(Arc::clone(&broken_off)).await)], limits(1_000, 400)).await;
+    let bench = Bench::with(&[("one", endless(Arc::clone(&broken_off)).await)], |spec| {
+        limits(1_000, 400)(spec);
+        spec.proxy.head_timeout = HumanDuration(Duration::from_secs(60)); // nothing else looks after it
+    })
+    .await;
     let mut stream = TcpStream::connect(bench.floating).await.unwrap();
     stream.write_all(b"GET /web/ HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     read_until(&mut stream, b"\r\n\r\nxxxx").await;
