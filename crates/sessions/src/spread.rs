@@ -8,8 +8,9 @@ use twinsite_model::RoomKey;
 /// Carries pins from node to node. The receiving side calls [`crate::Sessions::receive`] and
 /// [`crate::Sessions::answer`].
 pub trait Spread: Send + Sync + 'static {
-    /// Sends to every peer, without waiting: a bounded queue for each peer, the oldest dropped when it is full. What
-    /// is lost is repeated: rooms in use are spread again at every keeping interval.
+    /// Sends to every peer, without waiting. Bounded for each peer, so that a silent one takes nothing from the others;
+    /// what does not fit is dropped. What is lost is repeated while it matters: rooms in use are spread again at every
+    /// keeping interval.
     fn broadcast(&self, gossip: Gossip);
 
     /// Asks every peer where the room is, and returns the highest-ranking answer ([`Pin::outranks`]) that came within
