@@ -122,6 +122,7 @@ impl Alone {
     async fn assign(&self) -> Token {
         let ip = self.spec.floating_ips[0].name.clone();
         let deadline = Instant::now() + WITHIN;
+        let before = self.raft.state().owner(&ip).map(|owner| owner.token);
         let operation = loop {
             let owner = self.raft.state().owner(&ip).cloned();
             let kind = if owner.is_some() { OperationKind::Failover } else { OperationKind::Placement };
@@ -138,16 +139,22 @@ impl Alone {
             match self.propose(begin).await {
                 Ok(Effect::Began(operation)) => break operation,
                 // The move before this one; the controller may be busy with it as well.
-                Err(Refusal::OperationRunning(before)) => self.finish(&ip, before).await,
+                Err(Refusal::OperationRunning(running)) => self.finish(&ip, running).await,
+                Err(Refusal::OwnerChanged { .. }) => {}
                 other => panic!("{other:?}"),
             }
             assert!(Instant::now() < deadline, "the move before this one never ends");
         };
-        let detail = String::new();
-        self.agree(Command::CompleteFence { ip: ip.clone(), operation, fence: Fence::Released, detail })
-            .await;
-        self.agree(Command::Assign { ip: ip.clone(), operation }).await;
-        self.raft.state().owner(&ip).unwrap().token
+        // The controller drives it as well; whoever is second is refused.
+        let (fence, detail) = (Fence::Released, String::new());
+        drop(self.propose(Command::CompleteFence { ip: ip.clone(), operation, fence, detail }).await);
+        drop(self.propose(Command::Assign { ip: ip.clone(), operation }).await);
+        let given = || {
+            let state = self.raft.state();
+            state.owner(&ip).map(|owner| owner.token).filter(|token| Some(*token) > before)
+        };
+        becomes("assigned", || given().is_some()).await;
+        given().unwrap()
     }
 
     /// Whatever of it is not done yet; what is done is refused.
