@@ -157,10 +157,10 @@ impl Worker {
         match held {
             Ok(()) if self.held != Some(token) => {
                 tracing::info!(ip = %self.ip, %token, "holding a floating IP");
-                (self.held, self.failed) = (Some(token), None);
+                self.held = Some(token);
+                self.failed = None;
                 self.changed.notify_one();
             }
-            Ok(()) => {}
             // It is tried again at every renewal, many times a second: said once, until it changes.
             Err(error) if self.failed.as_ref() != Some(&(token, error.to_string())) => {
                 tracing::warn!(
@@ -169,6 +169,7 @@ impl Worker {
                 );
                 self.failed = Some((token, error.to_string()));
             }
+            Ok(()) => self.failed = None,
             Err(_) => {}
         }
     }
