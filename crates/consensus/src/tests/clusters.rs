@@ -180,7 +180,8 @@ async fn leadership_goes_to_whom_it_is_given() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// One thread: the first proposal cannot be done before the second is made.
+#[tokio::test]
 async fn too_many_or_too_large_proposals_are_refused_and_harm_nobody() {
     let cluster = Cluster::start_with(1, |options| options.proposals_max = 1).await;
     let node = &cluster.nodes[&1];
