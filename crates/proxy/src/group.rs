@@ -24,6 +24,9 @@ pub struct Load {
     pub requests: u32,
     /// Tunnels: what became a WebSocket.
     pub tunnels: u32,
+    /// Those of them that began while everything was being drained. They stay until all is closed: to be sent away again
+    /// and again helps nobody.
+    pub late_tunnels: u32,
 }
 
 /// How far a group is.
@@ -31,7 +34,7 @@ pub struct Load {
 pub(crate) enum Phase {
     /// Serves.
     Open,
-    /// Finishes what runs; tunnels end one after the other within this time.
+    /// Finishes what runs; the tunnels that there are end one after the other within this time.
     Draining(Duration),
     /// Ends now.
     Closed(Closing),
@@ -47,6 +50,7 @@ pub(crate) struct Group {
     connections: AtomicU32,
     requests: AtomicU32,
     tunnels: AtomicU32,
+    late_tunnels: AtomicU32,
     /// Told whenever something ends while the group is being closed.
     ended: tokio::sync::Notify,
 }
@@ -60,6 +64,7 @@ impl Group {
             connections: AtomicU32::new(0),
             requests: AtomicU32::new(0),
             tunnels: AtomicU32::new(0),
+            late_tunnels: AtomicU32::new(0),
             ended: tokio::sync::Notify::new(),
         })
     }
@@ -92,6 +97,7 @@ impl Group {
             connections: self.connections.load(Ordering::Acquire),
             requests: self.requests.load(Ordering::Acquire),
             tunnels: self.tunnels.load(Ordering::Acquire),
+            late_tunnels: self.late_tunnels.load(Ordering::Acquire),
         }
     }
 
@@ -118,6 +124,7 @@ impl Group {
             What::Connection => &self.connections,
             What::Request => &self.requests,
             What::Tunnel => &self.tunnels,
+            What::LateTunnel => &self.late_tunnels,
         }
     }
 }
@@ -127,6 +134,7 @@ pub(crate) enum What {
     Connection,
     Request,
     Tunnel,
+    LateTunnel,
 }
 
 /// Counts something while it lives.

@@ -226,8 +226,8 @@ impl Proxy {
         self.floating().groups.get(ip).cloned()
     }
 
-    /// Lets a floating IP run empty, until that is taken back: answers tell clients to connect anew, tunnels end one after
-    /// the other within this time.
+    /// Lets a floating IP run empty, until that is taken back: answers tell clients to connect anew, the tunnels that there
+    /// are end one after the other within this time.
     pub fn drain_floating(&self, ip: &FloatingIpName, tunnels_within: Duration) {
         let mut floating = self.floating();
         floating.drains.insert(ip.clone(), tunnels_within);
@@ -277,6 +277,7 @@ impl Proxy {
             connections: sum.connections + load.connections,
             requests: sum.requests + load.requests,
             tunnels: sum.tunnels + load.tunnels,
+            late_tunnels: sum.late_tunnels + load.late_tunnels,
         })
     }
 

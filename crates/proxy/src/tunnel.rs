@@ -72,6 +72,8 @@ pub(crate) struct Tunnel {
     given_up: watch::Receiver<bool>,
     _place: Rc<Place>,
     _as_open: Counted,
+    /// That it began during a drain.
+    as_late: Option<Counted>,
     _opened: Opened,
     live: Option<LiveRoom>,
 }
@@ -89,6 +91,7 @@ impl Tunnel {
             phases: context.group.phases(),
             given_up: upstream.load.given_up.subscribe(),
             _place: Rc::clone(&context.place),
+            as_late: context.group.is_leaving().then(|| context.group.count(What::LateTunnel)),
             _as_open: context.group.count(What::Tunnel),
             _opened: upstream.load.open(true),
             live: room.map(|room| core.live.note(room, &upstream.name)),
@@ -135,6 +138,9 @@ impl Tunnel {
         let mut leave_at = None;
         if let Some(ended) = self.phase_now(&mut leave_at) {
             return ended;
+        }
+        if self.as_late.is_some() {
+            leave_at = None; // it comes from where it was just sent away, and goes when all go
         }
         if *self.given_up.borrow_and_update() {
             return Ended::UpstreamLost; // while its handshake was on its way

@@ -287,10 +287,10 @@ pub struct RouteSpec {
     /// The longest wait for a connection to an upstream.
     #[serde(default = "duration_ms::<1_000>")]
     pub connect_timeout: HumanDuration,
-    /// The longest wait for an upstream's response head.
+    /// The longest wait for an upstream's response head, once the upstream has what came of the request.
     #[serde(default = "duration_ms::<60_000>")]
     pub response_timeout: HumanDuration,
-    /// The longest silence within a body.
+    /// The longest silence within a body, and the longest that a client may take nothing of an answer.
     #[serde(default = "duration_ms::<60_000>")]
     pub body_idle_timeout: HumanDuration,
     /// The longest silence, in both directions together, of a WebSocket.

@@ -96,9 +96,18 @@ async fn an_address_at_which_nothing_had_come_in_runs_empty_too() {
     bench.proxy.drain_floating(&public(), Duration::from_millis(50));
     let answer = ask(bench.floating, "GET /web/ HTTP/1.1\r\nHost: x\r\n\r\n").await.to_lowercase();
     assert!(answer.starts_with("http/1.1 200 ") && answer.contains("connection: close"), "{answer}");
+    // A tunnel that begins now is not sent away again: it stays until all go, and nobody waits for it.
     let mut socket = websocket(bench.floating, "/rooms/?roomId=a").await;
     assert!(socket.next().await.unwrap().is_ok());
-    says_goodbye(&mut socket).await;
+    let load = bench.proxy.in_flight(&public());
+    assert_eq!((load.tunnels, load.late_tunnels), (1, 1));
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(50)).await; // longer than the drain
+        socket.send(Message::text("still here")).await.unwrap();
+        assert!(socket.next().await.unwrap().unwrap().is_text());
+    }
+    let ip = public();
+    tokio::join!(bench.proxy.close_floating(&ip, Closing::Planned, SOON), says_goodbye(&mut socket));
 
     bench.proxy.undrain_floating(&public());
     let mut kept = TcpStream::connect(bench.floating).await.unwrap();

@@ -5,6 +5,7 @@ use super::{CliError, Exit};
 use crate::config;
 use crate::identity::Credentials;
 use serde_json::json;
+use twinsite_model::spec::validate;
 use twinsite_model::timing::Inequality;
 use twinsite_model::{Profile, Timing};
 
@@ -19,12 +20,15 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
         Some(loaded) => loaded.spec.timing(),
         None => Timing::of(profile(&arguments.profile)?),
     };
+    let warnings = loaded.as_ref().map(|loaded| validate::warnings(&loaded.spec)).unwrap_or_default();
     let rules = timing.inequalities();
     let holds = rules.iter().all(|rule| rule.holds);
     if arguments.json {
         let rules: Vec<_> = rules.iter().map(to_json).collect();
+        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        let wait_ms = timing.wait().as_secs_f64() * 1e3;
         super::output::json(
-            &json!({ "ok": holds, "wait_ms": timing.wait().as_secs_f64() * 1e3, "timing": rules }),
+            &json!({ "ok": holds, "warnings": warnings, "wait_ms": wait_ms, "timing": rules }),
         )?;
     } else {
         if let Some(loaded) = &loaded {
@@ -32,6 +36,9 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
                 "node {} (id {}) of cluster {}, site {}: configuration and certificate fit together",
                 loaded.me.name, loaded.me.id, loaded.spec.cluster, loaded.me.site
             ))?;
+        }
+        for warning in &warnings {
+            super::output::line(&format!("warning: {warning}"))?;
         }
         if arguments.timing || !holds {
             print_timing(&timing, &rules)?;

@@ -5,12 +5,18 @@ use super::arguments::RecoverArguments;
 use super::{CliError, Exit, output};
 use crate::config::{self, Loaded};
 use crate::identity::Credentials;
+use crate::peer::Peers;
 use crate::recovery_note::{LostNode, RecoveryNote};
 use crate::telemetry::without_panic_messages;
+use futures_util::future::join_all;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use twinsite_consensus::{Contents, Disk, Identity, RedbDisk};
 use twinsite_model::{Generation, NodeId, NodeName};
+
+/// How long a node that is named as lost may take to show that it is not.
+const PING_WITHIN: Duration = Duration::from_secs(2);
 
 /// Rewrites the survivor's membership and begins the next generation.
 pub async fn run(arguments: &RecoverArguments) -> Result<Exit, CliError> {
@@ -21,6 +27,7 @@ pub async fn run(arguments: &RecoverArguments) -> Result<Exit, CliError> {
     let generation = Generation(present(&loaded)?.generation.0 + 1);
     let lost = lost(&loaded, &arguments.lost)?;
     let attested = attested(&arguments.lost, &arguments.attest_power_off)?;
+    refuse_if_a_quorum_answers(&loaded, &credentials).await?;
     // Before the disk is rewritten: a crash between the two must not leave a recovery that nobody stated. A note whose
     // recovery fails speaks of a generation that does not exist, and is not looked at.
     let named = lost.iter().map(|(id, name)| LostNode { id: *id, name: name.to_string() });
@@ -53,11 +60,35 @@ pub async fn run(arguments: &RecoverArguments) -> Result<Exit, CliError> {
             ))?;
         }
         output::line(
-            "Start it now. Nodes of the older generation are refused: give each a new id and an empty data directory, \
-             then `twinsite members add`.",
+            "Start it now. Nodes of the older generation stop when they hear of it: give each a new id and an empty data \
+             directory, then `twinsite members add`.",
         )?;
     }
     Ok(Exit::Done)
+}
+
+/// A recovery divides the cluster for good: every other node that lives would stop at its next word with the survivor. So
+/// nobody shall do it for want of a look at the others.
+async fn refuse_if_a_quorum_answers(loaded: &Loaded, credentials: &Credentials) -> Result<(), CliError> {
+    let tls = credentials
+        .peer_tls()
+        .map_err(|error| CliError::Usage(format!("{}: {error}", loaded.node.tls.cert.display())))?;
+    let peers = Peers::new(loaded.me.id, &loaded.spec, tls, loaded.node.dial.clone());
+    let voters: Vec<_> = loaded.spec.nodes.iter().filter(|node| node.kind.votes()).collect();
+    let others = voters.iter().filter(|node| node.id != loaded.me.id);
+    let pings = others.map(async |node| (&node.name, peers.ping(node.id, PING_WITHIN).await.is_ok()));
+    let answers = join_all(pings).await;
+    let alive: Vec<_> =
+        answers.iter().filter(|(_, answers)| *answers).map(|(name, _)| name.as_str()).collect();
+    if alive.len() + 1 > voters.len() / 2 {
+        let problem = format!(
+            "{} answer: together with this node they are a quorum, and nothing is lost; start this node as usual, or \
+             stop them first",
+            alive.join(", ")
+        );
+        return Err(CliError::Usage(problem));
+    }
+    Ok(())
 }
 
 /// What the survivor's disk holds now.

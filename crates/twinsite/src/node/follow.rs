@@ -262,7 +262,7 @@ async fn drain(
     let empty = async {
         loop {
             let load = proxy.in_flight(&ip);
-            if load.requests == 0 && load.tunnels == 0 {
+            if load.requests == 0 && load.tunnels <= load.late_tunnels {
                 return;
             }
             tokio::time::sleep(DRAIN_POLL).await;
