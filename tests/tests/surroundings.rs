@@ -229,3 +229,18 @@ fn copy(from: &Path, to: &Path) {
         fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
     }
 }
+
+/// Nobody divides a cluster for want of a look at the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_while_a_quorum_lives() {
+    let mut lab = Lab::start(Store::Embedded).await;
+    let layout = lab.cluster.layout().clone();
+    let survivor = layout.nodes.iter().find(|node| node.site != layout.nodes[0].site).unwrap().clone();
+    lab.cluster.terminate(&Lab::node(&survivor.name)).await.unwrap();
+    let others = layout.nodes.iter().filter(|node| node.name != survivor.name);
+    let lost: Vec<_> = others.map(|node| node.name.clone()).collect();
+    let refused = lab.cluster.recover(&survivor.name, &lost, false).await.unwrap_err().to_string();
+    assert!(refused.contains("they are a quorum, and nothing is lost"), "{refused}");
+    lab.start_missing();
+    lab.wait("the cluster is whole again", SOON, everybody_is_heard);
+}
