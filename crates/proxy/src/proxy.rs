@@ -17,11 +17,12 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use twinsite_model::dial::DialMap;
 use twinsite_model::{ClusterName, FloatingIpName, Incarnation, NodeId, NodeName, RoomKey, UpstreamName};
 
 /// Connections that the kernel completes ahead of a core.
-const BACKLOG: i32 = 1_024;
+pub(crate) const BACKLOG: i32 = 1_024;
 /// Failures that wait for a slow listener.
 const FAILURES_KEPT: usize = 256;
 /// How long connections may take to end in good order.
@@ -96,6 +97,8 @@ struct Inner {
     failures: broadcast::Sender<UpstreamName>,
     live: Arc<LiveRooms>,
     no_more: CancellationToken,
+    /// The listeners at the node's own addresses that are still open.
+    open: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -132,7 +135,8 @@ impl Proxy {
         let (failures, _) = broadcast::channel(FAILURES_KEPT);
         let (own, live, taken) =
             (Group::new(None), Arc::new(LiveRooms::default()), Arc::new(AtomicU32::new(0)));
-        let (no_more, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (no_more, open, stop) =
+            (CancellationToken::new(), TaskTracker::new(), CancellationToken::new());
         let mut cores = Vec::new();
         for number in 0..count {
             let (given, receiver) = mpsc::unbounded_channel();
@@ -149,6 +153,7 @@ impl Proxy {
                 taken: Arc::clone(&core_taken),
                 node_taken: Arc::clone(&taken),
                 no_more: no_more.clone(),
+                open: open.token(),
                 stop: stop.clone(),
             };
             std::thread::Builder::new().name(format!("proxy-{number}")).spawn(move || {
@@ -158,8 +163,8 @@ impl Proxy {
             })?;
             cores.push(CoreHandle { given, taken: core_taken });
         }
-        let inner =
-            Inner { table, cores, own, floating: Mutex::default(), taken, failures, live, no_more, stop };
+        let floating = Mutex::default();
+        let inner = Inner { table, cores, own, floating, taken, failures, live, no_more, open, stop };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -315,6 +320,9 @@ impl Proxy {
     /// Ends everything: no new connections, then those that there are, within `grace`.
     pub async fn shutdown(&self, grace: Duration) {
         self.inner.no_more.cancel();
+        self.inner.open.close();
+        // Whom the listeners still let in counts among those that are waited for.
+        let _slow = timeout(CLOSE_WITHIN, self.inner.open.wait()).await;
         let own = &self.inner.own;
         own.set_phase(Phase::Draining(grace.min(Duration::from_secs(1))));
         let quiet = async {

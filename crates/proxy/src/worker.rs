@@ -5,12 +5,13 @@ use crate::connection::{Place, serve};
 use crate::group::{Counted, Group, What};
 use crate::live_rooms::LiveRooms;
 use crate::pool::Pool;
-use crate::proxy::{ProxyOptions, Published};
+use crate::proxy::{BACKLOG, ProxyOptions, Published};
 use crate::rooms::Rooms;
 use crate::table::RoutingTable;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use http::{HeaderValue, StatusCode};
+use socket2::SockRef;
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
@@ -22,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use twinsite_model::UpstreamName;
 
 /// How often idle upstream connections are looked through.
@@ -75,6 +77,8 @@ pub(crate) struct Start {
     pub(crate) node_taken: Arc<AtomicU32>,
     /// No new connections at the node's own addresses.
     pub(crate) no_more: CancellationToken,
+    /// Kept until these listeners are closed.
+    pub(crate) open: TaskTrackerToken,
     /// The end.
     pub(crate) stop: CancellationToken,
 }
@@ -129,6 +133,7 @@ async fn work(start: Start) -> io::Result<()> {
         taken,
         node_taken,
         no_more,
+        open,
         stop,
     } = start;
     let name_header =
@@ -146,14 +151,21 @@ async fn work(start: Start) -> io::Result<()> {
         options,
     });
     for listener in listeners {
-        let listener = TcpListener::from_std(listener)?;
-        let (core, own) = (Rc::clone(&core), Arc::clone(&own));
-        let (taken, node_taken) = (Arc::clone(&taken), Arc::clone(&node_taken));
+        let door = Door {
+            listener: TcpListener::from_std(listener)?,
+            core: Rc::clone(&core),
+            own: Arc::clone(&own),
+            taken: Arc::clone(&taken),
+            node_taken: Arc::clone(&node_taken),
+            _open: open.clone(),
+        };
         let no_more = no_more.clone();
         tokio::task::spawn_local(async move {
-            no_more.run_until_cancelled(listen(listener, core, own, taken, node_taken)).await;
+            no_more.run_until_cancelled(door.listen()).await;
+            door.close();
         });
     }
+    drop(open);
     let mut sweeps = tokio::time::interval(SWEEP_EVERY);
     loop {
         tokio::select! {
@@ -172,32 +184,60 @@ async fn work(start: Start) -> io::Result<()> {
     }
 }
 
-async fn listen(
+/// A listener of one core, at one of the node's own addresses.
+struct Door {
     listener: TcpListener,
     core: Rc<Core>,
     own: Arc<Group>,
     taken: Arc<AtomicU32>,
     node_taken: Arc<AtomicU32>,
-) {
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
-                {
+    _open: TaskTrackerToken,
+}
+
+impl Door {
+    async fn listen(&self) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => self.let_in(stream),
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
                     tracing::warn!(%error, "cannot accept");
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                 }
-                continue;
             }
-        };
-        let max = core.table().limits.connections_max;
-        let Some(seat) = Seat::take(&node_taken, &taken, max) else {
+        }
+    }
+
+    fn let_in(&self, stream: tokio::net::TcpStream) {
+        let max = self.core.table().limits.connections_max;
+        let Some(seat) = Seat::take(&self.node_taken, &self.taken, max) else {
             metrics::counter!("twinsite_proxy_connections_refused_total").increment(1);
-            continue;
+            return;
         };
-        let (core, group) = (Rc::clone(&core), Arc::clone(&own));
+        let (core, group) = (Rc::clone(&self.core), Arc::clone(&self.own));
         let place = Place { _counted: group.count(What::Connection), _seat: seat };
         tokio::task::spawn_local(serve(core, stream, group, place));
     }
+
+    /// Closes the listener, which resets whom the kernel has let in and nobody has accepted: so those come first, and
+    /// the kernel itself is asked, because the runtime tells only of those that it has heard of.
+    fn close(self) {
+        let listener = SockRef::from(&self.listener);
+        for _ in 0..BACKLOG {
+            let accepted = listener.accept().and_then(|(socket, _)| {
+                socket.set_nonblocking(true)?;
+                tokio::net::TcpStream::from_std(socket.into())
+            });
+            match accepted {
+                Ok(stream) => self.let_in(stream),
+                Err(error) if is_the_clients(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// A client that went away while it waited costs nothing.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
 }

@@ -132,21 +132,28 @@ impl From<&Counts> for Requests {
 }
 
 /// Failed attempts of HTTP clients, whether or not the client tried again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Attempts {
     /// Nobody listened.
     pub refused: u64,
     /// Somebody listened, and no good answer came: reset, broken off, too late, or a server error.
     pub broken: u64,
+    /// The broken ones by client and reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub broken_by: BTreeMap<String, u64>,
 }
 
 impl Attempts {
     /// Those of the keep-alive clients and of the new connections together.
     pub fn of(requests: &Counts, connects: &Counts) -> Self {
-        Self {
-            refused: requests.refused() + connects.refused(),
-            broken: requests.broken() + connects.broken(),
+        let mut attempts = Self { refused: requests.refused() + connects.refused(), ..Self::default() };
+        for (client, counts) in [("browser", requests), ("new connection", connects)] {
+            for (failure, count) in counts.broken() {
+                attempts.broken += count;
+                *attempts.broken_by.entry(format!("{client}: {failure}")).or_default() += count;
+            }
         }
+        attempts
     }
 }
 

@@ -91,10 +91,12 @@ pub(super) fn judge(scenario: &Scenario, layout: &Layout, runs: Vec<RunReport>, 
 /// Counts of one run that are above their limits, a line each.
 fn too_many(limits: &Limits, run: &RunReport) -> Vec<String> {
     let lost = u64::try_from(run.tunnels.lost).unwrap_or(u64::MAX);
+    let by = run.attempts.broken_by.iter().map(|(by, count)| format!("{count} {by}"));
+    let broken = format!("attempts got no good answer ({})", by.collect::<Vec<_>>().join(", "));
     let counts = [
         (limits.failed_requests, run.requests.failed, "requests failed"),
         (limits.refused_attempts, run.attempts.refused, "attempts found nobody listening"),
-        (limits.broken_attempts, run.attempts.broken, "attempts got no good answer"),
+        (limits.broken_attempts, run.attempts.broken, broken.as_str()),
         (limits.tunnels_lost, lost, "WebSockets lost"),
     ];
     let above = counts

@@ -32,16 +32,16 @@ impl Counts {
 
     /// Attempts that found nobody listening.
     pub fn refused(&self) -> u64 {
-        self.attempts().filter(|(failure, _)| **failure == Failure::Refused).map(|(_, count)| count).sum()
+        self.attempts().filter(|(failure, _)| *failure == Failure::Refused).map(|(_, count)| count).sum()
     }
 
-    /// Attempts that found somebody, and got no good answer.
-    pub fn broken(&self) -> u64 {
-        self.attempts().filter(|(failure, _)| **failure != Failure::Refused).map(|(_, count)| count).sum()
+    /// Attempts that found somebody, and got no good answer, by reason; a reason may come twice.
+    pub fn broken(&self) -> impl Iterator<Item = (Failure, u64)> {
+        self.attempts().filter(|(failure, _)| *failure != Failure::Refused)
     }
 
-    fn attempts(&self) -> impl Iterator<Item = (&Failure, &u64)> {
-        self.failed.iter().chain(&self.hidden)
+    fn attempts(&self) -> impl Iterator<Item = (Failure, u64)> {
+        self.failed.iter().chain(&self.hidden).map(|(failure, count)| (*failure, *count))
     }
 }
 

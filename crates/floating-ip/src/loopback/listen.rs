@@ -5,7 +5,6 @@ use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
@@ -17,9 +16,9 @@ const BACKLOG: u32 = 1_024;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 
 /// A listener and its task.
-#[derive(Debug)]
 pub(super) struct Listening {
     listener: Arc<TcpListener>,
+    taker: Arc<dyn Accepted>,
     task: JoinHandle<()>,
     stop: DropGuard,
 }
@@ -31,8 +30,8 @@ impl Listening {
             bind(address).map_err(|error| ProviderError::Refused { address, why: error.to_string() })?;
         let stop = CancellationToken::new();
         let listener = Arc::new(listener);
-        let task = tokio::spawn(accept(Arc::clone(&listener), taker, stop.clone()));
-        Ok(Self { listener, task, stop: stop.drop_guard() })
+        let task = tokio::spawn(accept(Arc::clone(&listener), Arc::clone(&taker), stop.clone()));
+        Ok(Self { listener, taker, task, stop: stop.drop_guard() })
     }
 
     /// Whether the kernel still has it as a listener, and somebody accepts.
@@ -41,9 +40,21 @@ impl Listening {
     }
 
     /// Closes the listener; done when it is closed.
+    ///
+    /// Clients whose connection the kernel has completed believe to be served, and closing a listener resets them. So
+    /// the kernel is asked for the last ones itself (the runtime tells only of those that it has heard of), and
+    /// nothing is waited for between its "no more" and the closing.
     pub(super) async fn stop(self) {
         drop(self.stop);
         drop(self.task.await); // it never panics, and nobody else ends it
+        let listener = SockRef::from(&*self.listener);
+        for _ in 0..BACKLOG {
+            match listener.accept() {
+                Ok((stream, _)) => self.taker.accept(stream.into()),
+                Err(error) if is_the_clients(&error) => {}
+                Err(_) => break,
+            }
+        }
         drop(self.listener);
     }
 }
@@ -60,7 +71,7 @@ async fn accept(listener: Arc<TcpListener>, taker: Arc<dyn Accepted>, stop: Canc
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted.and_then(|(stream, _)| stream.into_std()) {
@@ -72,13 +83,6 @@ async fn accept(listener: Arc<TcpListener>, taker: Arc<dyn Accepted>, stop: Canc
                 tracing::warn!(%error, "cannot accept on a floating IP");
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
-        }
-    }
-    // Clients whose connection the kernel has completed believe to be served; closing the listener would reset them.
-    let mut context = Context::from_waker(Waker::noop());
-    while let Poll::Ready(Ok((stream, _))) = listener.poll_accept(&mut context) {
-        if let Ok(stream) = stream.into_std() {
-            taker.accept(stream);
         }
     }
 }

@@ -33,6 +33,22 @@ fn soon() -> BootTime {
     boot_now() + Duration::from_secs(60)
 }
 
+/// On one thread the runtime cannot have heard of connections that came while the test kept that thread.
+#[tokio::test]
+async fn who_connected_before_the_closing_is_served() {
+    let address: SocketAddr = "127.44.8.9:8080".parse().unwrap();
+    let holder = holder(address);
+    holder.hold(Token::new(1, 7), soon()).await.unwrap();
+    let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    holder.close().await;
+    for mut client in clients {
+        let mut answer = [0];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [7]);
+    }
+    holder.release().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_node_cannot_listen_until_the_first_has_let_go() {
     let address: SocketAddr = "127.44.8.1:8080".parse().unwrap();

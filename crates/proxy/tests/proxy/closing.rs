@@ -4,7 +4,7 @@ use crate::bench::{
     Bench, Client, SOON, ask, get, name, public, read_until, scripted, until, upstream, websocket,
 };
 use futures_util::{SinkExt, StreamExt};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,5 +194,26 @@ async fn a_connection_that_comes_in_just_before_the_end_is_closed_with_the_other
             .await
             .unwrap();
         assert!(is_closed(client), "in round {round}");
+    }
+}
+
+/// Ten times, because it is a race: the cores accept at the same time as the listeners are closed.
+#[tokio::test]
+async fn who_connected_before_the_shutdown_is_answered() {
+    let one = upstream("one").await;
+    for _ in 0..10 {
+        let bench = Bench::new(&[("one", one)]).await;
+        let connect = || {
+            let mut client = std::net::TcpStream::connect(bench.own).unwrap();
+            client.write_all(get("/web/").as_bytes()).unwrap();
+            client
+        };
+        let clients: Vec<_> = (0..50).map(|_| connect()).collect();
+        bench.proxy.shutdown(SOON).await;
+        for mut client in clients {
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        }
     }
 }
