@@ -135,8 +135,7 @@ impl Proxy {
         let (failures, _) = broadcast::channel(FAILURES_KEPT);
         let (own, live, taken) =
             (Group::new(None), Arc::new(LiveRooms::default()), Arc::new(AtomicU32::new(0)));
-        let (no_more, open, stop) =
-            (CancellationToken::new(), TaskTracker::new(), CancellationToken::new());
+        let (no_more, open, stop) = (CancellationToken::new(), TaskTracker::new(), CancellationToken::new());
         let mut cores = Vec::new();
         for number in 0..count {
             let (given, receiver) = mpsc::unbounded_channel();

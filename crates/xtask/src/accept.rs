@@ -1,9 +1,9 @@
 //! `cargo xtask accept`: the full counts, an hour or more. Each part keeps its report under `tests/accept`; a part
 //! that was interrupted goes on where it stopped, as long as the revision is the same.
 
+use crate::exercises;
 use crate::prerequisites::ensure;
 use crate::run::{TaskError, cargo, found, output, root, run, target};
-use crate::test::exercise_command;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ pub fn run_parts(arguments: &Arguments) -> Result<(), TaskError> {
 
 fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
     let mut report = Report::open(part, again);
-    for mut job in jobs(part) {
+    for mut job in jobs(part)? {
         if report.items.get(&job.item).is_some_and(|item| item.passed) {
             anstream::println!("{part}: {}: passed before", job.item);
             continue;
@@ -96,7 +96,7 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
                 .command
                 .output()
                 .map_err(|source| TaskError::Start { program: crate::run::describe(&job.command), source })?;
-            (printed.status.success(), serde_json::from_slice(&printed.stdout).ok())
+            (printed.status.success(), serde_json::from_slice(&printed.stdout).ok().map(numbers))
         } else {
             (run(&mut job.command).is_ok(), None)
         };
@@ -115,9 +115,9 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
     Ok(report.items.values().filter(|item| !item.passed).count())
 }
 
-fn jobs(part: &str) -> Vec<Job> {
-    match part {
-        "exercises" => exercises(),
+fn jobs(part: &str) -> Result<Vec<Job>, TaskError> {
+    Ok(match part {
+        "exercises" => exercises()?,
         "rooms" => vec![tests("rooms", "TWINSITE_ROUNDS", "20")],
         "kills" => vec![tests("kills", "TWINSITE_KILLS", "200")],
         "flips" => vec![Job {
@@ -138,24 +138,29 @@ fn jobs(part: &str) -> Vec<Job> {
             },
             json: false,
         }],
-    }
+    })
 }
 
-fn exercises() -> Vec<Job> {
-    let stores: &[&str] =
-        if ensure("redis-server", "redis-server") { &["redis", "embedded"] } else { &["embedded"] };
-    let mut jobs = Vec::new();
-    for exercise in crate::test::EXERCISES {
-        for store in stores {
-            if *store == "embedded" && exercise.starts_with("redis-") {
-                continue;
-            }
-            let mut command = exercise_command(exercise, store, RUNS);
-            command.arg("--json");
-            jobs.push(Job { item: format!("{exercise}, {store}"), command, json: true });
+fn exercises() -> Result<Vec<Job>, TaskError> {
+    let redis = ensure("redis-server", "redis-server");
+    let wanted = exercises::all()?.into_iter().filter(|exercise| redis || exercise.store == "embedded");
+    let jobs = wanted.map(|exercise| {
+        let mut command = exercise.command(RUNS);
+        command.arg("--json");
+        Job { item: format!("{}, {}", exercise.name, exercise.store), command, json: true }
+    });
+    Ok(jobs.collect())
+}
+
+/// What is kept of an exercise's report: its numbers, and the timelines only of what went wrong.
+fn numbers(mut measured: serde_json::Value) -> serde_json::Value {
+    if measured["verdict"] == "pass" {
+        for run in measured["runs"].as_array_mut().into_iter().flatten().filter_map(|run| run.as_object_mut())
+        {
+            run.remove("timeline");
         }
     }
-    jobs
+    measured
 }
 
 /// An end-to-end test with its full count instead of its sample.

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers")]
 
 mod accept;
+mod exercises;
 mod prerequisites;
 mod run;
 mod simulate;

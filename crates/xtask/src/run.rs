@@ -1,8 +1,13 @@
 //! Running other programs, and saying what happened.
 
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
+
+/// How many of the last lines of a program that failed are quoted: the limits and audit of an exercise fit in.
+const QUOTED_LINES: usize = 12;
 
 /// Why a task ended badly.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +69,28 @@ pub fn run(command: &mut Command) -> Result<Duration, TaskError> {
         .status()
         .map_err(|source| TaskError::Start { program: program.clone(), source })?;
     if status.success() { Ok(began.elapsed()) } else { Err(TaskError::Ended { program, status }) }
+}
+
+/// Like [`run`]; if it says no, the error quotes the end of what it printed, for summaries that are read alone.
+pub fn run_quoting(command: &mut Command) -> Result<(), TaskError> {
+    let program = describe(command);
+    let start = |source| TaskError::Start { program: program.clone(), source };
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(start)?;
+    let mut last = VecDeque::new();
+    for line in child.stdout.take().into_iter().flat_map(|printed| BufReader::new(printed).lines()) {
+        let line = line.map_err(start)?;
+        anstream::println!("{line}");
+        last.push_back(line);
+        last.drain(..last.len().saturating_sub(QUOTED_LINES));
+    }
+    let status = child.wait().map_err(start)?;
+    if status.success() {
+        return Ok(());
+    }
+    let quoted = last.make_contiguous().join("\n            ");
+    Err(TaskError::Failed(format!(
+        "`{program}` ended with {status}; the end of what it printed:\n            {quoted}"
+    )))
 }
 
 /// Runs a program and returns what it printed, or nothing if it is missing or said no.

@@ -1,28 +1,11 @@
 //! `cargo xtask test`: what every change must pass, on a fresh machine with Rust and nothing else.
 
+use crate::exercises;
 use crate::prerequisites::ensure;
-use crate::run::{Checks, TaskError, cargo, found, run, target};
+use crate::run::{Checks, TaskError, cargo, found, run, run_quoting, target};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-
-/// The exercises of which one run each belongs to the sample; the full counts are in `accept`.
-pub const EXERCISES: [&str; 14] = [
-    "owner-killed",
-    "owner-frozen",
-    "site-lost",
-    "site-lost-with-leader",
-    "leader-lost",
-    "witness-lost",
-    "site-isolated",
-    "one-way-cut",
-    "upstream-down",
-    "redis-lost",
-    "redis-flushed",
-    "switchover",
-    "majority-lost",
-    "rolling-restart",
-];
 
 /// Packages whose tests start whole clusters, which share two cores badly.
 const WITH_CLUSTERS: [&str; 2] = ["twinsite-tests", "twinsite-drill"];
@@ -86,18 +69,13 @@ pub fn run_all() -> Result<(), TaskError> {
         ]);
         run(command.env("CARGO_TARGET_DIR", target().join("mistakes"))).map(drop)
     });
-    for exercise in EXERCISES {
-        for store in ["redis", "embedded"] {
-            let name = format!("exercise {exercise}, {store}");
-            if store == "redis" && !redis {
-                checks.leave_out(&name, "redis-server is not installed");
-                continue;
-            }
-            if store == "embedded" && exercise.starts_with("redis-") {
-                continue; // there is no Redis to lose
-            }
-            checks.check(&name, || run(&mut exercise_command(exercise, store, 1)).map(drop));
+    for exercise in exercises::all()? {
+        let name = format!("exercise {}, {}", exercise.name, exercise.store);
+        if exercise.store == "redis" && !redis {
+            checks.leave_out(&name, "redis-server is not installed");
+            continue;
         }
+        checks.check(&name, || run_quoting(&mut exercise.command(1)));
     }
     checks.finish()
 }
@@ -127,14 +105,4 @@ fn workspace_tests() -> Vec<(&'static str, Command)> {
     }
     clusters.args(["--", "--test-threads=1"]);
     vec![("unit and property tests", units), ("end-to-end tests", clusters)]
-}
-
-/// `twinsite demo --exercise NAME`, as a user would type it.
-pub fn exercise_command(exercise: &str, store: &str, runs: u32) -> Command {
-    let mut command = Command::new(target().join("release/twinsite"));
-    command.args(["demo", "--exercise", exercise, "--profile", "lan", "--runs", &runs.to_string()]);
-    if store == "embedded" {
-        command.arg("--embedded");
-    }
-    command
 }

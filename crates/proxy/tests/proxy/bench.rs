@@ -173,16 +173,7 @@ impl Bench {
     ) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let book = Arc::new(Book::default());
-        let options = ProxyOptions {
-            node: NodeId(1),
-            name: NodeName::new("gra-1").unwrap(),
-            cluster: ClusterName::new("test").unwrap(),
-            incarnation: Incarnation(5),
-            cores: 2,
-            own: vec![free],
-            dial: DialMap::default(),
-        };
-        let proxy = Proxy::start(options, Arc::clone(&book) as Arc<dyn Rooms>).unwrap();
+        let proxy = Proxy::start(options(free), Arc::clone(&book) as Arc<dyn Rooms>).unwrap();
         let mut spec = spec::from_toml(&toml(upstreams)).unwrap();
         change(&mut spec);
         let mut state = State { spec: Some(Arc::new(spec)), ..State::default() };
@@ -208,6 +199,19 @@ impl Bench {
     pub(crate) fn judge(&mut self, upstream: &str, health: Verdict) {
         self.state.verdicts.get_mut(&name(upstream)).unwrap().health = health;
         self.proxy.publish(RoutingTable::build(&self.state));
+    }
+}
+
+/// A node with one address of its own.
+pub(crate) fn options(own: SocketAddr) -> ProxyOptions {
+    ProxyOptions {
+        node: NodeId(1),
+        name: NodeName::new("gra-1").unwrap(),
+        cluster: ClusterName::new("test").unwrap(),
+        incarnation: Incarnation(5),
+        cores: 2,
+        own: vec![own],
+        dial: DialMap::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What passes, what is refused, and what ends when.
 
-use crate::bench::{Bench, Book, SOON, ask, get, name, public, until, upstream, websocket};
+use crate::bench::{Bench, Book, SOON, ask, get, name, options, public, until, upstream, websocket};
 use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::Message;
-use twinsite_model::dial::DialMap;
-use twinsite_model::{ClusterName, Incarnation, NodeId, NodeName, Verdict};
-use twinsite_proxy::{Closing, Proxy, ProxyOptions};
+use twinsite_model::Verdict;
+use twinsite_proxy::{Closing, Proxy};
 
 #[tokio::test]
 async fn requests_pass_with_the_headers_that_upstreams_need() {
@@ -185,16 +184,7 @@ async fn without_the_right_to_answer_nothing_is_said() {
 #[tokio::test]
 async fn an_address_in_use_is_an_error_with_its_name() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let options = ProxyOptions {
-        node: NodeId(1),
-        name: NodeName::new("gra-1").unwrap(),
-        cluster: ClusterName::new("test").unwrap(),
-        incarnation: Incarnation(5),
-        cores: 2,
-        own: vec![taken.local_addr().unwrap()],
-        dial: DialMap::default(),
-    };
-    let error = Proxy::start(options, Arc::new(Book::default())).err().unwrap();
+    let error = Proxy::start(options(taken.local_addr().unwrap()), Arc::new(Book::default())).err().unwrap();
     let error = error.to_string();
     assert!(error.contains("in use") && error.contains("ss -ltnp"), "what it is, and what to do: {error}");
 }
