@@ -93,6 +93,12 @@ pub fn run_quoting(command: &mut Command) -> Result<(), TaskError> {
     )))
 }
 
+/// Waits until what was written so far, by builds above all, is on the disk: it would slow the disk under those who
+/// are measured next.
+pub fn settle_disk() -> Result<(), TaskError> {
+    run(&mut Command::new("sync")).map(drop)
+}
+
 /// Runs a program and returns what it printed, or nothing if it is missing or said no.
 pub fn output(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;

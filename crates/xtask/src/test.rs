@@ -2,7 +2,7 @@
 
 use crate::exercises;
 use crate::prerequisites::ensure;
-use crate::run::{Checks, TaskError, cargo, found, run, run_quoting, target};
+use crate::run::{Checks, TaskError, cargo, found, run, run_quoting, settle_disk, target};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -38,6 +38,7 @@ pub fn run_all() -> Result<(), TaskError> {
     }
     // Everything that runs is built once, with the profile that users run.
     checks.check("build", || run(&mut cargo(&["build", "--workspace", "--release"])).map(drop));
+    settle_disk()?;
     let left_out = target().join("left-out.txt");
     // What an earlier run left out is not of this one; that there is none is no error.
     std::fs::remove_file(&left_out).ok();
@@ -69,6 +70,7 @@ pub fn run_all() -> Result<(), TaskError> {
         ]);
         run(command.env("CARGO_TARGET_DIR", target().join("mistakes"))).map(drop)
     });
+    settle_disk()?;
     for exercise in exercises::all()? {
         let name = format!("exercise {}, {}", exercise.name, exercise.store);
         if exercise.store == "redis" && !redis {
