@@ -8,6 +8,7 @@ use crate::state_machine::StateMachine;
 use crate::transport::SnapshotTransfer;
 use crate::turns::Turns;
 use crate::wire::{self, WireError};
+use openraft::error::RaftError;
 use openraft::raft::TransferLeaderRequest;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 use openraft::{AsyncRuntime, Raft};
@@ -53,12 +54,13 @@ impl<RT: AsyncRuntime> Inbound<RT> {
         let answer = match message.body.ok_or(Refused::Malformed)? {
             Ask::Append(append) => Answer::Append(self.append(append).await?),
             Ask::Vote(ballot) => {
-                let result = self.raft.vote(to_vote_request(ballot)?).await;
-                Answer::Vote(from_vote_response(&result.map_err(|_| Refused::NotTakingPart)?))
+                // At once, because a vote takes its time to reach the disk: only who was granted a round of pre-votes
+                // asks for one.
+                self.turns.helps_another();
+                Answer::Vote(self.voted(self.raft.vote(to_vote_request(ballot)?).await)?)
             }
             Ask::PreVote(ballot) => {
-                let result = self.raft.pre_vote(to_vote_request(ballot)?).await;
-                Answer::PreVote(from_vote_response(&result.map_err(|_| Refused::NotTakingPart)?))
+                Answer::PreVote(self.voted(self.raft.pre_vote(to_vote_request(ballot)?).await)?)
             }
             Ask::Greeting(pb::Blank {}) => Answer::Greeting(pb::Blank {}),
             Ask::Transfer(transfer) => Answer::Transfer(self.transfer(transfer).await?),
@@ -118,6 +120,17 @@ impl<RT: AsyncRuntime> Inbound<RT> {
             AppendEntriesResponse::HigherVote(vote) => pb::appended::Result::Higher(wire::from_vote(&vote)),
         };
         Ok(pb::Appended { result: Some(result) })
+    }
+
+    fn voted(
+        &self,
+        result: Result<VoteResponse<Types<RT>>, RaftError<Types<RT>>>,
+    ) -> Result<pb::BallotResult, Refused> {
+        let response = result.map_err(|_| Refused::NotTakingPart)?;
+        if response.vote_granted {
+            self.turns.helps_another();
+        }
+        Ok(from_vote_response(&response))
     }
 
     async fn transfer(&self, transfer: pb::Transfer) -> Result<pb::TransferResult, Refused> {

@@ -23,15 +23,20 @@ const UNKNOWN: u32 = 4;
 struct Turn<Instant> {
     /// When a leader was last heard; never, in a life that has heard none.
     heard: Option<Instant>,
+    /// When this node last helped another one to be elected.
+    helped: Option<Instant>,
     place: u32,
 }
 
 impl<Instant: openraft::Instant> Turn<Instant> {
     /// After the voters' lease; after the heartbeat that may still be on its way to another voter when the leader
     /// ends, and begins that voter's lease later than ours; and after those who come first.
+    /// And whoever has helped another one gives it the time to be elected and heard: on a busy machine the next in the
+    /// order would unseat a leader whose first heartbeat is still on its way.
     fn comes_at(self, timing: &Timing) -> Option<Instant> {
-        let patience = timing.election_max + timing.heartbeat + timing.heartbeat / 2 * self.place;
-        self.heard.map(|heard| heard + patience)
+        let behind = timing.heartbeat / 2 * self.place;
+        let silence = self.heard? + timing.election_max + timing.heartbeat + behind;
+        Some(self.helped.map_or(silence, |helped| silence.max(helped + 2 * timing.heartbeat + behind)))
     }
 }
 
@@ -40,12 +45,17 @@ pub(crate) struct Turns<RT: AsyncRuntime>(watch::Sender<Turn<RT::Instant>>);
 
 impl<RT: AsyncRuntime> Turns<RT> {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Turn { heard: None, place: UNKNOWN }))
+        Self(watch::Sender::new(Turn { heard: None, helped: None, place: UNKNOWN }))
     }
 
     /// A leader's message was accepted just now.
     pub(crate) fn heard_leader(&self) {
         self.0.send_modify(|turn| turn.heard = Some(openraft::Instant::now()));
+    }
+
+    /// Another node is being elected, with this one's help.
+    pub(crate) fn helps_another(&self) {
+        self.0.send_modify(|turn| turn.helped = Some(openraft::Instant::now()));
     }
 }
 

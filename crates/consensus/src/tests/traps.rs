@@ -404,6 +404,32 @@ async fn nodes_stand_for_election_in_turn() {
     }
 }
 
+/// A leader whose first heartbeats are slow is not unseated by the next in the order, whose vote it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_voted_gives_the_elected_the_time_to_be_heard() {
+    const HEARTBEAT: Duration = Duration::from_millis(100);
+    let cluster = Cluster::start_with(5, |options| options.timing.heartbeat = HEARTBEAT).await;
+    cluster.propose("before").await;
+    cluster.everywhere("before").await;
+    let leader = cluster.leader().await.node().0;
+    let others = others(&cluster, leader);
+    for (place, node) in others.iter().enumerate() {
+        cluster.nodes[node].set_election_turn(u32::try_from(place).unwrap());
+    }
+    let slow = |slow| [Kind::Heartbeat, Kind::Append].map(|kind| cluster.net.block(kind, slow));
+    slow(true);
+    cluster.net.detach(leader);
+    let elected = &cluster.nodes[&others[0]];
+    wait_for(elected, "leading", |status| status.is_leader).await;
+    let term = elected.status().borrow().term;
+    // As long as three places in the order lie apart.
+    tokio::time::sleep(HEARTBEAT * 3 / 2).await;
+    slow(false);
+    tokio::time::sleep(2 * timing().election_max).await;
+    let status = elected.status().borrow().clone();
+    assert!(status.is_leader && status.term == term, "elected in term {term}, and now: {status:?}");
+}
+
 /// A committed entry that cannot be read stops the node, now and after every restart; it is never skipped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_undecodable_committed_entry_stops_the_node() {
