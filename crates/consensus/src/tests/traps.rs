@@ -422,9 +422,11 @@ async fn whoever_has_voted_gives_the_elected_the_time_to_be_heard() {
     let elected = &cluster.nodes[&others[0]];
     wait_for(elected, "leading", |status| status.is_leader).await;
     let term = elected.status().borrow().term;
-    // As long as three places in the order lie apart.
+    // Nothing is heard of it for as long as three places in the order lie apart, and it hears of no candidate.
+    cluster.net.cut(others[0], &others[1..], true);
     tokio::time::sleep(HEARTBEAT * 3 / 2).await;
     slow(false);
+    cluster.net.cut(others[0], &others[1..], false);
     tokio::time::sleep(2 * timing().election_max).await;
     let status = elected.status().borrow().clone();
     assert!(status.is_leader && status.term == term, "elected in term {term}, and now: {status:?}");
