@@ -1,10 +1,12 @@
 //! The seeded simulation of the controller and the lease. See `OVERVIEW.md`.
 
 mod clock;
+pub mod cluster;
 mod coverage;
 mod event;
 mod host;
 mod raft;
+mod runtime;
 mod scenario;
 pub mod sweep;
 mod trace;

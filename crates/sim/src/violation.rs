@@ -24,6 +24,12 @@ pub enum Rule {
     Bounded,
     /// When everything is well again, every address is answered for before long, and then it is quiet.
     Recovers,
+    /// A term has one leader.
+    OneLeader,
+    /// What was acknowledged stays, and is what was asked for.
+    Acknowledged,
+    /// A read sees whatever was acknowledged before it began.
+    FreshRead,
     /// No assertion fails.
     NoPanic,
 }

@@ -1,0 +1,21 @@
+//! Whole clusters of the real consensus, with openraft in it, through seeded disasters.
+
+mod disk;
+mod life;
+mod net;
+mod node;
+mod oracle;
+mod plan;
+
+pub use life::{Report, live};
+
+/// A mistake that is built in to see that it is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// The disk says that it has synced before it has.
+    AcknowledgeBeforeSync,
+    /// A restarted node votes at once.
+    StartAtOnce,
+    /// A read is answered by the node that believes to lead, without a quorum round.
+    TrustTheFlag,
+}

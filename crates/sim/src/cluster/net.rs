@@ -1,0 +1,183 @@
+//! The network between the nodes: every message has its own fate.
+
+use crate::clock::TrueTime;
+use crate::runtime::{Executor, ProcessId, SimRuntime, spawn};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use twinsite_consensus::{
+    AsyncRuntime, Destination, Inbound, Lane, SnapshotTransfer, Transport, TransportError, pb,
+};
+use twinsite_model::NodeId;
+
+/// What may happen to messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weather {
+    /// The shortest way, in nanoseconds.
+    pub(super) delay_min: TrueTime,
+    /// The longest.
+    pub(super) delay_max: TrueTime,
+    /// Of a thousand, how many are lost.
+    pub(super) lost: u32,
+    /// Of a thousand, how many arrive twice.
+    pub(super) doubled: u32,
+}
+
+struct Links {
+    weather: Weather,
+    /// From whom nothing reaches whom.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    nodes: BTreeMap<NodeId, (ProcessId, Inbound<SimRuntime>)>,
+    random: fastrand::Rng,
+}
+
+impl Links {
+    /// How long each copy of a message takes; none if it is lost.
+    fn ways(&mut self, from: NodeId, to: NodeId) -> Vec<Duration> {
+        if self.cut.contains(&(from, to)) || self.random.u32(..1_000) < self.weather.lost {
+            return Vec::new();
+        }
+        let copies = 1 + u32::from(self.random.u32(..1_000) < self.weather.doubled);
+        let (min, max) = (self.weather.delay_min, self.weather.delay_max);
+        (0..copies).map(|_| Duration::from_nanos(self.random.u64(min..=max))).collect()
+    }
+}
+
+/// The network. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Net(Arc<Mutex<Links>>);
+
+impl Net {
+    pub(super) fn new(weather: Weather) -> Self {
+        let links =
+            Links { weather, cut: BTreeSet::new(), nodes: BTreeMap::new(), random: Executor::random() };
+        Self(Arc::new(Mutex::new(links)))
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A node answers from now on.
+    pub(super) fn attach(&self, node: NodeId, process: ProcessId, inbound: Inbound<SimRuntime>) {
+        self.links().nodes.insert(node, (process, inbound));
+    }
+
+    /// A node's process is gone: whoever calls hears so at once.
+    pub(super) fn detach(&self, node: NodeId) {
+        self.links().nodes.remove(&node);
+    }
+
+    /// Nothing reaches `to` from `from` any more, or it does again.
+    pub(super) fn cut(&self, from: NodeId, to: NodeId, cut: bool) {
+        let cuts = &mut self.links().cut;
+        if cut {
+            cuts.insert((from, to));
+        } else {
+            cuts.remove(&(from, to));
+        }
+    }
+
+    /// Everything passes again, and quickly.
+    pub(super) fn heal(&self) {
+        let mut links = self.links();
+        links.cut.clear();
+        links.weather.lost = 0;
+        links.weather.doubled = 0;
+    }
+
+    /// Takes a question to a node and its answer back.
+    async fn carry<A, F>(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        ask: impl Fn(Inbound<SimRuntime>) -> F + Clone + Send + 'static,
+    ) -> Result<A, TransportError>
+    where
+        A: Send + 'static,
+        F: Future<Output = Result<A, TransportError>> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        // Of two copies the first answer counts.
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        for way in self.links().ways(from, to) {
+            let (net, ask, answer) = (self.clone(), ask.clone(), Arc::clone(&answer));
+            drop(spawn(ProcessId::WORLD, async move {
+                SimRuntime::sleep(way).await;
+                let target = net.links().nodes.get(&to).cloned();
+                let Some((process, inbound)) = target else {
+                    return net.bring_back(to, from, Err(refused()), answer);
+                };
+                drop(spawn(process, async move {
+                    let result = ask(inbound).await;
+                    net.bring_back(to, from, result, answer);
+                }));
+            }));
+        }
+        drop(answer);
+        match answered.await {
+            Ok(result) => result,
+            // Lost: nobody ever says so. The caller's own time runs out.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    fn bring_back<A: Send + 'static>(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        result: Result<A, TransportError>,
+        answer: Arc<Mutex<Option<oneshot::Sender<Result<A, TransportError>>>>>,
+    ) {
+        let Some(&way) = self.links().ways(from, to).first() else { return };
+        drop(spawn(ProcessId::WORLD, async move {
+            SimRuntime::sleep(way).await;
+            let first = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(first) = first {
+                let _gave_up = first.send(result);
+            }
+        }));
+    }
+}
+
+fn refused() -> TransportError {
+    TransportError::Unreachable("connection refused".to_owned())
+}
+
+/// One node's end of the network.
+#[derive(Clone)]
+pub(super) struct End {
+    pub(super) net: Net,
+    pub(super) node: NodeId,
+}
+
+impl Transport for End {
+    async fn exchange(
+        &self,
+        to: &Destination,
+        _: Lane,
+        message: pb::ExchangeRequest,
+        _: Duration,
+    ) -> Result<pb::ExchangeResponse, TransportError> {
+        let ask = move |inbound: Inbound<SimRuntime>| {
+            let message = message.clone();
+            async move { Ok(inbound.exchange(message).await?) }
+        };
+        self.net.carry(self.node, to.node, ask).await
+    }
+
+    async fn install_snapshot(
+        &self,
+        to: &Destination,
+        snapshot: SnapshotTransfer,
+        _: Duration,
+    ) -> Result<pb::InstallSnapshotResponse, TransportError> {
+        let ask = move |inbound: Inbound<SimRuntime>| {
+            let snapshot = snapshot.clone();
+            async move { Ok(inbound.install_snapshot(snapshot).await?) }
+        };
+        self.net.carry(self.node, to.node, ask).await
+    }
+}

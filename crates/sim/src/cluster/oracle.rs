@@ -1,0 +1,144 @@
+//! What is true, as seen from outside every node: one log, one leader per term, nothing acknowledged is lost, no read
+//! is older than what was acknowledged before it began.
+
+use super::node::{Node, Raft};
+use crate::clock::TrueTime;
+use crate::trace::Trace;
+use crate::violation::{Rule, Violation};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use twinsite_model::{NodeId, RequestId, Revision, State, encoding};
+
+/// What a node was last seen to be.
+struct Seen {
+    /// In which of its lives: after a crash it may show an older state for a moment, until a leader is heard.
+    life: u64,
+    state: Arc<State>,
+    leads: Option<u64>,
+}
+
+/// The memory of one simulation.
+#[derive(Default)]
+pub(super) struct Oracle {
+    seen: BTreeMap<NodeId, Seen>,
+    leaders: BTreeMap<u64, NodeId>,
+    /// What the state was at each revision, as a number, and the request that led to it.
+    history: BTreeMap<Revision, (u64, Option<RequestId>)>,
+    acknowledged: BTreeMap<Revision, RequestId>,
+    violation: Option<Violation>,
+    /// Terms that had a leader.
+    pub(super) elections: u64,
+    /// Revisions over which a snapshot skipped.
+    pub(super) snapshots: u64,
+}
+
+impl Oracle {
+    pub(super) fn violation(&mut self) -> Option<Violation> {
+        self.violation.take()
+    }
+
+    /// Whether nothing was broken so far.
+    pub(super) fn is_content(&self) -> bool {
+        self.violation.is_none()
+    }
+
+    pub(super) fn report(&mut self, rule: Rule, now: TrueTime, detail: String) {
+        self.violation.get_or_insert(Violation { rule, at_seconds: now as f64 / 1e9, detail });
+    }
+
+    /// The newest revision that anybody was told of.
+    pub(super) fn acknowledged(&self) -> Revision {
+        self.acknowledged.last_key_value().map_or(Revision::default(), |(revision, _)| *revision)
+    }
+
+    /// Looks at everybody.
+    pub(super) fn look(&mut self, nodes: &[Node], now: TrueTime, trace: &mut Trace) {
+        for node in nodes {
+            if let Some(raft) = node.raft() {
+                if self.seen.get(&node.id).is_some_and(|seen| seen.life != node.lives) {
+                    self.seen.remove(&node.id);
+                }
+                self.look_at(node.id, node.lives, &raft, now, trace);
+            }
+        }
+    }
+
+    fn look_at(&mut self, id: NodeId, life: u64, raft: &Raft, now: TrueTime, trace: &mut Trace) {
+        let (leads, term) = {
+            let status = raft.status();
+            let status = status.borrow();
+            (status.is_leader, status.term)
+        };
+        let leads = leads.then_some(term);
+        let state = raft.state();
+        let before = self.seen.get(&id);
+        if before.is_none_or(|before| before.leads != leads)
+            && let Some(term) = leads
+        {
+            trace.mix(&[now, id.0, term]);
+            trace.note(now, || format!("{id} leads in term {term}"));
+            self.elections += u64::from(!self.leaders.contains_key(&term));
+            let first = *self.leaders.entry(term).or_insert(id);
+            if first != id {
+                self.report(Rule::OneLeader, now, format!("{first} and {id} lead in term {term}"));
+            }
+        }
+        let before = self.seen.get(&id);
+        if before.is_none_or(|before| before.state.revision != state.revision) {
+            let was = before.map(|before| before.state.revision);
+            self.moved(id, was, &state, now, trace);
+        }
+        self.seen.insert(id, Seen { life, state, leads });
+    }
+
+    fn moved(&mut self, id: NodeId, was: Option<Revision>, state: &State, now: TrueTime, trace: &mut Trace) {
+        let revision = state.revision;
+        if let Some(was) = was {
+            if revision < was {
+                self.report(Rule::SameState, now, format!("{id} went back from {was} to {revision}"));
+            }
+            self.snapshots += u64::from(revision.0 > was.0 + 1);
+        }
+        let print = fingerprint(state);
+        trace.mix(&[now, id.0, revision.0, print]);
+        let newest = state.requests.back().filter(|(_, at)| *at == revision).map(|(request, _)| request);
+        let (known, request) =
+            self.history.entry(revision).or_insert_with(|| (print, newest.cloned())).clone();
+        if known != print {
+            let detail = format!("{id} has another state at {revision} than was seen there before");
+            self.report(Rule::SameState, now, detail);
+        }
+        if let Some(acknowledged) = self.acknowledged.get(&revision)
+            && request.as_ref() != Some(acknowledged)
+        {
+            let detail = format!("{revision} was acknowledged for {acknowledged:?}, and is {request:?}");
+            self.report(Rule::Acknowledged, now, detail);
+        }
+    }
+
+    /// Somebody was told that a request led to a revision.
+    pub(super) fn acknowledge(&mut self, request: RequestId, revision: Revision, now: TrueTime) {
+        if let Some((_, known)) = self.history.get(&revision)
+            && known.as_ref() != Some(&request)
+        {
+            let detail = format!("{revision} was acknowledged for {request:?}, and is {known:?}");
+            self.report(Rule::Acknowledged, now, detail);
+        }
+        self.acknowledged.insert(revision, request);
+    }
+
+    /// A read that began when `floor` had been acknowledged saw `revision`.
+    pub(super) fn read(&mut self, node: NodeId, floor: Revision, revision: Revision, now: TrueTime) {
+        if revision < floor {
+            let detail = format!("{node} read {revision} when {floor} had been acknowledged before");
+            self.report(Rule::FreshRead, now, detail);
+        }
+    }
+}
+
+fn fingerprint(state: &State) -> u64 {
+    let bytes = encoding::encode_state(state);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

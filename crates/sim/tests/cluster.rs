@@ -1,0 +1,38 @@
+//! Whole clusters of the real consensus.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
+
+use std::collections::BTreeMap;
+use twinsite_sim::cluster::{Mistake, live};
+
+const SEEDS: u64 = 40;
+
+#[test]
+fn no_seed_breaks_a_rule_and_everything_comes_up() {
+    let mut counts = BTreeMap::<_, u64>::new();
+    for seed in 1..=SEEDS {
+        let report = live(seed, None, false);
+        assert_eq!(report.violation, None, "seed {seed}");
+        for (what, count) in report.counts {
+            *counts.entry(what).or_default() += count;
+        }
+    }
+    eprintln!("{counts:#?}");
+    let missing: Vec<_> = counts.iter().filter(|(_, count)| **count == 0).collect();
+    assert!(missing.is_empty(), "never came up: {missing:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_life() {
+    for seed in 1..=10 {
+        assert_eq!(live(seed, None, false).hash, live(seed, None, false).hash, "seed {seed}");
+    }
+}
+
+#[test]
+fn built_in_mistakes_are_noticed() {
+    for mistake in [Mistake::AcknowledgeBeforeSync, Mistake::StartAtOnce, Mistake::TrustTheFlag] {
+        let found = (1..=2_000).find(|seed| live(*seed, Some(mistake), false).violation.is_some());
+        eprintln!("{mistake:?}: seed {found:?}");
+        assert!(found.is_some(), "{mistake:?}");
+    }
+}
