@@ -13,6 +13,8 @@ use crate::violation::{Rule, Violation};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::RngSeed;
+use tokio::task::unconstrained;
 use twinsite_consensus::Options;
 use twinsite_model::{
     ClusterName, Command, NodeId, Profile, Proposal, RequestId, Revision, Timing, WallTime,
@@ -78,8 +80,15 @@ enum Undo {
 }
 
 /// Lives through one seed.
+///
+/// Inside a tokio runtime that does nothing itself: tokio's channels draw lots about whom they wake first, from the
+/// seed of the runtime that is entered.
 pub fn live(seed: u64, mistake: Option<Mistake>, timeline: bool) -> Report {
-    Life::begin(seed, mistake, timeline).run()
+    let lots = RngSeed::from_bytes(&seed.to_le_bytes());
+    let runtime = tokio::runtime::Builder::new_current_thread().rng_seed(lots).build();
+    let runtime = runtime.expect("without drivers it needs nothing of the system");
+    // Not by tokio's measure of fairness, which would make our tasks wait for a turn that it never gives.
+    runtime.block_on(unconstrained(async { Life::begin(seed, mistake, timeline).run() }))
 }
 
 impl Life {
