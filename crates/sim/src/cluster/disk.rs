@@ -84,7 +84,7 @@ impl SimDisk {
         state.syncing = true;
         let (life, count) = (state.life, state.waiting.len());
         let Health { sync_min, sync_max, .. } = state.health;
-        let span = u64::try_from((sync_max - sync_min).as_nanos()).unwrap_or(u64::MAX);
+        let span = u64::try_from(sync_max.saturating_sub(sync_min).as_nanos()).unwrap_or(u64::MAX);
         let takes = sync_min + Duration::from_nanos(state.random.u64(..=span));
         let disk = self.clone();
         drop(spawn(ProcessId::WORLD, async move {

@@ -223,7 +223,7 @@ impl Life {
             drop(spawn(process, async move { tell(read(&raft, id, floor, trusting).await) }));
         } else {
             self.requests += 1;
-            let request = RequestId::new(&format!("r{}", self.requests)).expect("a short one");
+            let request = RequestId::new(format!("r{}", self.requests)).expect("a short one");
             drop(spawn(process, async move { tell(propose(&raft, request).await) }));
         }
     }
@@ -337,7 +337,9 @@ impl Life {
             Undo::Rejoin => {
                 let ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
                 for from in &ids {
-                    ids.iter().for_each(|to| self.net.cut(*from, *to, false));
+                    for to in &ids {
+                        self.net.cut(*from, *to, false);
+                    }
                 }
             }
             Undo::FastDisk => {

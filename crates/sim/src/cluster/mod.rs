@@ -1,5 +1,7 @@
 //! Whole clusters of the real consensus, with openraft in it, through seeded disasters.
 
+#![allow(clippy::expect_used, reason = "a simulation that contradicts itself ends, and its seed is told")]
+
 mod disk;
 mod life;
 mod net;

@@ -12,6 +12,9 @@ use twinsite_consensus::{
 };
 use twinsite_model::NodeId;
 
+/// How much later than the quickest the slowest message comes in a network that is well, in nanoseconds.
+const HEALTHY_SPREAD: TrueTime = 2_000_000;
+
 /// What may happen to messages.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weather {
@@ -44,6 +47,9 @@ impl Links {
         (0..copies).map(|_| Duration::from_nanos(self.random.u64(min..=max))).collect()
     }
 }
+
+/// Who waits for an answer, until it has one.
+type Waiting<A> = Arc<Mutex<Option<oneshot::Sender<Result<A, TransportError>>>>>;
 
 /// The network. Cheap to clone.
 #[derive(Clone)]
@@ -80,10 +86,11 @@ impl Net {
         }
     }
 
-    /// Everything passes again, and quickly.
+    /// Everything passes again, as quickly as the timings ask of a network.
     pub(super) fn heal(&self) {
         let mut links = self.links();
         links.cut.clear();
+        links.weather.delay_max = links.weather.delay_max.min(links.weather.delay_min + HEALTHY_SPREAD);
         links.weather.lost = 0;
         links.weather.doubled = 0;
     }
@@ -129,7 +136,7 @@ impl Net {
         from: NodeId,
         to: NodeId,
         result: Result<A, TransportError>,
-        answer: Arc<Mutex<Option<oneshot::Sender<Result<A, TransportError>>>>>,
+        answer: Waiting<A>,
     ) {
         let Some(&way) = self.links().ways(from, to).first() else { return };
         drop(spawn(ProcessId::WORLD, async move {

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use twinsite_model::{BootTime, WallTime};
+use twinsite_model::BootTime;
 
 /// Polls without time passing, after which something is taken to run in a circle.
 const POLLS_AT_ONCE_MAX: u32 = 2_000_000;
@@ -101,11 +101,6 @@ pub(super) fn draw() -> u64 {
 /// What the boot clock of the current process's machine shows.
 pub(super) fn boot_now() -> BootTime {
     with(|state| state.clock(state.current).boot(state.now))
-}
-
-/// What the wall clock of the current process's machine shows.
-pub(super) fn wall_now() -> WallTime {
-    with(|state| state.clock(state.current).wall(state.now))
 }
 
 /// The task that is being polled is woken when its machine's boot clock shows `at`, if that clock is not disturbed.
@@ -215,12 +210,8 @@ impl Executor {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let clock = HostClock::new(BOOT_START, 0);
-        let world = Process {
-            machine: MachineId(0),
-            frozen: false,
-            tasks: BTreeSet::new(),
-            parked: BTreeSet::new(),
-        };
+        let world =
+            Process { machine: MachineId(0), frozen: false, tasks: BTreeSet::new(), parked: BTreeSet::new() };
         let state = State {
             now: 0,
             next: 0,
@@ -274,11 +265,6 @@ impl Executor {
         });
         // With the state free: what a task holds may wake others, or give a timer up.
         drop(tasks);
-    }
-
-    /// Whether a process has not been killed.
-    pub(crate) fn lives(process: ProcessId) -> bool {
-        with(|state| state.processes.contains_key(&process))
     }
 
     /// SIGSTOP, or SIGCONT.

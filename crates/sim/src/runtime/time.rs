@@ -36,7 +36,7 @@ impl Sub<Duration> for SimInstant {
     type Output = Self;
 
     fn sub(self, duration: Duration) -> Self {
-        Self(BootTime(self.0.0 - duration))
+        Self(BootTime(self.0.0.saturating_sub(duration)))
     }
 }
 
