@@ -6,8 +6,9 @@ use super::net::Net;
 use super::node::{Node, Raft};
 use super::oracle::Oracle;
 use super::plan::{Misfortune, Plan};
+use super::replacement::{Progress, Replacement};
 use crate::clock::{TrueTime, nanos};
-use crate::runtime::{Executor, spawn};
+use crate::runtime::{Executor, ProcessId, spawn};
 use crate::trace::Trace;
 use crate::violation::{Rule, Violation};
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::RngSeed;
 use tokio::task::unconstrained;
-use twinsite_consensus::Options;
+use twinsite_consensus::{MembershipError, Options};
 use twinsite_model::{
     ClusterName, Command, NodeId, Profile, Proposal, RequestId, Revision, Timing, WallTime,
 };
@@ -50,6 +51,7 @@ enum Heard {
     Refused,
     Read { node: NodeId, floor: Revision, revision: Revision },
     NotRead,
+    Replaced(Progress),
 }
 
 struct Life {
@@ -67,6 +69,10 @@ struct Life {
     /// What is undone later: at a time, on a node.
     later: BTreeMap<(TrueTime, u64), (usize, Undo)>,
     numbers: u64,
+    replacement: Option<Replacement>,
+    /// Whether somebody has been asked to go on with it, and has not answered.
+    replacing: bool,
+    ids: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +110,7 @@ impl Life {
                 Node::new(NodeId(id), machine, SimDisk::new(1_000 + id, plan.disk), net.clone())
             })
             .collect();
+        let ids = plan.nodes;
         let mut trace = Trace::new(timeline);
         trace.note(0, || format!("{plan:?}"));
         Self {
@@ -120,6 +127,9 @@ impl Life {
             requests: 0,
             later: BTreeMap::new(),
             numbers: 0,
+            replacement: None,
+            replacing: false,
+            ids,
         }
     }
 
@@ -212,6 +222,7 @@ impl Life {
 
     /// Somebody asks a node for something.
     fn ask(&mut self) {
+        self.replace();
         let node = self.random.usize(..self.nodes.len());
         let (id, process) = (self.nodes[node].id, self.nodes[node].process);
         let (Some(raft), Some(process)) = (self.nodes[node].raft(), process) else { return };
@@ -245,6 +256,15 @@ impl Life {
                 Heard::Unknown => "commands of unknown outcome",
                 Heard::Refused => "commands refused",
                 Heard::NotRead => "reads refused",
+                Heard::Replaced(Progress::NotYet(_)) => {
+                    self.replacing = false;
+                    "steps of a replacement that were tried again"
+                }
+                Heard::Replaced(Progress::Done) => {
+                    self.replacing = false;
+                    self.replacement = None;
+                    "replaced nodes"
+                }
             };
             self.count(what, 1);
         }
@@ -297,6 +317,7 @@ impl Life {
                 self.nodes[node].disk.set_health(|health| health.is_full = true);
                 self.undo_later(node, Undo::FastDisk, 2_000 * MS);
             }
+            Misfortune::LostDisk => self.lose_disk(node),
         }
     }
 
@@ -306,6 +327,36 @@ impl Life {
             self.count("batches lost in a crash", lost as u64);
             self.undo_later(node, Undo::Start, RESTART_MAX);
         }
+    }
+
+    /// Not before the last one is replaced: two of three would be a loss of the quorum for good.
+    fn lose_disk(&mut self, node: usize) {
+        if self.replacement.is_some() || self.requests == 0 {
+            return;
+        }
+        self.ids += 1;
+        let (old, new) = (self.nodes[node].id, NodeId(self.ids));
+        self.nodes[node].kill();
+        let disk = SimDisk::new(1_000 + self.ids, self.plan.disk);
+        self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, self.net.clone());
+        self.note(|| format!("{old} has lost its disk and joins again as {new}"));
+        self.replacement = Some(Replacement { old, new });
+        self.undo_later(node, Undo::Start, RESTART_MAX);
+    }
+
+    /// Whoever believes to lead is asked to go on with a replacement.
+    fn replace(&mut self) {
+        let Some(replacement) = self.replacement.filter(|_| !self.replacing) else { return };
+        let leads = |node: &&Node| node.raft().is_some_and(|raft| raft.status().borrow().is_leader);
+        let leader = self.nodes.iter().find(leads).and_then(|node| Some((node.raft()?, node.process?)));
+        let Some((raft, process)) = leader else { return };
+        self.replacing = true;
+        let heard = Arc::clone(&self.heard);
+        let answer = spawn(process, async move { replacement.go_on(&raft).await });
+        drop(spawn(ProcessId::WORLD, async move {
+            let progress = answer.await.unwrap_or(Progress::NotYet(MembershipError::OutcomeUnknown));
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(Heard::Replaced(progress));
+        }));
     }
 
     fn split(&mut self, part: &[NodeId]) {
@@ -390,7 +441,11 @@ impl Life {
         let acknowledged = self.oracle.acknowledged();
         let newest = rafts.iter().map(|raft| raft.state().revision).max().unwrap_or_default();
         let caught_up = rafts.iter().all(|raft| raft.state().revision == newest);
-        rafts.len() == self.nodes.len() && leaders == 1 && caught_up && newest >= acknowledged
+        self.replacement.is_none()
+            && rafts.len() == self.nodes.len()
+            && leaders == 1
+            && caught_up
+            && newest >= acknowledged
     }
 
     fn describe(&self) -> String {
@@ -429,6 +484,7 @@ const fn name(misfortune: Misfortune) -> &'static str {
         Misfortune::Split => "splits",
         Misfortune::SlowDisk => "slow disks",
         Misfortune::FullDisk => "full disks",
+        Misfortune::LostDisk => "lost disks",
     }
 }
 

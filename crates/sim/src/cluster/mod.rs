@@ -8,6 +8,7 @@ mod net;
 mod node;
 mod oracle;
 mod plan;
+mod replacement;
 
 pub use life::{Report, live};
 

@@ -30,9 +30,11 @@ pub(super) enum Misfortune {
     SlowDisk,
     /// A disk is full.
     FullDisk,
+    /// A disk is gone with everything on it, and the machine joins again under a new id.
+    LostDisk,
 }
 
-const ALL: [Misfortune; 10] = [
+const ALL: [Misfortune; 11] = [
     Misfortune::Crash,
     Misfortune::CrashOfAll,
     Misfortune::Freeze,
@@ -43,6 +45,7 @@ const ALL: [Misfortune; 10] = [
     Misfortune::Split,
     Misfortune::SlowDisk,
     Misfortune::FullDisk,
+    Misfortune::LostDisk,
 ];
 
 /// One seed's mixture.

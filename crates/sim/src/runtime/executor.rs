@@ -287,9 +287,6 @@ impl Executor {
                 held.still_since.get_or_insert(now);
             } else if let Some(since) = held.still_since.take() {
                 held.clock.stood_still(since, now);
-                for process in state.processes.values_mut() {
-                    process.parked.clear(); // all of them are woken
-                }
                 state.wake_all_of(machine);
             }
         });
