@@ -1,4 +1,4 @@
-//! The seeded simulation of the controller and the lease. See `OVERVIEW.md`.
+//! The seeded simulations: of the controller and the lease, and of the real consensus. See `OVERVIEW.md`.
 
 mod clock;
 pub mod cluster;

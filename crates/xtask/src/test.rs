@@ -57,6 +57,10 @@ pub fn run_all() -> Result<(), TaskError> {
             "every seed passed, but it took {took} s; at most {max} s are allowed"
         )))
     });
+    checks.check("simulation of the consensus, 500 seeds", || {
+        let program = target().join("release/twinsite-sim-consensus");
+        run(Command::new(program).args(["--seeds", "500"])).map(drop)
+    });
     // With mistakes built in, and therefore in a folder of its own: what users run never has them.
     checks.check("simulation, every seeded mistake", || {
         let mut command = cargo(&[
