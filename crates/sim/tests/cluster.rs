@@ -33,7 +33,7 @@ fn the_same_seed_is_the_same_life() {
 
 #[test]
 fn built_in_mistakes_are_noticed() {
-    for mistake in [Mistake::AcknowledgeBeforeSync, Mistake::StartAtOnce, Mistake::TrustTheFlag] {
+    for mistake in [Mistake::AcknowledgeBeforeSync, Mistake::ReadBeforeApplied, Mistake::TrustTheFlag] {
         let found = (1..=2_000).find(|seed| live(*seed, Some(mistake), false).violation.is_some());
         eprintln!("{mistake:?}: seed {found:?}");
         assert!(found.is_some(), "{mistake:?}");

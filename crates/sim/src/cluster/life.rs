@@ -205,9 +205,6 @@ impl Life {
         let mut options = Options::new(cluster, id, Timing::of(Profile::Lan));
         options.snapshot_after = self.plan.snapshot_after;
         options.keep_after_snapshot = self.plan.snapshot_after / 4;
-        if self.mistake == Some(Mistake::StartAtOnce) {
-            options.start_delay = Duration::ZERO;
-        }
         self.note(|| format!("{id} starts"));
         self.nodes[node].start(options);
     }
@@ -230,8 +227,8 @@ impl Life {
         let tell = move |what| heard.lock().unwrap_or_else(PoisonError::into_inner).push(what);
         if self.random.u32(..3) == 0 {
             let floor = self.oracle.acknowledged();
-            let trusting = self.mistake == Some(Mistake::TrustTheFlag);
-            drop(spawn(process, async move { tell(read(&raft, id, floor, trusting).await) }));
+            let mistake = self.mistake;
+            drop(spawn(process, async move { tell(read(&raft, id, floor, mistake).await) }));
         } else {
             self.requests += 1;
             let request = RequestId::new(format!("r{}", self.requests)).expect("a short one");
@@ -503,11 +500,14 @@ async fn propose(raft: &Raft, request: RequestId) -> Heard {
     }
 }
 
-async fn read(raft: &Raft, node: NodeId, floor: Revision, trusting: bool) -> Heard {
-    if trusting && raft.status().borrow().is_leader {
+async fn read(raft: &Raft, node: NodeId, floor: Revision, mistake: Option<Mistake>) -> Heard {
+    if mistake == Some(Mistake::TrustTheFlag) && raft.status().borrow().is_leader {
         return Heard::Read { node, floor, revision: raft.state().revision };
     }
     let Ok(index) = raft.read_index().await else { return Heard::NotRead };
+    if mistake == Some(Mistake::ReadBeforeApplied) {
+        return Heard::Read { node, floor, revision: raft.state().revision };
+    }
     match raft.wait_applied(index, Duration::from_secs(2)).await {
         Ok(()) => Heard::Read { node, floor, revision: raft.state().revision },
         Err(_) => Heard::NotRead,

@@ -17,8 +17,8 @@ pub use life::{Report, live};
 pub enum Mistake {
     /// The disk says that it has synced before it has.
     AcknowledgeBeforeSync,
-    /// A restarted node votes at once.
-    StartAtOnce,
+    /// A read does not wait until its node has applied what the quorum round stood for.
+    ReadBeforeApplied,
     /// A read is answered by the node that believes to lead, without a quorum round.
     TrustTheFlag,
 }
