@@ -99,6 +99,14 @@ pub enum Refusal {
         /// What it is.
         current: Option<Token>,
     },
+    /// As many automatic failovers have begun as the policy allows.
+    #[error("{counted} automatic failovers began within {window}, which is as many as the policy allows")]
+    BreakerOpen {
+        /// How many.
+        counted: usize,
+        /// The policy's window.
+        window: crate::spec::HumanDuration,
+    },
     /// The writer missed a change of owner.
     #[error("token {given} is older than {seen}")]
     StaleToken {

@@ -25,6 +25,8 @@ pub(crate) struct HostClock {
     rate_ppm: i32,
     /// What the boot clock did not count, because the whole guest stood still.
     missed: u64,
+    /// What it showed when the guest began to stand still.
+    still: Option<u64>,
     /// How wrong the wall clock is, in milliseconds.
     wall_error: i64,
 }
@@ -32,7 +34,7 @@ pub(crate) struct HostClock {
 impl HostClock {
     /// A clock that shows `start` now.
     pub(crate) fn new(start: u64, rate_ppm: i32) -> Self {
-        Self { since: 0, counted: start, rate_ppm, missed: 0, wall_error: 0 }
+        Self { since: 0, counted: start, rate_ppm, missed: 0, still: None, wall_error: 0 }
     }
 
     fn rate(&self) -> u128 {
@@ -68,9 +70,16 @@ impl HostClock {
         self.rate_ppm = rate_ppm;
     }
 
-    /// The guest stood still from `since` to `now`, and its boot clock with it. Says for how long.
-    pub(crate) fn stood_still(&mut self, since: TrueTime, now: TrueTime) -> Duration {
-        let gap = self.undisturbed(now) - self.undisturbed(since);
+    /// The guest stands still from now on, and its boot clock with it.
+    pub(crate) fn stand_still(&mut self, now: TrueTime) {
+        self.still = Some(self.undisturbed(now) - self.missed);
+    }
+
+    /// The guest goes on, and its boot clock shows what it showed before, whatever became of its rate meanwhile. Says
+    /// what the clock has missed.
+    pub(crate) fn go_on(&mut self, now: TrueTime) -> Duration {
+        let Some(shown) = self.still.take() else { return Duration::ZERO };
+        let gap = self.undisturbed(now) - self.missed - shown;
         self.missed += gap;
         Duration::from_nanos(gap)
     }
@@ -105,8 +114,20 @@ mod tests {
     #[test]
     fn a_guest_that_stood_still_misses_time() {
         let mut clock = HostClock::new(0, 0);
-        assert_eq!(clock.stood_still(1_000, 4_000), Duration::from_nanos(3_000));
+        clock.stand_still(1_000);
+        assert_eq!(clock.go_on(4_000), Duration::from_nanos(3_000));
         assert_eq!(clock.boot(5_000), BootTime(Duration::from_nanos(2_000)));
         assert_eq!(clock.undisturbed(5_000), 5_000);
+    }
+
+    #[test]
+    fn a_clock_whose_rate_changes_while_it_stands_still_does_not_go_back() {
+        let mut clock = HostClock::new(0, 500);
+        clock.stand_still(1_000_000);
+        let shown = clock.boot(1_000_000);
+        clock.set_rate(2_000_000, -500);
+        clock.set_rate(3_000_000, 900);
+        clock.go_on(4_000_000);
+        assert_eq!(clock.boot(4_000_000), shown);
     }
 }

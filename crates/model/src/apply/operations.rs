@@ -111,6 +111,13 @@ impl State {
         if current != *from {
             return Err(Refusal::OwnerChanged { given: *from, current });
         }
+        // An owner that was stopped in good order did not fail: a rolling upgrade must not open the breaker.
+        let failed = *kind == OperationKind::Failover && *reason != Reason::OwnerStopped;
+        let counts = failed && proposal.is_by_controller();
+        if counts {
+            self.room_for_a_failover()?;
+        }
+        let entry = self.floating_ip_mut(ip)?;
         if let Some(owner) = &mut entry.owner {
             // A drain needs the old owner's lease; every other move takes the right to renew at once.
             owner.revoked = !kind.drains();
@@ -142,9 +149,7 @@ impl State {
             ],
             ended: None,
         });
-        // An owner that was stopped in good order did not fail: a rolling upgrade must not open the breaker.
-        let failed = *kind == OperationKind::Failover && *reason != Reason::OwnerStopped;
-        if failed && proposal.is_by_controller() {
+        if counts {
             if self.automatic_failovers.len() >= AUTOMATIC_FAILOVERS_MAX {
                 self.automatic_failovers.pop_front();
             }
@@ -160,6 +165,18 @@ impl State {
         };
         let started = Event::StepStarted { ip: ip.clone(), operation: id, step: next };
         Ok((Effect::Began(id), vec![began, started]))
+    }
+
+    /// The controller looks at the breaker before it decides; but what it decided in an earlier term may be in the log
+    /// and not yet applied, and be committed together with what it decides now.
+    fn room_for_a_failover(&self) -> Result<(), Refusal> {
+        let Some(policy) = self.spec.as_ref().map(|spec| &spec.policy) else { return Ok(()) };
+        let window = policy.failover_window.0;
+        let counted = self.automatic_failovers.iter().filter(|at| self.wall.since(**at) < window).count();
+        if counted < policy.failovers_max as usize {
+            return Ok(());
+        }
+        Err(Refusal::BreakerOpen { counted, window: policy.failover_window })
     }
 
     fn assign(&mut self, ip: &FloatingIpName, id: OperationId) -> Handled {

@@ -142,6 +142,7 @@ impl World {
             StillKind::Guest => {
                 self.coverage.guest_pauses += 1;
                 self.coverage.guest_pauses_while_answering += answers;
+                self.hosts[node].clock.stand_still(now);
             }
         }
         let host = &mut self.hosts[node];
@@ -164,7 +165,7 @@ impl World {
             StillKind::Process => self.last_answers(node, &still),
             StillKind::Machine => {}
             StillKind::Guest => {
-                let gap = self.hosts[node].clock.stood_still(since, now);
+                let gap = self.hosts[node].clock.go_on(now);
                 for ip in 0..self.ips.len() {
                     self.hold(node, ip, HolderInput::Suspended { gap });
                 }

@@ -1,5 +1,6 @@
 //! The journal of a move, step by step, and everything that is out of order.
 
+use super::specification::changed;
 use super::{
     Cluster, Command, Effect, Event, Fence, Incarnation, NodeId, OperationId, OperationKind, Outcome,
     Proposal, Refusal, Step, StepResult, Token, WallTime, abort, assign, begin, close, fence, finish, ip,
@@ -286,11 +287,34 @@ fn the_breaker_counts_the_controllers_failovers_only() {
     assert_eq!(events, [Event::BreakerReset { by: "controller".to_owned() }]);
     assert!(cluster.state.automatic_failovers.is_empty());
     cluster.unchanged(Command::ResetBreaker);
+    cluster.done(changed(&cluster, |spec| spec.policy.failovers_max = 1_000));
     for _ in 0..100 {
         let operation = cluster.begin(OperationKind::Failover, 1);
         cluster.done(abort(operation));
     }
     assert_eq!(cluster.state.automatic_failovers.len(), 64);
+}
+
+/// Two decisions of the controller may meet here that it took without knowing of each other.
+#[test]
+fn no_more_automatic_failovers_begin_than_the_policy_allows() {
+    let mut cluster = Cluster::new();
+    cluster.move_to(OperationKind::Placement, 1);
+    for _ in 0..2 {
+        let operation = cluster.begin(OperationKind::Failover, 3);
+        cluster.done(abort(operation));
+    }
+    let from = cluster.owner().map(|owner| owner.token);
+    let third = Proposal::by_controller(WallTime(cluster.wall), begin(OperationKind::Failover, from, 3));
+    let before = cluster.state.clone();
+    let refused = cluster.apply(&third).result;
+    assert!(matches!(refused, Err(Refusal::BreakerOpen { counted: 2, .. })), "{refused:?}");
+    assert_eq!(cluster.state.floating_ips, before.floating_ips, "the owner keeps its lease");
+    let by_hand = Proposal { by: "anna".to_owned(), ..third.clone() };
+    let Ok(Effect::Began(operation)) = cluster.apply(&by_hand).result else { panic!("refused") };
+    cluster.done(abort(operation));
+    cluster.done(Command::ResetBreaker);
+    assert!(matches!(cluster.apply(&third).result, Ok(Effect::Began(_))));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The specification in force, changed.
-fn changed(cluster: &Cluster, change: impl FnOnce(&mut ClusterSpec)) -> Command {
+pub(super) fn changed(cluster: &Cluster, change: impl FnOnce(&mut ClusterSpec)) -> Command {
     let mut spec = ClusterSpec::clone(cluster.state.spec.as_ref().unwrap());
     change(&mut spec);
     Command::ApplySpec { spec: Arc::new(spec) }
