@@ -42,8 +42,8 @@ struct Task {
 
 struct Machine {
     clock: HostClock,
-    /// Since when the whole machine stands still, its clock too.
-    still_since: Option<TrueTime>,
+    /// The whole machine stands still, its clock too.
+    still: bool,
 }
 
 struct Process {
@@ -148,7 +148,7 @@ impl State {
     }
 
     fn runs(&self, process: &Process) -> bool {
-        !process.frozen && self.machines[&process.machine].still_since.is_none()
+        !process.frozen && !self.machines[&process.machine].still
     }
 
     /// The next task that can run, with its waker.
@@ -219,7 +219,7 @@ impl Executor {
             random,
             tasks: BTreeMap::new(),
             processes: BTreeMap::from([(ProcessId::WORLD, world)]),
-            machines: BTreeMap::from([(MachineId(0), Machine { clock, still_since: None })]),
+            machines: BTreeMap::from([(MachineId(0), Machine { clock, still: false })]),
             timers: BTreeMap::new(),
             current: ProcessId::WORLD,
             polling: None,
@@ -241,7 +241,7 @@ impl Executor {
         with(|state| {
             let id = MachineId(u32::try_from(state.machines.len()).unwrap_or(u32::MAX));
             let clock = HostClock::new(BOOT_START + state.now, rate_ppm);
-            state.machines.insert(id, Machine { clock, still_since: None });
+            state.machines.insert(id, Machine { clock, still: false });
             id
         })
     }
@@ -283,10 +283,13 @@ impl Executor {
         with(|state| {
             let now = state.now;
             let Some(held) = state.machines.get_mut(&machine) else { return };
+            if std::mem::replace(&mut held.still, still) == still {
+                return;
+            }
             if still {
-                held.still_since.get_or_insert(now);
-            } else if let Some(since) = held.still_since.take() {
-                held.clock.stood_still(since, now);
+                held.clock.stand_still(now);
+            } else {
+                held.clock.go_on(now);
                 state.wake_all_of(machine);
             }
         });
