@@ -5,8 +5,7 @@ use twinsite_model::{State, WallTime};
 
 /// Automatic failovers that count now.
 pub(crate) fn counted(state: &State, policy: &PolicySpec, wall: WallTime) -> usize {
-    let now = wall.max(state.wall);
-    state.automatic_failovers.iter().filter(|at| now.since(**at) < policy.failover_window.0).count()
+    state.automatic_failovers_within(policy.failover_window.0, wall.max(state.wall))
 }
 
 /// Whether the breaker is open, and until when. A policy of zero failovers is an open breaker for ever.

@@ -62,7 +62,7 @@ impl ProviderError {
 
 /// Takes the connections that arrive at a floating IP.
 pub trait Accepted: Send + Sync + 'static {
-    /// A client's connection.
+    /// A client's connection, which may block or not: the taker sets what it needs.
     fn accept(&self, stream: TcpStream);
 }
 

@@ -311,6 +311,11 @@ impl State {
         running.chain(&self.history).find(|operation| operation.id == id)
     }
 
+    /// How many automatic failovers began within this time before `now`: what the breaker counts.
+    pub fn automatic_failovers_within(&self, window: Duration, now: WallTime) -> usize {
+        self.automatic_failovers.iter().filter(|at| now.since(**at) < window).count()
+    }
+
     /// The revision at which a request with this id was carried out, if it is remembered.
     pub fn request(&self, id: &RequestId) -> Option<Revision> {
         self.requests.iter().find(|(known, _)| known == id).map(|(_, revision)| *revision)

@@ -19,7 +19,6 @@ fn no_seed_breaks_a_rule_and_everything_comes_up() {
             *counts.entry(what).or_default() += count;
         }
     }
-    eprintln!("{counts:#?}");
     let missing: Vec<_> = counts.iter().filter(|(_, count)| **count == 0).collect();
     assert!(missing.is_empty(), "never came up: {missing:?}");
 }
@@ -34,8 +33,7 @@ fn the_same_seed_is_the_same_life() {
 #[test]
 fn built_in_mistakes_are_noticed() {
     for mistake in [Mistake::AcknowledgeBeforeSync, Mistake::ReadBeforeApplied, Mistake::TrustTheFlag] {
-        let found = (1..=2_000).find(|seed| live(*seed, Some(mistake), false).violation.is_some());
-        eprintln!("{mistake:?}: seed {found:?}");
-        assert!(found.is_some(), "{mistake:?}");
+        let noticed = (1..=100).any(|seed| live(seed, Some(mistake), false).violation.is_some());
+        assert!(noticed, "{mistake:?}");
     }
 }

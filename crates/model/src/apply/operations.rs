@@ -171,8 +171,7 @@ impl State {
     /// and not yet applied, and be committed together with what it decides now.
     fn room_for_a_failover(&self) -> Result<(), Refusal> {
         let Some(policy) = self.spec.as_ref().map(|spec| &spec.policy) else { return Ok(()) };
-        let window = policy.failover_window.0;
-        let counted = self.automatic_failovers.iter().filter(|at| self.wall.since(**at) < window).count();
+        let counted = self.automatic_failovers_within(policy.failover_window.0, self.wall);
         if counted < policy.failovers_max as usize {
             return Ok(());
         }

@@ -86,6 +86,11 @@ impl Net {
         }
     }
 
+    /// Nothing is cut any more.
+    pub(super) fn mend(&self) {
+        self.links().cut.clear();
+    }
+
     /// Everything passes again, as quickly as the timings ask of a network.
     pub(super) fn heal(&self) {
         let mut links = self.links();

@@ -27,7 +27,6 @@ pub(super) struct Node {
     pub(super) machine: MachineId,
     pub(super) disk: SimDisk,
     pub(super) process: Option<ProcessId>,
-    pub(super) frozen: bool,
     /// How often it was started.
     pub(super) lives: u64,
     life: Arc<Mutex<Life>>,
@@ -36,16 +35,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(id: NodeId, machine: MachineId, disk: SimDisk, net: Net) -> Self {
-        Self {
-            id,
-            machine,
-            disk,
-            process: None,
-            frozen: false,
-            lives: 0,
-            life: Arc::new(Mutex::new(Life::Starting)),
-            net,
-        }
+        Self { id, machine, disk, process: None, lives: 0, life: Arc::new(Mutex::new(Life::Starting)), net }
     }
 
     /// Starts a process on what the disk holds.
@@ -53,7 +43,6 @@ impl Node {
         let process = Executor::add_process(self.machine);
         self.process = Some(process);
         self.lives += 1;
-        self.frozen = false;
         let life = Arc::new(Mutex::new(Life::Starting));
         self.life = Arc::clone(&life);
         let (net, id) = (self.net.clone(), self.id);
@@ -80,9 +69,8 @@ impl Node {
         self.disk.crash()
     }
 
-    pub(super) fn freeze(&mut self, frozen: bool) {
+    pub(super) fn freeze(&self, frozen: bool) {
         if let Some(process) = self.process {
-            self.frozen = frozen;
             Executor::freeze(process, frozen);
         }
     }
