@@ -7,10 +7,11 @@ use crate::rooms::Rooms;
 use crate::table::{RoutingTable, UpstreamLoad};
 use crate::worker::{self, Given, Seat, Start};
 use arc_swap::ArcSwap;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,6 +26,10 @@ use twinsite_model::{ClusterName, FloatingIpName, Incarnation, NodeId, NodeName,
 pub(crate) const BACKLOG: i32 = 1_024;
 /// Failures that wait for a slow listener.
 const FAILURES_KEPT: usize = 256;
+/// An index that no interface has: the kernel counts them up from one.
+const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX.unsigned_abs());
+/// How long handshakes that had begun may take to end; a client that is farther away finds nobody and tries again.
+const HANDSHAKES_END: Duration = Duration::from_millis(2);
 /// How long connections may take to end in good order.
 const CLOSE_WITHIN: Duration = Duration::from_millis(500);
 
@@ -96,6 +101,8 @@ struct Inner {
     taken: Arc<AtomicU32>,
     failures: broadcast::Sender<UpstreamName>,
     live: Arc<LiveRooms>,
+    /// The listeners at the node's own addresses, those of all cores, until they are to be closed.
+    doors: Mutex<Vec<TcpListener>>,
     no_more: CancellationToken,
     /// The listeners at the node's own addresses that are still open.
     open: TaskTracker,
@@ -127,6 +134,7 @@ impl Proxy {
     pub fn start(options: ProxyOptions, rooms: Arc<dyn Rooms>) -> Result<Self, ProxyError> {
         let count = options.cores.max(1);
         let mut listeners = listeners(&options.own, count)?;
+        let doors = listeners.iter().flatten().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
         let options = Arc::new(options);
         let table = Arc::new(Published {
             table: Arc::new(ArcSwap::from_pointee(RoutingTable::empty())),
@@ -163,7 +171,8 @@ impl Proxy {
             cores.push(CoreHandle { given, taken: core_taken });
         }
         let floating = Mutex::default();
-        let inner = Inner { table, cores, own, floating, taken, failures, live, no_more, open, stop };
+        let doors = Mutex::new(doors);
+        let inner = Inner { table, cores, own, floating, taken, failures, live, doors, no_more, open, stop };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -316,8 +325,25 @@ impl Proxy {
         self.inner.own.set_phase(phase);
     }
 
+    /// Has the kernel refuse new connections at the node's own addresses, while those that it has completed are still
+    /// accepted; closing the listeners at once would reset them. A SYN finds no listener on the interface that it came in
+    /// at (`compute_score` in `net/ipv4/inet_hashtables.c`). All cores' at once: the kernel chooses among those of one
+    /// address before it looks.
+    async fn refuse(&self) {
+        let doors = std::mem::take(&mut *self.inner.doors.lock().unwrap_or_else(PoisonError::into_inner));
+        for door in &doors {
+            if let Err(error) = SockRef::from(door).bind_device_by_index_v4(NO_INTERFACE) {
+                // Before Linux 5.7 it takes CAP_NET_RAW. Only who comes in the next microseconds is reset.
+                tracing::debug!(%error, "a listener cannot refuse before it closes");
+            }
+        }
+        drop(doors);
+        tokio::time::sleep(HANDSHAKES_END).await;
+    }
+
     /// Ends everything: no new connections, then those that there are, within `grace`.
     pub async fn shutdown(&self, grace: Duration) {
+        self.refuse().await;
         self.inner.no_more.cancel();
         self.inner.open.close();
         // Whom the listeners still let in counts among those that are waited for.

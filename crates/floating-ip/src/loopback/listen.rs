@@ -4,6 +4,7 @@ use crate::provider::{Accepted, ProviderError};
 use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
@@ -12,6 +13,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Connections that the kernel completes ahead of us.
 const BACKLOG: u32 = 1_024;
+/// An index that no interface has: the kernel counts them up from one.
+const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX.unsigned_abs());
+/// How long handshakes that had begun may take to end; on loopback they take microseconds.
+const HANDSHAKES_END: Duration = Duration::from_millis(2);
 /// How long to leave the kernel alone when it is out of descriptors or memory.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 
@@ -42,12 +47,18 @@ impl Listening {
     /// Closes the listener; done when it is closed.
     ///
     /// Clients whose connection the kernel has completed believe to be served, and closing a listener resets them. So
-    /// the kernel is asked for the last ones itself (the runtime tells only of those that it has heard of), and
-    /// nothing is waited for between its "no more" and the closing.
+    /// new ones are refused first: the kernel looks for a listener on the interface that a SYN came in at (`compute_score`
+    /// in `net/ipv4/inet_hashtables.c`), finds none any more, and answers what it answers when nobody listens. Then the
+    /// kernel is asked for the last ones (the runtime tells only of those that it has heard of).
     pub(super) async fn stop(self) {
+        let listener = SockRef::from(&*self.listener);
+        match listener.bind_device_by_index_v4(NO_INTERFACE) {
+            Ok(()) => tokio::time::sleep(HANDSHAKES_END).await,
+            // Before Linux 5.7 it takes CAP_NET_RAW. Only who comes in the next microseconds is reset.
+            Err(error) => tracing::debug!(%error, "a listener cannot refuse before it closes"),
+        }
         drop(self.stop);
         drop(self.task.await); // it never panics, and nobody else ends it
-        let listener = SockRef::from(&*self.listener);
         for _ in 0..BACKLOG {
             match listener.accept() {
                 Ok((stream, _)) => self.taker.accept(stream.into()),

@@ -33,6 +33,56 @@ fn soon() -> BootTime {
     boot_now() + Duration::from_secs(60)
 }
 
+/// What a crowd of clients got that connects all the time, each on new connections.
+#[derive(Debug, Default)]
+struct Crowd {
+    answered: u64,
+    refused: u64,
+    broken: u64,
+}
+
+fn crowd(address: SocketAddr, stop: &std::sync::atomic::AtomicBool) -> Crowd {
+    let mut seen = Crowd::default();
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(address) else {
+            seen.refused += 1;
+            continue;
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        match stream.read_exact(&mut [0]) {
+            Ok(()) => seen.answered += 1,
+            Err(_) => seen.broken += 1,
+        }
+    }
+    seen
+}
+
+/// Between the kernel's "no more" and the closing another connection can be completed, which the closing would reset:
+/// so new ones are refused first.
+#[tokio::test]
+async fn who_connects_while_it_closes_is_served_or_refused() {
+    let address: SocketAddr = "127.44.8.10:8080".parse().unwrap();
+    let holder = holder(address);
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let crowds: Vec<_> = (0..3)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || crowd(address, &stop))
+        })
+        .collect();
+    for round in 1..=200 {
+        holder.hold(Token::new(1, round), soon()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        holder.release().await.unwrap();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for crowd in crowds {
+        let seen = crowd.join().unwrap();
+        assert_eq!(seen.broken, 0, "{seen:?}");
+        assert!(seen.answered > 0 && seen.refused > 0, "{seen:?}");
+    }
+}
+
 /// On one thread the runtime cannot have heard of connections that came while the test kept that thread.
 #[tokio::test]
 async fn who_connected_before_the_closing_is_served() {

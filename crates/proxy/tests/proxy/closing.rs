@@ -217,3 +217,34 @@ async fn who_connected_before_the_shutdown_is_answered() {
         }
     }
 }
+
+/// Between the kernel's "no more" and the closing of a listener another connection can be completed, which the closing
+/// would reset.
+#[tokio::test]
+async fn who_connects_during_the_shutdown_is_answered_or_refused() {
+    let one = upstream("one").await;
+    for round in 0..30 {
+        let bench = Bench::new(&[("one", one)]).await;
+        let own = bench.own;
+        let crowds: Vec<_> = (0..3).map(|_| std::thread::spawn(move || ask_until_refused(own))).collect();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        bench.proxy.shutdown(SOON).await;
+        for crowd in crowds {
+            if let Err(error) = crowd.join().unwrap() {
+                panic!("round {round}: {error}");
+            }
+        }
+    }
+}
+
+/// Asks on one new connection after the other.
+fn ask_until_refused(address: SocketAddr) -> std::io::Result<()> {
+    loop {
+        let Ok(mut client) = std::net::TcpStream::connect(address) else { return Ok(()) };
+        client.set_read_timeout(Some(SOON))?;
+        client.write_all(get("/web/").as_bytes())?;
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer)?;
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+}
