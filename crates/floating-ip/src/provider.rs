@@ -78,6 +78,12 @@ pub trait Provider: Send + Sync {
     /// to be done.
     fn hold(&self, token: Token, until: BootTime) -> Work<'_, Result<(), ProviderError>>;
 
+    /// Say nothing more under this token from here on, whatever its lease says and whatever else is under way.
+    fn end(&self, token: Token);
+
+    /// Until when this node may answer under this token; none when it may not.
+    fn until(&self, token: Token) -> Option<BootTime>;
+
     /// Accept nothing new. What was accepted goes on.
     fn close(&self) -> Work<'_, ()>;
 

@@ -11,15 +11,14 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use twinsite_agents::{Peers as _, tell};
+use twinsite_consensus::TokioRuntime;
 use twinsite_controller::{Release, ReleasedBy};
 use twinsite_floating_ip::guardian::{self, Ended, GuardianConfig, Releases};
 use twinsite_model::NodeId;
 
-/// How long one node may take to hear of a release.
-const TELL_TIMEOUT: Duration = Duration::from_millis(500);
-/// The pause before a release is told again, at first and at most.
-const AGAIN_MIN: Duration = Duration::from_millis(10);
-const AGAIN_MAX: Duration = Duration::from_secs(1);
+/// How long one node may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// How often connections are kept warm, so that a release costs no handshake.
 const WARM_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,39 +61,14 @@ impl Releases for ToCluster {
             by: ReleasedBy::Guardian,
         };
         tracing::warn!(ip = %release.ip, token = %release.token, "the node's process has ended; telling the cluster");
-        tokio::spawn(tell(self.peers.clone(), release));
-    }
-}
-
-/// Tells every node, again and again, until one of them knows a later token: only the leader acts on it, and who that
-/// is may just be changing. Its own node is told too, which may live again by then and even lead, and which passes it on
-/// to a leader that the guardian's file does not name.
-async fn tell(peers: Peers, release: Release) {
-    let mut pause = AGAIN_MIN;
-    loop {
-        let nodes = peers.everybody().into_iter();
-        let mut told: FuturesUnordered<_> =
-            nodes.map(|node| peers.release(node, &release, TELL_TIMEOUT)).collect();
-        let mut taken = false;
-        while let Some(answer) = told.next().await {
-            let Ok((leads, current)) = answer else { continue };
-            if current.is_some_and(|current| current > release.token) {
-                return;
-            }
-            taken |= leads;
-            if taken {
-                break; // the others need not be waited for
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(AGAIN_MAX);
+        tokio::spawn(tell::<TokioRuntime, _>(self.peers.clone(), release));
     }
 }
 
 async fn keep_warm(peers: Peers, stop: CancellationToken) {
     loop {
         let nodes = peers.everybody().into_iter();
-        let pinged: FuturesUnordered<_> = nodes.map(|node| peers.ping(node, TELL_TIMEOUT)).collect();
+        let pinged: FuturesUnordered<_> = nodes.map(|node| peers.ping(node, ANSWER_WITHIN)).collect();
         drop(pinged.collect::<Vec<_>>().await);
         tokio::select! {
             () = stop.cancelled() => return,

@@ -1,105 +1,32 @@
-//! What a forced recovery leaves for the node's next start: which generation to announce, and what was attested.
+//! What a forced recovery leaves for the node's next start, as a file.
 //!
 //! It is written before the disk is rewritten, so that no recovery is without it. One whose recovery did not come to
 //! pass speaks of a generation that the disk does not have, and says nothing.
 
 use crate::sealed_file::{self, SealedError};
-use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
-use twinsite_model::{FloatingIpName, Generation, NodeId, State};
+use twinsite_agents::RecoveryNote;
 
 const FILE: &str = "recovery.json";
 
-/// A node that a person named as lost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LostNode {
-    /// Its id, which never comes back. (Its name may.)
-    pub id: NodeId,
-    /// Its name then.
-    pub name: String,
+/// Writes it durably.
+pub fn write(note: &RecoveryNote, data: &Path) -> io::Result<()> {
+    sealed_file::write(data, FILE, &serde_json::to_string(note)?)
 }
 
-/// Written by `twinsite recover`, read by every later start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecoveryNote {
-    /// The generation that began.
-    pub generation: Generation,
-    /// The voters that were named as lost.
-    pub lost: Vec<LostNode>,
-    /// Whether a person attested that they are powered off.
-    pub attested: bool,
-}
-
-/// What of a forced recovery is not agreed on yet. Each part may fail and be tried again.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unfinished {
-    /// The generation to announce, and the statement for the history. Before that nothing else may be decided.
-    pub generation: Option<(Generation, String)>,
-    /// Addresses whose owner was attested to be off, and which are not moved yet.
-    pub moves: Vec<FloatingIpName>,
-    /// Lost nodes that are not removed for good yet.
-    pub retire: Vec<NodeId>,
-}
-
-impl RecoveryNote {
-    /// Writes it durably.
-    pub fn write(&self, data: &Path) -> io::Result<()> {
-        sealed_file::write(data, FILE, &serde_json::to_string(self)?)
-    }
-
-    /// Reads it, if there is one.
-    pub fn read(data: &Path) -> Result<Option<Self>, SealedError> {
-        let Some(json) = sealed_file::read(data, FILE)? else { return Ok(None) };
-        let note = serde_json::from_str(&json);
-        note.map(Some).map_err(|error| SealedError::Damaged(format!("{FILE}: {error}")))
-    }
-
-    /// The sentence for the replicated history.
-    pub fn statement(&self) -> String {
-        let names: Vec<_> = self.lost.iter().map(|node| node.name.as_str()).collect();
-        let attested =
-            if self.attested { "attested to be powered off" } else { "not attested to be powered off" };
-        format!("lost: {} ({attested})", names.join(", "))
-    }
-
-    fn lost(&self, node: NodeId) -> bool {
-        self.lost.iter().any(|lost| lost.id == node)
-    }
-}
-
-/// What is left to do of the recovery that began the generation of this node's disk.
-pub fn unfinished(note: Option<&RecoveryNote>, disk: Generation, state: &State) -> Unfinished {
-    let note = note.filter(|note| note.generation == disk);
-    let mut left = Unfinished::default();
-    if state.generation < disk {
-        let unknown = || "a forced recovery whose note is gone: what was lost is not known".to_owned();
-        left.generation = Some((disk, note.map_or_else(unknown, RecoveryNote::statement)));
-    }
-    let Some(note) = note else { return left };
-    let Some(spec) = &state.spec else { return left };
-    if note.attested {
-        let waiting = state.floating_ips.iter().filter(|(_, entry)| {
-            let owner = entry.owner.as_ref();
-            let of_the_lost =
-                owner.is_some_and(|owner| owner.token.generation < disk && note.lost(owner.node));
-            of_the_lost && entry.operation.is_none()
-        });
-        left.moves = waiting.map(|(ip, _)| ip.clone()).collect();
-    }
-    left.retire = spec.nodes.iter().map(|node| node.id).filter(|node| note.lost(*node)).collect();
-    left
+/// Reads it, if there is one.
+pub fn read(data: &Path) -> Result<Option<RecoveryNote>, SealedError> {
+    let Some(json) = sealed_file::read(data, FILE)? else { return Ok(None) };
+    let note = serde_json::from_str(&json);
+    note.map(Some).map_err(|error| SealedError::Damaged(format!("{FILE}: {error}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use twinsite_model::ClusterSpec;
-
-    fn spec() -> ClusterSpec {
-        twinsite_model::spec::from_toml(include_str!("../../../deploy/example/cluster.toml")).unwrap()
-    }
+    use twinsite_agents::LostNode;
+    use twinsite_model::{Generation, NodeId};
 
     fn note(generation: u64) -> RecoveryNote {
         let lost = vec![LostNode { id: NodeId(2), name: "two".to_owned() }];
@@ -109,43 +36,12 @@ mod tests {
     #[test]
     fn it_is_read_back_and_damage_is_told_from_absence() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(RecoveryNote::read(folder.path()).unwrap(), None);
-        note(2).write(folder.path()).unwrap();
-        assert_eq!(RecoveryNote::read(folder.path()).unwrap(), Some(note(2)));
+        assert_eq!(read(folder.path()).unwrap(), None);
+        write(&note(2), folder.path()).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), Some(note(2)));
         let path = folder.path().join(FILE);
         let other = std::fs::read_to_string(&path).unwrap().replace("true", "null");
         std::fs::write(&path, other).unwrap();
-        assert!(matches!(RecoveryNote::read(folder.path()), Err(SealedError::Damaged(_))));
-    }
-
-    #[test]
-    fn every_part_is_left_to_do_until_it_is_done() {
-        let mut state = State::default();
-        let whole = spec();
-        let lost = whole.nodes[1].id;
-        state.spec = Some(Arc::new(whole));
-        let note = RecoveryNote {
-            generation: Generation(2),
-            lost: vec![LostNode { id: lost, name: "two".to_owned() }],
-            attested: true,
-        };
-
-        // The recovery did not come to pass: the note says nothing.
-        assert_eq!(unfinished(Some(&note), Generation(1), &state), Unfinished::default());
-        let left = unfinished(Some(&note), Generation(2), &state);
-        assert_eq!(left.generation, Some((Generation(2), note.statement())));
-        assert_eq!(left.retire, [lost]);
-        // The generation was announced, and then the leader failed: the rest is still left.
-        state.generation = Generation(2);
-        let left = unfinished(Some(&note), Generation(2), &state);
-        assert_eq!((left.generation, left.retire), (None, vec![lost]));
-        let mut without = spec();
-        without.nodes.remove(1);
-        state.spec = Some(Arc::new(without));
-        assert_eq!(unfinished(Some(&note), Generation(2), &state), Unfinished::default());
-        // Without the note the generation is announced all the same.
-        let left = unfinished(None, Generation(3), &state);
-        assert!(left.generation.is_some_and(|(generation, _)| generation == Generation(3)));
-        assert_eq!(left.retire, []);
+        assert!(matches!(read(folder.path()), Err(SealedError::Damaged(_))));
     }
 }

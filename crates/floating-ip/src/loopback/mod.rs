@@ -52,11 +52,6 @@ impl Loopback {
         Self { addresses, accepted: Arc::new(accepted), state: Mutex::default() }
     }
 
-    /// The lease under which connections are accepted now.
-    pub fn lease(&self) -> Option<Lease> {
-        self.state().lease.clone()
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,6 +122,18 @@ impl Provider for Loopback {
 
     fn hold(&self, token: Token, until: BootTime) -> Work<'_, Result<(), ProviderError>> {
         Box::pin(async move { self.attach(token, until) })
+    }
+
+    fn end(&self, token: Token) {
+        if let Some(lease) = self.state().lease.as_ref().filter(|lease| lease.token() == token) {
+            lease.end();
+        }
+    }
+
+    fn until(&self, token: Token) -> Option<BootTime> {
+        let state = self.state();
+        let lease = state.lease.as_ref().filter(|lease| lease.token() == token && lease.holds());
+        lease.map(Lease::until)
     }
 
     fn close(&self) -> Work<'_, ()> {

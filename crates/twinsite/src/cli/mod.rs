@@ -112,7 +112,7 @@ pub enum CliError {
     NoGuardian,
     /// A task of the node ended that it cannot be without.
     #[error(transparent)]
-    Task(#[from] crate::node::TaskEnded),
+    Task(#[from] twinsite_agents::TaskEnded),
     /// The consensus ended.
     #[error(transparent)]
     Stopped(#[from] StopReason),

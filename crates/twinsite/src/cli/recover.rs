@@ -6,12 +6,13 @@ use super::{CliError, Exit, output};
 use crate::config::{self, Loaded};
 use crate::identity::Credentials;
 use crate::peer::Peers;
-use crate::recovery_note::{LostNode, RecoveryNote};
+use crate::recovery_note;
 use crate::telemetry::without_panic_messages;
 use futures_util::future::join_all;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use twinsite_agents::{LostNode, Peers as _, RecoveryNote};
 use twinsite_consensus::{Contents, Disk, Identity, RedbDisk};
 use twinsite_model::{Generation, NodeId, NodeName};
 
@@ -33,7 +34,7 @@ pub async fn run(arguments: &RecoverArguments) -> Result<Exit, CliError> {
     let named = lost.iter().map(|(id, name)| LostNode { id: *id, name: name.to_string() });
     let note = RecoveryNote { generation, lost: named.collect(), attested };
     let data = &loaded.node.data;
-    note.write(data).map_err(|source| CliError::Data { path: data.clone(), source })?;
+    recovery_note::write(&note, data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let recovered =
         twinsite_consensus::recover(&loaded.node.data, &loaded.spec.cluster, loaded.me.id, generation)
             .await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use twinsite_announce::{Announcement, Announcer, FloatingObserved, Reconciled, decide};
+use twinsite_consensus::TokioRuntime;
 use twinsite_health::{OutsideAnswer, ReadBack};
 use twinsite_model::{ClusterSpec, FloatingIpName, State, Token, UpstreamName};
 
@@ -99,7 +100,7 @@ fn wanted(
     let state = shared.raft.state();
     let spec = state.spec.as_ref()?;
     let site = spec.site(&spec.node(shared.me)?.site)?;
-    let cut_off = shared.quorum.age().is_some_and(|age| age > spec.timing().lease);
+    let cut_off = shared.quorum.age::<TokioRuntime>().is_some_and(|age| age > spec.timing().lease);
     let observed = spec.floating_ips.iter().filter_map(|ip| {
         let held = shared.hands().get(&ip.name).and_then(|hands| hands.observe().attached);
         let outside = outside.get(&ip.name).map(|answer| answer.for_cluster(&spec.cluster));

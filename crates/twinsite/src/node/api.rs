@@ -1,21 +1,19 @@
 //! The public API, answered by this node: from its own state, its controller and its consensus.
 
 use super::answers;
-use super::clock::wall_now;
-use super::observe::timing;
 use super::run::Shared;
 use std::sync::Arc;
 use std::time::Duration;
+use twinsite_agents::{Machine, timing};
 use twinsite_api::{
     ApiError, Backend, Destination, LeaderHint, MoveAnswer, MoveCall, MoveKind, Mutation, Reason, RoomPlace,
     v1,
 };
-use twinsite_consensus::{MemberRole, ReadError, TransferError};
+use twinsite_consensus::{MemberRole, ReadError, TokioRuntime, TransferError};
 use twinsite_controller::{
     MoveRequest, MoveTarget, NodeReport, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest,
     OutsideView,
 };
-use twinsite_floating_ip::boot_now;
 use twinsite_model::spec::NodeSpec;
 use twinsite_model::{ClusterSpec, FloatingIpName, NodeId, NodeName, Refusal, Revision, State, UpstreamName};
 
@@ -103,7 +101,7 @@ impl NodeBackend {
     async fn reports(&self) -> Vec<NodeReport> {
         let state = self.shared.raft.state();
         let look = move |controller: &twinsite_controller::Controller| {
-            controller.reports(boot_now(), wall_now(), &state)
+            controller.reports(TokioRuntime::boot_now(), TokioRuntime::wall_now(), &state)
         };
         self.shared.brain.look(look).await.unwrap_or_default()
     }
@@ -111,7 +109,7 @@ impl NodeBackend {
     async fn heard(&self) -> Option<std::collections::BTreeSet<NodeId>> {
         let state = self.shared.raft.state();
         let look = move |controller: &twinsite_controller::Controller| {
-            controller.heard(boot_now(), wall_now(), &state)
+            controller.heard(TokioRuntime::boot_now(), TokioRuntime::wall_now(), &state)
         };
         self.shared.brain.look(look).await.ok().flatten()
     }
@@ -218,7 +216,7 @@ impl Backend for NodeBackend {
 
     fn quorum(&self) -> (bool, Option<Duration>) {
         let timing = timing(&self.shared.raft);
-        (self.shared.quorum.is_known(&timing), self.shared.quorum.age())
+        (self.shared.quorum.is_known::<TokioRuntime>(&timing), self.shared.quorum.age::<TokioRuntime>())
     }
 
     async fn explain(&self, ip: FloatingIpName) -> Result<v1::Explanation, ApiError> {
@@ -226,7 +224,7 @@ impl Backend for NodeBackend {
         let state = self.shared.raft.state();
         let (looked_at, wanted) = (Arc::clone(&state), ip.clone());
         let look = move |controller: &twinsite_controller::Controller| {
-            controller.explain(boot_now(), wall_now(), &looked_at, &wanted)
+            controller.explain(TokioRuntime::boot_now(), TokioRuntime::wall_now(), &looked_at, &wanted)
         };
         let explained = self.shared.brain.look(look).await;
         let explained = explained.map_err(|busy| ApiError::new(Reason::Busy, busy.to_string()))?;
@@ -241,7 +239,7 @@ impl Backend for NodeBackend {
         if call.plan_only {
             let looked_at = Arc::clone(&state);
             let look = move |controller: &twinsite_controller::Controller| {
-                controller.plan(boot_now(), wall_now(), &looked_at, &request)
+                controller.plan(TokioRuntime::boot_now(), TokioRuntime::wall_now(), &looked_at, &request)
             };
             let planned = self.shared.brain.look(look).await;
             let planned = planned.map_err(|busy| ApiError::new(Reason::Busy, busy.to_string()))?;

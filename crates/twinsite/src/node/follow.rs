@@ -2,19 +2,18 @@
 
 use super::Raft;
 use super::announcing::Announcing;
-use super::hands::FloatingHands;
-use super::leases::{Agent, Charge, Hands, Identity};
-use super::quorum::QuorumWatch;
+use super::hands;
 use super::run::Shared;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use twinsite_agents::{Agent, Charge, FloatingHands, Hands, Identity, QuorumWatch};
 use twinsite_api::WatchHub;
-use twinsite_consensus::Change;
+use twinsite_consensus::{Change, TokioRuntime};
 use twinsite_controller::election_turn;
 use twinsite_health::{OutsideProbes, UpstreamProbes, UpstreamTarget};
 use twinsite_model::{ClusterSpec, Event, FloatingIpName, Revision, State, Step, Token, Verdict};
@@ -151,7 +150,7 @@ impl Follower {
         }
         let targets = spec.floating_ips.iter().filter_map(|ip| {
             let port = ip.ports.first()?;
-            Some((ip.name.clone(), std::net::SocketAddr::new(ip.address, *port)))
+            Some((ip.name.clone(), SocketAddr::new(ip.address, *port)))
         });
         let interval = (timing.lease / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
         let patience = (timing.lease / 2).clamp(Duration::from_millis(150), Duration::from_secs(1));
@@ -184,11 +183,11 @@ impl Follower {
                 continue;
             }
             // Another address or other ports under the same name: what is held is let go before these begin.
-            let hands = FloatingHands::start(
-                ip,
+            let hands = FloatingHands::start::<TokioRuntime>(
+                ip.name.clone(),
+                ip.ports.iter().map(|port| SocketAddr::new(ip.address, *port)).collect(),
                 timing,
-                proxy.clone(),
-                guard.clone(),
+                hands::tools(ip, proxy, guard),
                 Arc::clone(&shared.report_soon),
                 &shared.supervisor,
             );

@@ -1,7 +1,6 @@
 //! Session placement, wired to this node: the store, the other nodes, and the proxy that asks.
 
 use super::Raft;
-use super::clock::wall_now;
 use crate::cli::CliError;
 use crate::config::Loaded;
 use crate::peer::Peers;
@@ -11,6 +10,8 @@ use std::pin::Pin as Pinned;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use twinsite_agents::{Machine, Peers as _};
+use twinsite_consensus::TokioRuntime;
 use twinsite_model::spec::SessionStoreKind;
 use twinsite_model::{Applied, Command, NodeId, NodeName, Proposal, RoomKey, State, UpstreamName};
 use twinsite_proxy::{RoomRefused, Rooms};
@@ -63,7 +64,7 @@ impl Proposer for LogProposer {
         Box::pin(async move {
             let leader = self.raft.status().borrow().leader.ok_or(ProposeFailed::NoLeader)?;
             let proposal = Proposal {
-                at: wall_now(),
+                at: TokioRuntime::wall_now(),
                 by: format!("node {}", self.name),
                 request: None,
                 expected_revision: None,

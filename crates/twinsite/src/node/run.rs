@@ -3,19 +3,15 @@
 use super::announcing::Announcing;
 use super::follow::Follower;
 use super::guard::{Guard, Patience};
-use super::hands::FloatingHands;
-use super::lead::{self, Luggage};
-use super::observe::{self, Reporter, Sources};
-use super::quorum::QuorumWatch;
+use super::observe::Sources;
 use super::rooms::{self, PeerSpread, ProxyRooms};
 use super::servers::{self, Listeners};
-use super::supervise::Supervisor;
-use super::{Brain, Raft, life, metrics};
+use super::{Raft, life, metrics};
 use crate::cli::CliError;
 use crate::cli::arguments::NodeArguments;
 use crate::config::{self, Loaded};
 use crate::identity::Credentials;
-use crate::recovery_note::RecoveryNote;
+use crate::recovery_note;
 use crate::sealed_file::SealedError;
 use crate::telemetry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +22,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use twinsite_agents::{
+    Brain, FloatingHands, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor, listen_to_peers,
+};
 use twinsite_announce::Announcer;
 use twinsite_api::WatchHub;
 use twinsite_consensus::grpc::GrpcTransport;
@@ -103,7 +102,7 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
     let data = loaded.node.data.clone();
     std::fs::create_dir_all(&data).map_err(|source| CliError::Data { path: data.clone(), source })?;
     let listeners = Listeners::bind(&loaded).await?;
-    let recovery = recovery_note(&data)?;
+    let recovery = left_by_recovery(&data)?;
     // Counted before the database is made: a directory with the one and without the other has lost something.
     let incarnation = begin_life(&data)?;
     let disk = open_disk(&loaded)?;
@@ -129,7 +128,7 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
         loaded.node.dial.clone(),
     );
     let brain = Brain::start(loaded.me.id, raft.clone(), &supervisor, stop.clone());
-    let quorum = QuorumWatch::new();
+    let quorum = QuorumWatch::default();
     let store = rooms::store(&loaded, &raft, &peers)?;
     let mut options = SessionsOptions::new(loaded.me.id);
     options.room_ttl = loaded.spec.sessions.room_ttl.0;
@@ -221,12 +220,13 @@ async fn attend(
     let nothing = tokio::sync::watch::Sender::new(Arc::default());
     let reporter = Reporter {
         me: shared.me,
-        incarnation: shared.incarnation,
         raft: shared.raft.clone(),
         brain: shared.brain.clone(),
         peers: shared.peers.clone(),
         quorum: shared.quorum.clone(),
-        sources: Sources {
+        observations: Sources {
+            me: shared.me,
+            incarnation: shared.incarnation,
             upstreams: upstreams.as_ref().map_or_else(|| nothing.subscribe(), |probes| probes.opinions()),
             outside: outside.answers(),
             announced: read_back.announced(),
@@ -240,16 +240,17 @@ async fn attend(
         },
     };
     tasks.spawn(supervisor.lasting("the reporter", reporter.run(stop.clone())));
-    let listening = observe::listen_to_peers(
-        shared.raft.clone(),
-        shared.peers.clone(),
-        Arc::clone(&peers_heard),
-        stop.clone(),
-    );
+    let listening =
+        listen_to_peers(shared.raft.clone(), shared.peers.clone(), Arc::clone(&peers_heard), stop.clone());
     tasks.spawn(supervisor.lasting("listening to the other nodes", listening));
-    let luggage = Luggage { spec: loaded.spec.clone(), recovery };
-    let leading = lead::run(Arc::clone(&shared), luggage, stop.clone());
-    tasks.spawn(supervisor.lasting("the keeper of the membership", leading));
+    let keeper = Keeper {
+        me: shared.me,
+        name: shared.name.clone(),
+        raft: shared.raft.clone(),
+        brain: shared.brain.clone(),
+        luggage: Luggage { spec: loaded.spec.clone(), recovery },
+    };
+    tasks.spawn(supervisor.lasting("the keeper of the membership", keeper.run(stop.clone())));
     if let (Some(proxy), Some(probes)) = (shared.proxy.clone(), upstreams.clone()) {
         let passive = super::passive::run(proxy, probes, shared.sessions.clone(), stop.clone());
         tasks.spawn(supervisor.lasting("the evidence of real traffic", passive));
@@ -347,8 +348,8 @@ fn begin_life(data: &Path) -> Result<Incarnation, CliError> {
     })
 }
 
-fn recovery_note(data: &Path) -> Result<Option<RecoveryNote>, CliError> {
-    RecoveryNote::read(data).map_err(|error| match error {
+fn left_by_recovery(data: &Path) -> Result<Option<RecoveryNote>, CliError> {
+    recovery_note::read(data).map_err(|error| match error {
         SealedError::Io(source) => CliError::Data { path: data.to_owned(), source },
         SealedError::Damaged(what) => CliError::DamagedNote { path: data.to_owned(), what },
     })

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use twinsite_agents::Desk;
 use twinsite_api::WatchHub;
 use twinsite_consensus::grpc::{PeerCheck, service};
 
@@ -68,10 +69,12 @@ pub async fn start(
     let supervisor = &shared.supervisor;
     let local = Local {
         cluster: cluster.clone(),
-        me: shared.me,
-        peers: shared.peers.clone(),
-        brain: shared.brain.clone(),
-        raft: shared.raft.clone(),
+        desk: Desk {
+            me: shared.me,
+            peers: shared.peers.clone(),
+            brain: shared.brain.clone(),
+            raft: shared.raft.clone(),
+        },
         sessions: shared.sessions.clone(),
     };
     let peers = server(credentials)?

@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
+use twinsite_agents::{Heard, Noted};
 use twinsite_consensus::grpc::{PeerIdentity, PeerTls};
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
 use twinsite_model::dial::DialMap;
-use twinsite_model::{Applied, ClusterName, ClusterSpec, NodeId, Proposal, RoomKey, Token, encoding};
+use twinsite_model::{Applied, ClusterName, ClusterSpec, NodeId, Proposal, RoomKey, encoding};
 use twinsite_sessions::{Gossip, Pin};
 
 /// How long a connection may take to be made.
@@ -64,15 +65,6 @@ pub enum PeerError {
     Malformed(#[from] Malformed),
 }
 
-/// What a node said to a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
-    /// Whether it leads.
-    pub leads: bool,
-    /// Whether it leads and a quorum confirmed so a moment ago.
-    pub has_quorum: bool,
-}
-
 /// Connections to the other nodes.
 #[derive(Clone)]
 pub struct Peers(Arc<Inner>);
@@ -111,59 +103,9 @@ impl Peers {
         self.0.addresses.store(Arc::new(new));
     }
 
-    /// Every other node.
-    pub fn others(&self) -> Vec<NodeId> {
-        self.0.addresses.load().keys().copied().filter(|node| *node != self.0.me).collect()
-    }
-
-    /// Every node, this one too.
-    pub fn everybody(&self) -> Vec<NodeId> {
-        self.0.addresses.load().keys().copied().collect()
-    }
-
     /// Whether a node is in the specification.
     pub fn knows(&self, node: NodeId) -> bool {
         self.0.addresses.load().contains_key(&node)
-    }
-
-    /// Gives a node this node's observations.
-    pub async fn report(&self, to: NodeId, report: NodeReport, within: Duration) -> Result<Heard, PeerError> {
-        let request = wire::report_to_pb(report);
-        let answer =
-            self.call(to, Lane::Ordinary, within, async |mut client| client.report(request).await).await?;
-        Ok(Heard { leads: answer.leads, has_quorum: answer.has_quorum })
-    }
-
-    /// Shows whether a node answers.
-    pub async fn ping(&self, to: NodeId, within: Duration) -> Result<(), PeerError> {
-        self.call(to, Lane::Urgent, within, async |mut client| client.ping(pb::PingRequest {}).await).await?;
-        Ok(())
-    }
-
-    /// Asks a node for more time.
-    pub async fn renew(
-        &self,
-        to: NodeId,
-        renewal: Renewal,
-        within: Duration,
-    ) -> Result<RenewalAnswer, PeerError> {
-        let request = wire::renewal_to_pb(renewal);
-        let answer =
-            self.call(to, Lane::Urgent, within, async |mut client| client.renew(request).await).await?;
-        Ok(wire::answer(answer)?)
-    }
-
-    /// Tells a node that a token has ended. Says whether that node leads, and the newest token that it knows.
-    pub async fn release(
-        &self,
-        to: NodeId,
-        release: &Release,
-        within: Duration,
-    ) -> Result<(bool, Option<Token>), PeerError> {
-        let request = wire::release_to_pb(release);
-        let answer =
-            self.call(to, Lane::Urgent, within, async |mut client| client.release(request).await).await?;
-        Ok((answer.leads, answer.current.map(wire::token)))
     }
 
     /// Has a session command proposed.
@@ -245,6 +187,49 @@ impl Peers {
         let channel = endpoint.connect_lazy();
         connection.channel = Some(channel.clone());
         Ok(channel)
+    }
+}
+
+impl twinsite_agents::Peers for Peers {
+    type Error = PeerError;
+
+    fn others(&self) -> Vec<NodeId> {
+        self.0.addresses.load().keys().copied().filter(|node| *node != self.0.me).collect()
+    }
+
+    fn everybody(&self) -> Vec<NodeId> {
+        self.0.addresses.load().keys().copied().collect()
+    }
+
+    async fn report(&self, to: NodeId, report: NodeReport, within: Duration) -> Result<Heard, PeerError> {
+        let request = wire::report_to_pb(report);
+        let answer =
+            self.call(to, Lane::Ordinary, within, async |mut client| client.report(request).await).await?;
+        Ok(Heard { leads: answer.leads, has_quorum: answer.has_quorum })
+    }
+
+    async fn ping(&self, to: NodeId, within: Duration) -> Result<(), PeerError> {
+        self.call(to, Lane::Urgent, within, async |mut client| client.ping(pb::PingRequest {}).await).await?;
+        Ok(())
+    }
+
+    async fn renew(
+        &self,
+        to: NodeId,
+        renewal: Renewal,
+        within: Duration,
+    ) -> Result<RenewalAnswer, PeerError> {
+        let request = wire::renewal_to_pb(renewal);
+        let answer =
+            self.call(to, Lane::Urgent, within, async |mut client| client.renew(request).await).await?;
+        Ok(wire::answer(answer)?)
+    }
+
+    async fn release(&self, to: NodeId, release: &Release, within: Duration) -> Result<Noted, PeerError> {
+        let request = wire::release_to_pb(release);
+        let answer =
+            self.call(to, Lane::Urgent, within, async |mut client| client.release(request).await).await?;
+        Ok(Noted { leads: answer.leads, current: answer.current.map(wire::token) })
     }
 }
 

@@ -2,43 +2,26 @@
 
 use super::pb::{self, node_service_server::NodeService, node_service_server::NodeServiceServer};
 use super::{Peers, wire};
-use crate::node::{Brain, Raft};
+use crate::node::Raft;
 use rustls_pki_types::CertificateDer;
-use std::time::Duration;
 use tonic::{Request, Response, Status};
+use twinsite_agents::Desk;
 use twinsite_consensus::grpc::PeerIdentity;
-use twinsite_consensus::{ProposeError, ReadError};
-use twinsite_controller::{Release, ReleasedBy, RenewalAnswer, RenewalRefusal};
-use twinsite_model::{ClusterName, Command, NodeId, Profile, Timing, encoding};
+use twinsite_consensus::{ProposeError, ReadError, TokioRuntime};
+use twinsite_model::{ClusterName, Command, NodeId, encoding};
 use twinsite_sessions::Sessions;
 
 /// The largest message, in bytes. A report with ten thousand upstreams takes about one megabyte.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
 
-/// How long the leader may take to hear of a release that is passed on. The guardian repeats it.
-const PASS_ON_WITHIN: Duration = Duration::from_millis(500);
-
 /// What a node offers to its peers.
 pub struct Local {
     /// The cluster, as every peer's certificate must name it.
     pub cluster: ClusterName,
-    /// This node.
-    pub me: NodeId,
-    /// The other nodes.
-    pub peers: Peers,
-    /// The controller.
-    pub brain: Brain,
-    /// The consensus.
-    pub raft: Raft,
+    /// What is answered.
+    pub desk: Desk<TokioRuntime, Peers>,
     /// The places of rooms.
     pub sessions: Sessions,
-}
-
-impl Local {
-    fn timing(&self) -> Timing {
-        let state = self.raft.state();
-        state.spec.as_ref().map_or_else(|| Timing::of(Profile::default()), |spec| spec.timing())
-    }
 }
 
 /// The service to add to the peer server.
@@ -60,7 +43,7 @@ impl Service {
     /// The node that calls, by its certificate; it must be one of the cluster as it is now.
     fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         let caller = certified(request.peer_certs().as_deref().map(Vec::as_slice), &self.0.cluster)?;
-        check_member(caller, self.0.raft.is_retired(caller), self.0.peers.knows(caller))?;
+        check_member(caller, self.raft().is_retired(caller), self.0.desk.peers.knows(caller))?;
         Ok(caller)
     }
 
@@ -69,20 +52,8 @@ impl Service {
         check_claim(self.caller(request)?, claimed)
     }
 
-    /// A guardian knows only the nodes of its file. Its own node, alive again, knows who leads.
-    fn pass_on(&self, release: Release) {
-        let leader = self.0.raft.status().borrow().leader.filter(|leader| *leader != self.0.me);
-        if let Some(leader) = leader
-            && release.by == ReleasedBy::Guardian
-            && release.node == self.0.me
-        {
-            let peers = self.0.peers.clone();
-            tokio::spawn(async move { drop(peers.release(leader, &release, PASS_ON_WITHIN).await) });
-        }
-    }
-
-    fn leads(&self) -> bool {
-        self.0.raft.status().borrow().is_leader
+    fn raft(&self) -> &Raft {
+        &self.0.desk.raft
     }
 }
 
@@ -121,20 +92,15 @@ impl NodeService for Service {
     ) -> Result<Response<pb::ReportResponse>, Status> {
         self.check(&request, request.get_ref().node)?;
         let report = wire::report(request.into_inner())?;
-        self.0.brain.report(report).map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
-        let leads = self.leads();
-        let fresh = 2 * self.0.timing().lease;
-        let has_quorum = leads && self.0.raft.quorum_ack_age().is_some_and(|age| age < fresh);
-        Ok(Response::new(pb::ReportResponse { leads, has_quorum }))
+        let heard =
+            self.0.desk.report(report).map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
+        Ok(Response::new(pb::ReportResponse { leads: heard.leads, has_quorum: heard.has_quorum }))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
         self.check(&request, request.get_ref().node)?;
         let renewal = wire::renewal(request.into_inner())?;
-        let seq = renewal.seq;
-        let busy = RenewalAnswer::Refused { seq, why: RenewalRefusal::Busy };
-        let answer = self.0.brain.renew(renewal).await.unwrap_or(busy);
-        Ok(Response::new(wire::answer_to_pb(answer)))
+        Ok(Response::new(wire::answer_to_pb(self.0.desk.renew(renewal).await)))
     }
 
     async fn release(
@@ -145,10 +111,10 @@ impl NodeService for Service {
         let caller = certified(request.peer_certs().as_deref().map(Vec::as_slice), &self.0.cluster)?;
         check_claim(caller, request.get_ref().node)?;
         let release = wire::release(request.into_inner())?;
-        self.pass_on(release.clone());
-        let current = self.0.raft.state().owner(&release.ip).map(|owner| wire::token_to_pb(owner.token));
-        self.0.brain.released(release).await.map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
-        Ok(Response::new(pb::ReleaseResponse { leads: self.leads(), current }))
+        let noted = self.0.desk.release(release).await;
+        let noted = noted.map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
+        let current = noted.current.map(wire::token_to_pb);
+        Ok(Response::new(pb::ReleaseResponse { leads: noted.leads, current }))
     }
 
     async fn read_index(
@@ -156,7 +122,7 @@ impl NodeService for Service {
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexResponse>, Status> {
         self.caller(&request)?;
-        match self.0.raft.read_index().await {
+        match self.raft().read_index().await {
             Ok(index) => Ok(Response::new(pb::ReadIndexResponse { index: index.0 })),
             Err(error @ ReadError::NotLeader { .. }) => Err(Status::failed_precondition(error.to_string())),
             Err(error) => Err(Status::unavailable(error.to_string())),
@@ -173,7 +139,7 @@ impl NodeService for Service {
         if !is_session_command(&proposal.command) {
             return Err(Status::permission_denied("only session commands may be proposed by peers"));
         }
-        match self.0.raft.propose(&proposal).await {
+        match self.raft().propose(&proposal).await {
             Ok(applied) => Ok(Response::new(wire::applied_to_pb(applied))),
             Err(error @ ProposeError::NotLeader { .. }) => {
                 Err(Status::failed_precondition(error.to_string()))

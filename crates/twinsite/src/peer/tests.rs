@@ -2,7 +2,7 @@
 
 use super::client::PeerError;
 use super::{Local, Peers, serve};
-use crate::node::{Brain, Raft, Supervisor};
+use crate::node::Raft;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use twinsite_agents::{Brain, Desk, Peers as _, Supervisor};
 use twinsite_consensus::grpc::{GrpcTransport, PeerTls};
 use twinsite_consensus::{Consensus, MemoryDisk, Options, TokioRuntime};
 use twinsite_controller::{Release, ReleasedBy, Renewal};
@@ -113,10 +114,9 @@ impl Served {
             view.subscribe(),
         );
         let cluster = spec.cluster.clone();
-        let server = Server::builder()
-            .tls_config(authority.node(&spec, me).server())
-            .unwrap()
-            .add_service(serve(Local { cluster, me, peers, brain, raft: raft.clone(), sessions }));
+        let server = Server::builder().tls_config(authority.node(&spec, me).server()).unwrap().add_service(
+            serve(Local { cluster, desk: Desk { me, peers, brain, raft: raft.clone() }, sessions }),
+        );
         let incoming = TcpIncoming::from(listener);
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move { server.serve_with_incoming_shutdown(incoming, stopped).await });
@@ -185,7 +185,7 @@ async fn only_members_are_heard_and_only_for_themselves() {
     // What it lets go is heard all the same: others may wait for it.
     let (incarnation, token) = (Incarnation(1), Token::new(1, 1));
     let release = Release { ip, node: third, incarnation, token, by: ReleasedBy::Holder };
-    assert!(served.peers_of(third).release(first, &release, WITHIN).await.unwrap().0);
+    assert!(served.peers_of(third).release(first, &release, WITHIN).await.unwrap().leads);
     let borrowed = served.peers_of(second).release(first, &release, WITHIN).await;
     assert!(is_refused(&borrowed, "another node's"), "{borrowed:?}");
 }

@@ -1,17 +1,17 @@
 //! The owner's side, for one floating IP: asks the leader for time, acts while there is some, lets go when there is
 //! none. What to do is decided by the pure [`Holder`]; here is only the doing.
 
-use super::Raft;
-use super::brain::Brain;
-use crate::peer::Peers;
+use crate::brain::Brain;
+use crate::machine::Machine;
+use crate::peers::Peers;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use twinsite_consensus::Consensus;
 use twinsite_controller::{
     Holder, HolderInput, HolderOutput, Release, Renewal, RenewalAnswer, RenewalRefusal, StopReason,
 };
-use twinsite_floating_ip::boot_now;
 use twinsite_model::{BootTime, FloatingIpName, Incarnation, NodeId, Timing, Token};
 
 #[cfg(test)]
@@ -46,11 +46,11 @@ pub struct Identity {
 
 /// Runs one address's holder until the node is told to stop and everything is let go. One for each name and life, even
 /// when the address is taken away and comes back: what this life has given up it must never ask for again.
-pub struct Agent {
+pub struct Agent<M: Machine, P: Peers> {
     identity: Identity,
-    raft: Raft,
+    raft: Consensus<M>,
     brain: Brain,
-    peers: Peers,
+    peers: P,
     charge: watch::Receiver<Charge>,
     /// What the holder works with now. It follows `charge` as soon as nothing is left under the old one.
     hands: Charge,
@@ -59,13 +59,13 @@ pub struct Agent {
     timing: Timing,
 }
 
-impl Agent {
+impl<M: Machine, P: Peers> Agent<M, P> {
     /// An agent that holds nothing yet.
     pub fn new(
         identity: Identity,
-        raft: Raft,
+        raft: Consensus<M>,
         brain: Brain,
-        peers: Peers,
+        peers: P,
         charge: watch::Receiver<Charge>,
         timing: Timing,
     ) -> Self {
@@ -83,16 +83,16 @@ impl Agent {
         let owner = state.owner(&ip).cloned();
         self.step(&mut holder, HolderInput::State { owner }, &results);
         let mut shutting_down = false;
-        let mut shutdown_at = boot_now();
+        let mut shutdown_at = M::boot_now();
         let mut stopping = None;
         let mut status = self.raft.status();
         let mut leader = status.borrow_and_update().leader;
         loop {
-            let now = boot_now();
+            let now = M::boot_now();
             let wake = holder.next_wake();
             let tick = async {
                 match wake {
-                    Some(at) => tokio::time::sleep(at.since(now)).await,
+                    Some(at) => M::sleep(at.since(now)).await,
                     None => std::future::pending().await,
                 }
             };
@@ -100,7 +100,7 @@ impl Agent {
                 biased;
                 () = stop.cancelled(), if !shutting_down => {
                     shutting_down = true;
-                    shutdown_at = boot_now();
+                    shutdown_at = M::boot_now();
                     HolderInput::Shutdown
                 }
                 Some(input) = inputs.recv() => input,
@@ -164,7 +164,7 @@ impl Agent {
         let owns = state.owner(&self.identity.ip).is_some_and(|owner| {
             owner.node == self.identity.node && owner.incarnation == self.identity.incarnation
         });
-        !owns || boot_now().since(shutdown_at) >= 2 * self.timing.lease
+        !owns || M::boot_now().since(shutdown_at) >= 2 * self.timing.lease
     }
 
     fn follow_timing(&mut self, holder: &mut Holder) {
@@ -185,7 +185,7 @@ impl Agent {
         results: &mpsc::Sender<HolderInput>,
     ) -> Option<u64> {
         let mut stop = None;
-        for output in holder.step(boot_now(), input) {
+        for output in holder.step(M::boot_now(), input) {
             match output {
                 HolderOutput::SendRenew(renewal) => self.renew(renewal, results.clone()),
                 HolderOutput::Hold { token, until } => {
@@ -199,12 +199,12 @@ impl Agent {
                     // Without hands nothing was held, and everything that hands before them held was read back absent.
                     let stopped = self.hands.as_ref().map(|hands| hands.stop(token, why));
                     let results = results.clone();
-                    tokio::spawn(async move {
+                    drop(M::spawn(async move {
                         if let Some(stopped) = stopped {
                             stopped.await;
                         }
                         drop(results.send(HolderInput::Stopped { token, number }).await);
-                    });
+                    }));
                 }
                 HolderOutput::SendReleased(release) => self.release(release),
             }
@@ -217,16 +217,14 @@ impl Agent {
         let (brain, peers) = (self.brain.clone(), self.peers.clone());
         let leader = self.leader();
         let (me, within) = (self.identity.node, self.timing.lease);
-        tokio::spawn(async move {
+        drop(M::spawn(async move {
             let (token, seq) = (renewal.token, renewal.seq);
             let answer = match leader {
                 None => return,
-                Some(leader) if leader == me => {
-                    match tokio::time::timeout(within, brain.renew(renewal)).await {
-                        Ok(Ok(answer)) => answer,
-                        Ok(Err(_)) | Err(_) => return,
-                    }
-                }
+                Some(leader) if leader == me => match M::timeout(within, brain.renew(renewal)).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(_)) | Err(_) => return,
+                },
                 Some(leader) => match peers.renew(leader, renewal, within).await {
                     Ok(answer) => answer,
                     Err(error) => {
@@ -245,14 +243,14 @@ impl Agent {
                 }
             };
             drop(results.send(input).await);
-        });
+        }));
     }
 
     /// Tells the leader that a token has ended; the holder repeats it until the state shows another owner.
     fn release(&self, release: Release) {
         let (brain, peers) = (self.brain.clone(), self.peers.clone());
         let (me, leader, within) = (self.identity.node, self.leader(), self.timing.lease);
-        tokio::spawn(async move {
+        drop(M::spawn(async move {
             match leader {
                 Some(leader) if leader == me => drop(brain.released(release).await),
                 Some(leader) => {
@@ -262,7 +260,7 @@ impl Agent {
                 }
                 None => {}
             }
-        });
+        }));
     }
 
     fn leader(&self) -> Option<NodeId> {

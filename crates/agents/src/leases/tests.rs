@@ -1,13 +1,14 @@
 //! One agent against a real log and a real controller, with hands that only note what they are told.
 
 use super::*;
-use crate::node::Supervisor;
-use crate::peer::tests::Authority;
+use crate::peers::{Heard, Noted};
+use crate::supervise::Supervisor;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use twinsite_consensus::grpc::GrpcTransport;
 use twinsite_consensus::{Consensus, MemoryDisk, Options, TokioRuntime};
+use twinsite_controller::NodeReport;
 use twinsite_model::dial::DialMap;
 use twinsite_model::{
     ClusterSpec, Command, Effect, Fence, Format, OperationId, OperationKind, Outcome, Profile, Proposal,
@@ -56,6 +57,44 @@ impl Hands for Noting {
     }
 }
 
+type Raft = Consensus<TokioRuntime>;
+
+/// There is no other node.
+#[derive(Clone)]
+struct Nobody;
+
+#[derive(Debug, thiserror::Error)]
+#[error("there is nobody else")]
+struct NobodyElse;
+
+impl Peers for Nobody {
+    type Error = NobodyElse;
+
+    fn others(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
+    fn everybody(&self) -> Vec<NodeId> {
+        Vec::new()
+    }
+
+    async fn report(&self, _: NodeId, _: NodeReport, _: Duration) -> Result<Heard, NobodyElse> {
+        Err(NobodyElse)
+    }
+
+    async fn ping(&self, _: NodeId, _: Duration) -> Result<(), NobodyElse> {
+        Err(NobodyElse)
+    }
+
+    async fn renew(&self, _: NodeId, _: Renewal, _: Duration) -> Result<RenewalAnswer, NobodyElse> {
+        Err(NobodyElse)
+    }
+
+    async fn release(&self, _: NodeId, _: &Release, _: Duration) -> Result<Noted, NobodyElse> {
+        Err(NobodyElse)
+    }
+}
+
 /// One node that leads, with a specification that names an address.
 struct Alone {
     raft: Raft,
@@ -66,7 +105,7 @@ struct Alone {
 
 impl Alone {
     async fn start(hands: &Arc<Noting>) -> Self {
-        let text = include_str!("../../../../../deploy/example/cluster.toml");
+        let text = include_str!("../../../../deploy/example/cluster.toml");
         let spec = twinsite_model::spec::from_toml(text).unwrap();
         let me = spec.nodes[0].id;
         let options = Options::new(spec.cluster.clone(), me, Timing::of(Profile::Lan));
@@ -80,12 +119,11 @@ impl Alone {
 
         let stop = CancellationToken::new();
         let brain = Brain::start(me, raft.clone(), &Supervisor::new(stop.clone()), stop.clone());
-        let peers = Peers::new(me, &spec, Authority::new().node(&spec, me), DialMap::default());
         let charge = watch::Sender::new(Some(Arc::clone(hands) as Arc<dyn Hands>));
         let ip = spec.floating_ips[0].name.clone();
         let identity = Identity { ip, node: me, incarnation: INCARNATION };
         let agent =
-            Agent::new(identity, raft.clone(), brain, peers, charge.subscribe(), Timing::of(Profile::Lan));
+            Agent::new(identity, raft.clone(), brain, Nobody, charge.subscribe(), Timing::of(Profile::Lan));
         tokio::spawn(agent.run(stop.clone()));
         let this = Self { raft, spec, charge, stop };
         this.agree(Command::ApplySpec { spec: Arc::new(this.spec.clone()) }).await;

@@ -3,7 +3,7 @@
 use twinsite_controller::{Alarm, Decision, Notice};
 
 /// Logs a notice and counts it.
-pub fn log(notice: &Notice) {
+pub(crate) fn log(notice: &Notice) {
     match notice {
         Notice::Decided(decision) => {
             metrics::counter!("twinsite_decisions_total", "kind" => decision.kind.as_str()).increment(1);
@@ -25,12 +25,12 @@ pub fn log(notice: &Notice) {
         }
         Notice::LeadershipMoves { to, why } => tracing::info!(%to, %why, "handing leadership over"),
         Notice::AlarmRaised(alarm) => {
-            metrics::gauge!("twinsite_alarm", "alarm" => name(alarm)).set(1.0);
-            tracing::error!(alarm = name(alarm), detail = ?alarm, "alarm");
+            metrics::gauge!("twinsite_alarm", "alarm" => alarm_name(alarm)).set(1.0);
+            tracing::error!(alarm = alarm_name(alarm), detail = ?alarm, "alarm");
         }
         Notice::AlarmCleared(alarm) => {
-            metrics::gauge!("twinsite_alarm", "alarm" => name(alarm)).set(0.0);
-            tracing::warn!(alarm = name(alarm), detail = ?alarm, "alarm over");
+            metrics::gauge!("twinsite_alarm", "alarm" => alarm_name(alarm)).set(0.0);
+            tracing::warn!(alarm = alarm_name(alarm), detail = ?alarm, "alarm over");
         }
     }
 }
@@ -40,7 +40,7 @@ fn evidence(decision: &Decision) -> String {
 }
 
 /// The alarm's name in metrics and logs.
-pub const fn name(alarm: &Alarm) -> &'static str {
+pub const fn alarm_name(alarm: &Alarm) -> &'static str {
     match alarm {
         Alarm::RedundancyLost { .. } => "redundancy-lost",
         Alarm::NoStandby { .. } => "no-standby",

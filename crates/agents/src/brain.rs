@@ -3,20 +3,18 @@
 //! The controller is pure and sits on every node; it acts only while its node leads. Leadership itself is a hint:
 //! what the controller wants takes effect only through the log and through fresh quorum rounds.
 
-use super::Raft;
-use super::clock::wall_now;
-use super::notices;
-use super::supervise::Supervisor;
-use std::collections::HashMap;
+use crate::machine::Machine;
+use crate::notices;
+use crate::supervise::Supervisor;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use twinsite_consensus::RaftStatus;
+use twinsite_consensus::{Consensus, RaftStatus};
 use twinsite_controller::{
     CallId, Controller, Effect, Input, NodeReport, OperatorAnswer, OperatorRefusal, OperatorRequest,
     ProposeFailed, Release, Renewal, RenewalAnswer, RoundFailed, RoundId, Ticket,
 };
-use twinsite_floating_ip::boot_now;
 use twinsite_model::{NodeId, Proposal};
 
 /// Inputs that may wait. Reports and renewals beyond it are refused, and come again.
@@ -45,19 +43,24 @@ pub struct Busy;
 
 impl Brain {
     /// Starts it.
-    pub fn start(me: NodeId, raft: Raft, supervisor: &Supervisor, stop: CancellationToken) -> Self {
+    pub fn start<M: Machine>(
+        me: NodeId,
+        raft: Consensus<M>,
+        supervisor: &Supervisor,
+        stop: CancellationToken,
+    ) -> Self {
         let (messages, inbox) = mpsc::channel(INPUTS_MAX);
         let driver = Driver {
             controller: Controller::new(me),
             raft,
             supervisor: supervisor.clone(),
-            renewals: HashMap::new(),
-            operators: HashMap::new(),
+            renewals: BTreeMap::new(),
+            operators: BTreeMap::new(),
             calls: 0,
             term: None,
         };
         let (results, done) = mpsc::channel(INPUTS_MAX);
-        tokio::spawn(supervisor.lasting("the controller", driver.run(inbox, results, done, stop)));
+        drop(M::spawn(supervisor.lasting("the controller", driver.run(inbox, results, done, stop))));
         Self { messages }
     }
 
@@ -100,18 +103,18 @@ impl Brain {
     }
 }
 
-struct Driver {
+struct Driver<M: Machine> {
     controller: Controller,
-    raft: Raft,
+    raft: Consensus<M>,
     supervisor: Supervisor,
-    renewals: HashMap<CallId, oneshot::Sender<RenewalAnswer>>,
-    operators: HashMap<CallId, oneshot::Sender<Result<OperatorAnswer, OperatorRefusal>>>,
+    renewals: BTreeMap<CallId, oneshot::Sender<RenewalAnswer>>,
+    operators: BTreeMap<CallId, oneshot::Sender<Result<OperatorAnswer, OperatorRefusal>>>,
     calls: u64,
     /// The term in which this node leads, as far as it knows.
     term: Option<u64>,
 }
 
-impl Driver {
+impl<M: Machine> Driver<M> {
     async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Message>,
@@ -124,11 +127,11 @@ impl Driver {
         // A receiver has seen what is there when it is made: this node may lead already.
         self.lead(self.leading(&mut status), &results);
         loop {
-            let now = boot_now();
+            let now = M::boot_now();
             let wake = self.controller.next_wake(now, &self.raft.state());
             let sleep = async {
                 match wake {
-                    Some(at) => tokio::time::sleep(at.since(now)).await,
+                    Some(at) => M::sleep(at.since(now)).await,
                     None => std::future::pending().await,
                 }
             };
@@ -207,7 +210,7 @@ impl Driver {
 
     fn step(&mut self, input: Input, results: &mpsc::Sender<Input>) {
         let state = self.raft.state();
-        for effect in self.controller.step(boot_now(), wall_now(), &state, input) {
+        for effect in self.controller.step(M::boot_now(), M::wall_now(), &state, input) {
             self.perform(effect, results);
         }
     }
@@ -230,12 +233,12 @@ impl Driver {
             }
             Effect::TransferLeadership { to } => {
                 let raft = self.raft.clone();
-                tokio::spawn(async move {
+                drop(M::spawn(async move {
                     match raft.transfer_leadership(to).await {
                         Ok(()) => tracing::info!(%to, "leadership handed over"),
                         Err(error) => tracing::info!(%to, %error, "leadership not handed over"),
                     }
-                });
+                }));
             }
             Effect::Notice(notice) => notices::log(&notice),
         }
@@ -243,25 +246,25 @@ impl Driver {
 
     fn propose(&self, ticket: Ticket, term: u64, proposal: Proposal, results: mpsc::Sender<Input>) {
         let raft = self.raft.clone();
-        tokio::spawn(self.supervisor.passing("a proposal", async move {
+        drop(M::spawn(self.supervisor.passing("a proposal", async move {
             let outcome = raft.propose_in_term(term, &proposal).await.map_err(|error| {
                 if error.certainly_not_done() { ProposeFailed::NotDone } else { ProposeFailed::Unknown }
             });
             drop(results.send(Input::ProposalDone { ticket, outcome }).await);
-        }));
+        })));
     }
 
     /// A quorum round that begins now, and then the state as of it.
     fn start_round(&self, round: RoundId, results: mpsc::Sender<Input>) {
         let raft = self.raft.clone();
-        tokio::spawn(self.supervisor.passing("a quorum round", async move {
+        drop(M::spawn(self.supervisor.passing("a quorum round", async move {
             let caught_up = async {
                 let index = raft.read_index().await.map_err(|_| RoundFailed)?;
                 raft.wait_applied(index, APPLY_MAX).await.map_err(|_| RoundFailed)
             };
             let outcome = caught_up.await;
             drop(results.send(Input::RoundDone { round, outcome }).await);
-        }));
+        })));
     }
 }
 
@@ -277,12 +280,14 @@ mod tests {
 
     const ME: NodeId = NodeId(1);
 
+    type Raft = Consensus<TokioRuntime>;
+
     async fn alone(disk: &Arc<MemoryDisk>) -> Raft {
         let cluster = ClusterName::new("demo").unwrap();
         let options = Options::new(cluster.clone(), ME, Timing::of(Profile::Lan));
         let transport = GrpcTransport::new(cluster, DialMap::default(), None);
         let disk = Arc::clone(disk) as Arc<dyn Disk>;
-        twinsite_consensus::Consensus::<TokioRuntime>::start(options, disk, transport).await.unwrap()
+        Raft::start(options, disk, transport).await.unwrap()
     }
 
     async fn leads(raft: &Raft) {
