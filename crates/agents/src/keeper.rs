@@ -131,6 +131,11 @@ impl<M: Machine> Keeper<M> {
         complaints: &mut BTreeSet<NodeId>,
     ) {
         if status.is_changing {
+            // Nobody else changes anything while this node leads: an earlier leader, or a call that took too long.
+            match self.raft.finish_change().await {
+                Ok(()) => tracing::info!("a change of the membership that was left half done is finished"),
+                Err(error) => tracing::debug!(%error, "a change of the membership is still half done"),
+            }
             return;
         }
         let wanted: BTreeMap<NodeId, _> = spec.nodes.iter().map(|node| (node.id, node)).collect();

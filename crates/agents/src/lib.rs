@@ -10,6 +10,7 @@
 
 mod brain;
 mod desk;
+mod hand_over;
 mod hands;
 mod keeper;
 mod leases;
@@ -24,6 +25,7 @@ mod telling;
 
 pub use brain::{Brain, Busy};
 pub use desk::Desk;
+pub use hand_over::hand_leadership_over;
 pub use hands::{DataPlane, FloatingHands, Guarded, Tools};
 pub use keeper::{Keeper, Luggage};
 pub use leases::{Agent, Charge, Hands, Identity};

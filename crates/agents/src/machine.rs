@@ -19,7 +19,8 @@ impl Machine for TokioRuntime {
 
     #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where it comes in")]
     fn wall_now() -> WallTime {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         WallTime(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
     }
 }

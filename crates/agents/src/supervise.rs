@@ -60,9 +60,10 @@ impl Supervisor {
     /// Resolves when a task has ended that must not have.
     pub async fn failed(&self) -> TaskEnded {
         let mut ended = self.ended.subscribe();
-        match ended.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(ended)) => ended.clone(),
-            _ => std::future::pending().await, // never: this holds a sender
+        let first = ended.wait_for(Option::is_some).await.ok().and_then(|first| first.clone());
+        match first {
+            Some(first) => first,
+            None => std::future::pending().await, // never: this holds a sender
         }
     }
 

@@ -78,6 +78,13 @@ impl<RT: AsyncRuntime> Consensus<RT> {
         self.change(change, false).await
     }
 
+    /// Brings a change to its end that a former leader left half done: both sets of voters must agree on everything
+    /// until then, and no other change is possible. (Raft section 6: joint consensus; openraft takes both steps in the
+    /// task that asked for the change, so they end with it.) Whoever loses the vote stays as a learner.
+    pub async fn finish_change(&self) -> Result<(), MembershipError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await
+    }
+
     /// Changes where a member is reached. A wrong address does no harm: whoever answers there must prove who it is.
     pub async fn change_address(&self, node: NodeId, address: &str) -> Result<(), MembershipError> {
         if self.membership().get_node(&node.0).is_none() {

@@ -65,7 +65,7 @@ pub struct RaftStatus {
     pub purged: Option<LogIndex>,
     /// The members.
     pub members: BTreeMap<NodeId, MemberStatus>,
-    /// Whether a change of the membership is half done.
+    /// Whether a change of the membership is half done: two sets of voters count, or this one is not committed yet.
     pub is_changing: bool,
 }
 
@@ -109,7 +109,9 @@ impl RaftStatus {
                 .nodes()
                 .map(|(node, address)| (NodeId(*node), member(node, &address.0)))
                 .collect(),
-            is_changing: membership.get_joint_config().len() > 1,
+            // One that is not committed yet may be undone by the next leader.
+            is_changing: membership.get_joint_config().len() > 1
+                || index(metrics.membership_config.log_id()) > index(&metrics.local_committed),
         }
     }
 }

@@ -72,7 +72,8 @@ impl HostClock {
 
     /// The guest stands still from now on, and its boot clock with it.
     pub(crate) fn stand_still(&mut self, now: TrueTime) {
-        self.still = Some(self.undisturbed(now) - self.missed);
+        let shown = self.undisturbed(now) - self.missed;
+        self.still.get_or_insert(shown);
     }
 
     /// The guest goes on, and its boot clock shows what it showed before, whatever became of its rate meanwhile. Says

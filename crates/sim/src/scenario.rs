@@ -231,7 +231,8 @@ fn nanos_of(duration: Duration) -> u64 {
     crate::clock::nanos(duration)
 }
 
-fn base() -> ClusterSpec {
+/// The text above, as a specification.
+pub(crate) fn base() -> ClusterSpec {
     static BASE: OnceLock<ClusterSpec> = OnceLock::new();
     let parsed = BASE.get_or_init(|| {
         from_toml(SPEC).unwrap_or_else(|error| unreachable!("the text above is a specification: {error}"))

@@ -1,60 +1,77 @@
 //! One seed: disasters, then everything is healed and must become well.
 
 use super::Mistake;
+use super::addresses::Addresses;
 use super::disk::SimDisk;
+use super::misfortunes::Undo;
 use super::net::Net;
-use super::node::{Node, Raft};
+use super::node::Node;
 use super::oracle::Oracle;
-use super::plan::{Misfortune, Plan};
-use super::replacement::{Progress, Replacement};
+use super::people::{Heard, Replacement};
+use super::plan::Plan;
+use super::process::Birth;
+use super::sight::Sight;
 use crate::clock::{TrueTime, nanos};
-use crate::runtime::{Executor, ProcessId, spawn};
+use crate::runtime::{Executor, spawn};
 use crate::trace::Trace;
 use crate::violation::{Rule, Violation};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::RngSeed;
 use tokio::task::unconstrained;
-use twinsite_consensus::{MembershipError, Options};
-use twinsite_model::{
-    ClusterName, Command, NodeId, Profile, Proposal, RequestId, Revision, Timing, WallTime,
-};
+use twinsite_consensus::{ElectionBias, Options};
+use twinsite_model::spec::NodeKind;
+use twinsite_model::{FloatingIpName, NodeId};
 
-const MS: TrueTime = 1_000_000;
+pub(super) const MS: TrueTime = 1_000_000;
 /// How long misfortunes happen.
 const STORMY: TrueTime = 20_000 * MS;
 /// How soon everything must be well afterwards.
 const WELL_WITHIN: TrueTime = 10_000 * MS;
-/// How long a stopped node lies there before its supervisor starts it again, at most.
-const RESTART_MAX: TrueTime = 2_000 * MS;
-/// What a slow disk takes for a sync: longer than the voters' lease.
-const SLOW_SYNC: Duration = Duration::from_millis(400);
 
 /// Everything that is counted, and that must come up in a hundred seeds.
-const COUNTED: [&str; 22] = [
+const COUNTED: [&str; 39] = [
+    "addresses taken over",
     "batches lost in a crash",
+    "bridges",
     "clocks that changed",
     "commands acknowledged",
     "commands of unknown outcome",
     "commands refused",
+    "commands that came too late",
     "crashes",
     "crashes of all",
     "elections",
     "freezes",
     "full disks",
+    "guests that were paused",
+    "hung nodes ended by their guardians",
     "isolated nodes",
+    "isolated sites",
+    "leaders lost in the middle of a move",
     "lost disks",
-    "machines that stood still",
+    "lost sites",
+    "machines that were suspended",
     "nodes that stopped",
+    "nodes that ended in good order",
     "one-way cuts",
+    "owners lost in the middle of a move",
+    "power losses",
     "reads answered",
     "reads refused",
     "replaced nodes",
+    "restarts",
     "revisions skipped by snapshots",
     "slow disks",
     "splits",
     "steps of a replacement that were tried again",
+    "upstreams that changed",
+    "wall clocks that were set",
+    "wishes carried out",
+    "wishes refused",
+    "wishes that nobody answered",
 ];
 
 /// What came of a seed.
@@ -70,45 +87,27 @@ pub struct Report {
     pub counts: BTreeMap<&'static str, u64>,
 }
 
-/// What clients hear, put down by their tasks and read by the simulation.
-enum Heard {
-    Acknowledged(RequestId, Revision),
-    Unknown,
-    Refused,
-    Read { node: NodeId, floor: Revision, revision: Revision },
-    NotRead,
-    Replaced(Progress),
-}
-
-struct Life {
+pub(super) struct Life {
     executor: Executor,
-    random: fastrand::Rng,
-    plan: Plan,
-    mistake: Option<Mistake>,
-    nodes: Vec<Node>,
-    net: Net,
-    oracle: Oracle,
-    trace: Trace,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    pub(super) random: fastrand::Rng,
+    pub(super) plan: Plan,
+    pub(super) mistake: Option<Mistake>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) net: Net,
+    pub(super) sight: Sight,
+    pub(super) oracle: Oracle,
+    addresses: Addresses,
+    pub(super) trace: Trace,
+    pub(super) heard: Arc<Mutex<Vec<Heard>>>,
     counts: BTreeMap<&'static str, u64>,
-    requests: u64,
+    pub(super) requests: u64,
     /// What is undone later: at a time, on a node.
-    later: BTreeMap<(TrueTime, u64), (usize, Undo)>,
-    numbers: u64,
-    replacement: Option<Replacement>,
+    pub(super) later: BTreeMap<(TrueTime, u64), (usize, Undo)>,
+    pub(super) numbers: u64,
+    pub(super) replacement: Option<Replacement>,
     /// Whether somebody has been asked to go on with it, and has not answered.
-    replacing: bool,
-    ids: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Undo {
-    Start,
-    Thaw,
-    GoOn,
-    CutOne(NodeId, NodeId),
-    Rejoin,
-    FastDisk,
+    pub(super) replacing: bool,
+    pub(super) ids: u64,
 }
 
 /// Lives through one seed.
@@ -120,7 +119,14 @@ pub fn live(seed: u64, mistake: Option<Mistake>, timeline: bool) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().rng_seed(lots).build();
     let runtime = runtime.expect("without drivers it needs nothing of the system");
     // Not by tokio's measure of fairness, which would make our tasks wait for a turn that it never gives.
-    runtime.block_on(unconstrained(async { Life::begin(seed, mistake, timeline).run() }))
+    let life = || runtime.block_on(unconstrained(async { Life::begin(seed, mistake, timeline).run() }));
+    catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+        let detail = said.unwrap_or_else(|| "without a message".to_owned());
+        let violation = Some(Violation { rule: Rule::NoPanic, at_seconds: 0.0, detail });
+        Report { violation, hash: 0, timeline: Vec::new(), counts: BTreeMap::new() }
+    })
 }
 
 impl Life {
@@ -130,15 +136,23 @@ impl Life {
         let mut plan = Plan::draw(&mut random);
         plan.disk.lies = mistake == Some(Mistake::AcknowledgeBeforeSync);
         let net = Net::new(plan.weather);
-        let nodes = (1..=plan.nodes)
+        let sight = Sight::new(&plan.spec);
+        let known: std::collections::BTreeSet<_> = plan.spec.nodes.iter().map(|node| node.id).collect();
+        let nodes: Vec<_> = known
+            .iter()
             .map(|id| {
-                let machine = Executor::add_machine(random.i32(-plan.drift_ppm..=plan.drift_ppm));
-                Node::new(NodeId(id), machine, SimDisk::new(1_000 + id, plan.disk), net.clone())
+                let machine = Executor::add_machine(plan.rate(&mut random));
+                let disk = SimDisk::new(1_000 + id.0, plan.disk);
+                Node::new(*id, machine, disk, &net, known.clone())
             })
             .collect();
-        let ids = plan.nodes;
+        for node in &nodes {
+            sight.put(node.id, node.kernel.clone());
+        }
+        let ids = known.last().map_or(0, |id| id.0);
         let mut trace = Trace::new(timeline);
-        trace.note(0, || format!("{plan:?}"));
+        trace.note(0, || plan.describe());
+        let ips = plan.spec.floating_ips.iter().map(|ip| ip.name.clone()).collect();
         Self {
             executor,
             random,
@@ -146,7 +160,9 @@ impl Life {
             mistake,
             nodes,
             net,
+            sight,
             oracle: Oracle::default(),
+            addresses: Addresses::new(ips),
             trace,
             heard: Arc::default(),
             counts: COUNTED.map(|what| (what, 0)).into(),
@@ -188,6 +204,7 @@ impl Life {
             let detail = self.describe();
             self.oracle.report(Rule::Recovers, Executor::now(), detail);
         }
+        self.count("addresses taken over", self.addresses.taken_over);
         self.count("elections", self.oracle.elections);
         self.count("revisions skipped by snapshots", self.oracle.snapshots);
         Report {
@@ -203,9 +220,13 @@ impl Life {
         let until = Executor::now() + pause;
         while Executor::now() < until {
             let next = self.later.keys().next().map_or(until, |(at, _)| until.min(*at));
-            let Self { executor, oracle, nodes, trace, .. } = self;
-            executor.run_until(next, || oracle.look(nodes, Executor::now(), trace));
+            let Self { executor, oracle, addresses, nodes, trace, .. } = self;
+            executor.run_until(next, || {
+                oracle.look(nodes, Executor::now(), trace);
+                addresses.look(nodes, Executor::now(), trace, oracle);
+            });
             self.hear();
+            self.guardians();
             while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (node, undo) = entry.remove();
                 self.undo(node, undo);
@@ -213,205 +234,67 @@ impl Life {
         }
     }
 
-    fn around(&mut self, pause: Duration) -> TrueTime {
+    pub(super) fn around(&mut self, pause: Duration) -> TrueTime {
         self.random.u64(1..=2 * nanos(pause))
     }
 
-    fn count(&mut self, what: &'static str, times: u64) {
+    pub(super) fn count(&mut self, what: &'static str, times: u64) {
         *self.counts.get_mut(what).expect("everything that is counted is in the list") += times;
     }
 
-    fn note(&mut self, line: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
         self.trace.note(Executor::now(), line);
     }
 
-    fn start(&mut self, node: usize) {
+    pub(super) fn start(&mut self, node: usize) {
         let id = self.nodes[node].id;
-        let cluster = ClusterName::new("sim").expect("it is letters");
-        let mut options = Options::new(cluster, id, Timing::of(Profile::Lan));
+        let spec = Arc::clone(&self.plan.spec);
+        let mut options = Options::new(spec.cluster.clone(), id, spec.timing());
         options.snapshot_after = self.plan.snapshot_after;
         options.keep_after_snapshot = self.plan.snapshot_after / 4;
+        if self.mistake == Some(Mistake::StartAtOnce) {
+            options.start_delay = Duration::ZERO;
+        }
+        if self.is_witness(id) {
+            options.bias = ElectionBias::Reluctant;
+        }
         self.note(|| format!("{id} starts"));
-        self.nodes[node].start(options);
+        let (sight, pace, mistake) = (self.sight.clone(), self.plan.pace, self.mistake);
+        let (kernel, end) = (self.nodes[node].kernel.clone(), self.nodes[node].end.clone());
+        self.nodes[node].start(|process, incarnation, guardian| Birth {
+            process,
+            incarnation,
+            options,
+            spec,
+            end,
+            kernel,
+            guardian,
+            sight,
+            pace,
+            mistake,
+        });
+    }
+
+    fn is_witness(&self, id: NodeId) -> bool {
+        self.plan.spec.node(id).is_some_and(|node| node.kind == NodeKind::Witness)
     }
 
     fn initialize(&mut self) {
-        let members = self.nodes.iter().map(|node| (node.id, format!("{}", node.id))).collect();
+        let voters = self.plan.spec.nodes.iter().map(|node| (node.id, node.peer.to_string())).collect();
         self.pass(500 * MS);
         let (Some(raft), Some(process)) = (self.nodes[0].raft(), self.nodes[0].process) else { return };
-        drop(spawn(process, async move { raft.initialize(&members).await }));
+        drop(spawn(process, async move { raft.initialize(&voters).await }));
         self.pass(500 * MS);
     }
 
-    /// Somebody asks a node for something.
-    fn ask(&mut self) {
-        self.replace();
-        let node = self.random.usize(..self.nodes.len());
-        let (id, process) = (self.nodes[node].id, self.nodes[node].process);
-        let (Some(raft), Some(process)) = (self.nodes[node].raft(), process) else { return };
-        let heard = Arc::clone(&self.heard);
-        let tell = move |what| heard.lock().unwrap_or_else(PoisonError::into_inner).push(what);
-        if self.random.u32(..3) == 0 {
-            let floor = self.oracle.acknowledged();
-            let mistake = self.mistake;
-            drop(spawn(process, async move { tell(read(&raft, id, floor, mistake).await) }));
-        } else {
-            self.requests += 1;
-            let request = RequestId::new(format!("r{}", self.requests)).expect("a short one");
-            drop(spawn(process, async move { tell(propose(&raft, request).await) }));
-        }
-    }
-
-    fn hear(&mut self) {
-        let heard = std::mem::take(&mut *self.heard.lock().unwrap_or_else(PoisonError::into_inner));
-        let now = Executor::now();
-        for heard in heard {
-            let what = match heard {
-                Heard::Acknowledged(request, revision) => {
-                    self.trace.mix(&[now, revision.0]);
-                    self.oracle.acknowledge(request, revision, now);
-                    "commands acknowledged"
-                }
-                Heard::Read { node, floor, revision } => {
-                    self.oracle.read(node, floor, revision, now);
-                    "reads answered"
-                }
-                Heard::Unknown => "commands of unknown outcome",
-                Heard::Refused => "commands refused",
-                Heard::NotRead => "reads refused",
-                Heard::Replaced(Progress::NotYet(_)) => {
-                    self.replacing = false;
-                    "steps of a replacement that were tried again"
-                }
-                Heard::Replaced(Progress::Done) => {
-                    self.replacing = false;
-                    self.replacement = None;
-                    "replaced nodes"
-                }
-            };
-            self.count(what, 1);
-        }
-    }
-
-    fn misfortune(&mut self) {
-        if self.plan.misfortunes.is_empty() {
-            return;
-        }
-        let which = self.plan.misfortunes[self.random.usize(..self.plan.misfortunes.len())];
-        let node = self.random.usize(..self.nodes.len());
-        let id = self.nodes[node].id;
-        self.note(|| format!("{which:?} ({id})"));
-        self.count(name(which), 1);
-        match which {
-            Misfortune::Crash => self.crash(node),
-            Misfortune::CrashOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node)),
-            Misfortune::Freeze => {
-                self.nodes[node].freeze(true);
-                self.undo_later(node, Undo::Thaw, 3_000 * MS);
-            }
-            Misfortune::StandStill => {
-                Executor::hold_still(self.nodes[node].machine, true);
-                self.undo_later(node, Undo::GoOn, 3_000 * MS);
-            }
-            Misfortune::Drift => {
-                let rate = self.random.i32(-self.plan.drift_ppm..=self.plan.drift_ppm);
-                Executor::change_clock(self.nodes[node].machine, |clock, now| clock.set_rate(now, rate));
-            }
-            Misfortune::OneWayCut => {
-                let other = self.nodes[self.random.usize(..self.nodes.len())].id;
-                self.net.cut(id, other, true);
-                self.undo_later(node, Undo::CutOne(id, other), 4_000 * MS);
-            }
-            Misfortune::Isolation => {
-                self.split(&[id]);
-                self.undo_later(node, Undo::Rejoin, 4_000 * MS);
-            }
-            Misfortune::Split => {
-                let part: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
-                let part: Vec<_> = part.into_iter().filter(|_| self.random.bool()).collect();
-                self.split(&part);
-                self.undo_later(node, Undo::Rejoin, 4_000 * MS);
-            }
-            Misfortune::SlowDisk => {
-                self.nodes[node].disk.set_health(|health| health.sync_max = SLOW_SYNC);
-                self.undo_later(node, Undo::FastDisk, 4_000 * MS);
-            }
-            Misfortune::FullDisk => {
-                self.nodes[node].disk.set_health(|health| health.is_full = true);
-                self.undo_later(node, Undo::FastDisk, 2_000 * MS);
-            }
-            Misfortune::LostDisk => self.lose_disk(node),
-        }
-    }
-
-    fn crash(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() {
-            let lost = self.nodes[node].kill();
-            self.count("batches lost in a crash", lost as u64);
-            self.undo_later(node, Undo::Start, RESTART_MAX);
-        }
-    }
-
-    /// Not before the last one is replaced: two of three would be a loss of the quorum for good.
-    fn lose_disk(&mut self, node: usize) {
-        if self.replacement.is_some() || self.requests == 0 {
-            return;
-        }
-        self.ids += 1;
-        let (old, new) = (self.nodes[node].id, NodeId(self.ids));
-        self.nodes[node].kill();
-        let disk = SimDisk::new(1_000 + self.ids, self.plan.disk);
-        self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, self.net.clone());
-        self.note(|| format!("{old} has lost its disk and joins again as {new}"));
-        self.replacement = Some(Replacement { old, new });
-        self.undo_later(node, Undo::Start, RESTART_MAX);
-    }
-
-    /// Whoever believes to lead is asked to go on with a replacement.
-    fn replace(&mut self) {
-        let Some(replacement) = self.replacement.filter(|_| !self.replacing) else { return };
-        let leads = |node: &&Node| node.raft().is_some_and(|raft| raft.status().borrow().is_leader);
-        let leader = self.nodes.iter().find(leads).and_then(|node| Some((node.raft()?, node.process?)));
-        let Some((raft, process)) = leader else { return };
-        self.replacing = true;
-        let heard = Arc::clone(&self.heard);
-        let answer = spawn(process, async move { replacement.go_on(&raft).await });
-        drop(spawn(ProcessId::WORLD, async move {
-            let progress = answer.await.unwrap_or(Progress::NotYet(MembershipError::OutcomeUnknown));
-            heard.lock().unwrap_or_else(PoisonError::into_inner).push(Heard::Replaced(progress));
-        }));
-    }
-
-    fn split(&mut self, part: &[NodeId]) {
-        let ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
-        for from in &ids {
-            for to in &ids {
-                if part.contains(from) != part.contains(to) {
-                    self.net.cut(*from, *to, true);
-                }
-            }
-        }
-    }
-
-    fn undo_later(&mut self, node: usize, undo: Undo, within: TrueTime) {
-        self.numbers += 1;
-        let at = Executor::now() + self.random.u64(MS..=within);
-        self.later.insert((at, self.numbers), (node, undo));
-    }
-
-    fn undo(&mut self, node: usize, undo: Undo) {
-        let id = self.nodes[node].id;
-        self.note(|| format!("{undo:?} ({id})"));
-        match undo {
-            Undo::Start if self.nodes[node].process.is_none() => self.start(node),
-            Undo::Start => {}
-            Undo::Thaw => self.nodes[node].freeze(false),
-            Undo::GoOn => Executor::hold_still(self.nodes[node].machine, false),
-            Undo::CutOne(from, to) => self.net.cut(from, to, false),
-            Undo::Rejoin => self.net.mend(),
-            Undo::FastDisk => {
-                let health = self.plan.disk;
-                self.nodes[node].disk.set_health(|present| *present = health);
+    /// Guardians end nodes that hang.
+    fn guardians(&mut self) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].hangs() && self.nodes[node].process.is_some() {
+                let id = self.nodes[node].id;
+                self.note(|| format!("the guardian of {id} ends it"));
+                self.count("hung nodes ended by their guardians", 1);
+                self.crash(node);
             }
         }
     }
@@ -419,7 +302,14 @@ impl Life {
     /// Whoever has stopped, as on a full disk, ends and is started again.
     fn supervise(&mut self) {
         for node in 0..self.nodes.len() {
-            if self.has_stopped(node) {
+            if let Some(why) = self.nodes[node].broken() {
+                let id = self.nodes[node].id;
+                self.oracle.report(Rule::NoPanic, Executor::now(), format!("{id}: {why}"));
+            }
+            if self.nodes[node].has_ended() {
+                self.count("nodes that ended in good order", 1);
+                self.crash(node);
+            } else if self.has_stopped(node) {
                 self.count("nodes that stopped", 1);
                 self.crash(node);
             }
@@ -428,21 +318,24 @@ impl Life {
 
     fn has_stopped(&self, node: usize) -> bool {
         let node = &self.nodes[node];
-        let stopped = |raft: Raft| raft.status().borrow().stopped.is_some();
-        node.refusal().is_some() || node.raft().is_some_and(stopped)
+        let stopped = node.raft().is_some_and(|raft| raft.status().borrow().stopped.is_some());
+        node.refusal().is_some() || stopped
     }
 
     fn heal(&mut self) {
         self.note(|| "everything is healed".to_owned());
+        self.plan.wishes = 0;
         self.later.clear();
         self.net.heal();
+        self.sight.change(|health| health.values_mut().for_each(|healthy| *healthy = true));
         for node in 0..self.nodes.len() {
-            Executor::hold_still(self.nodes[node].machine, false);
+            self.go_on(node);
             self.nodes[node].freeze(false);
+            Executor::change_clock(self.nodes[node].machine, |clock, _| clock.set_wall_error(0));
             let health = self.plan.disk;
             self.nodes[node].disk.set_health(|present| *present = health);
-            if self.has_stopped(node) {
-                self.nodes[node].kill();
+            if self.has_stopped(node) || self.nodes[node].has_ended() {
+                self.nodes[node].kill(Duration::ZERO);
             }
             if self.nodes[node].process.is_none() {
                 self.start(node);
@@ -450,7 +343,7 @@ impl Life {
         }
     }
 
-    /// One leads, and everybody has what was acknowledged last.
+    /// One leads, everybody has what was acknowledged last, and every address is answered for by its agreed owner.
     fn is_well(&self) -> bool {
         let rafts: Vec<_> = self.nodes.iter().filter_map(Node::raft).collect();
         let leaders = rafts.iter().filter(|raft| raft.status().borrow().is_leader).count();
@@ -462,21 +355,42 @@ impl Life {
             && leaders == 1
             && caught_up
             && newest >= acknowledged
+            && self.addresses.all().all(|ip| self.is_answered_for(ip))
+    }
+
+    fn is_answered_for(&self, ip: &FloatingIpName) -> bool {
+        let Some(state) = self.nodes.first().and_then(Node::raft).map(|raft| raft.state()) else {
+            return false;
+        };
+        let owner = state.owner(ip).map(|owner| (owner.node, owner.token));
+        owner.is_some() && self.addresses.answers(ip) == owner
+    }
+
+    /// Whether a move of an address is under way, as this node knows it.
+    pub(super) fn is_moving(&self, node: usize) -> bool {
+        let state = self.nodes[node].raft().map(|raft| raft.state());
+        state.is_some_and(|state| state.floating_ips.values().any(|entry| entry.operation.is_some()))
     }
 
     fn describe(&self) -> String {
-        let mut text = "not well in time:".to_owned();
+        let replaced = self.replacement.map(|replacement| format!(" {replacement:?} is not over;"));
+        let mut text = format!("not well in time:{}", replaced.unwrap_or_default());
         for node in &self.nodes {
             let id = node.id;
             let what = match (node.raft(), node.refusal()) {
                 (Some(raft), _) => {
                     let status = raft.status().borrow().clone();
                     format!(
-                        "{} of term {}, state {}, stopped {:?}",
+                        "{} of term {}, state {}, stopped {:?}{}",
                         if status.is_leader { "leader" } else { "follower" },
                         status.term,
                         raft.state().revision,
-                        status.stopped
+                        status.stopped,
+                        if status.is_leader {
+                            format!(", changing {}, members {:?}", status.is_changing, status.members)
+                        } else {
+                            String::new()
+                        }
                     )
                 }
                 (None, Some(refusal)) => refusal,
@@ -484,51 +398,20 @@ impl Life {
             };
             text.push_str(&format!(" {id}: {what};"));
         }
+        for ip in self.addresses.all() {
+            let owners = self.nodes.iter().filter_map(Node::raft).map(|raft| {
+                let state = raft.state();
+                let entry = state.floating_ips.get(ip);
+                entry.map(|entry| {
+                    (entry.owner.as_ref().map(|owner| (owner.node, owner.token)), entry.operation.clone())
+                })
+            });
+            let owners: Vec<_> = owners.collect();
+            text.push_str(&format!(
+                " {ip}: answered by {:?}, owned by {owners:?};",
+                self.addresses.answers(ip)
+            ));
+        }
         text
-    }
-}
-
-const fn name(misfortune: Misfortune) -> &'static str {
-    match misfortune {
-        Misfortune::Crash => "crashes",
-        Misfortune::CrashOfAll => "crashes of all",
-        Misfortune::Freeze => "freezes",
-        Misfortune::StandStill => "machines that stood still",
-        Misfortune::Drift => "clocks that changed",
-        Misfortune::OneWayCut => "one-way cuts",
-        Misfortune::Isolation => "isolated nodes",
-        Misfortune::Split => "splits",
-        Misfortune::SlowDisk => "slow disks",
-        Misfortune::FullDisk => "full disks",
-        Misfortune::LostDisk => "lost disks",
-    }
-}
-
-async fn propose(raft: &Raft, request: RequestId) -> Heard {
-    let proposal = Proposal {
-        at: WallTime(1_700_000_000_000),
-        by: "sim".to_owned(),
-        request: Some(request.clone()),
-        expected_revision: None,
-        command: Command::Pause { until: WallTime(1_700_000_100_000), reason: format!("{request:?}") },
-    };
-    match raft.propose(&proposal).await {
-        Ok(applied) => Heard::Acknowledged(request, applied.revision),
-        Err(twinsite_consensus::ProposeError::OutcomeUnknown) => Heard::Unknown,
-        Err(_) => Heard::Refused,
-    }
-}
-
-async fn read(raft: &Raft, node: NodeId, floor: Revision, mistake: Option<Mistake>) -> Heard {
-    if mistake == Some(Mistake::TrustTheFlag) && raft.status().borrow().is_leader {
-        return Heard::Read { node, floor, revision: raft.state().revision };
-    }
-    let Ok(index) = raft.read_index().await else { return Heard::NotRead };
-    if mistake == Some(Mistake::ReadBeforeApplied) {
-        return Heard::Read { node, floor, revision: raft.state().revision };
-    }
-    match raft.wait_applied(index, Duration::from_secs(2)).await {
-        Ok(()) => Heard::Read { node, floor, revision: raft.state().revision },
-        Err(_) => Heard::NotRead,
     }
 }

@@ -2,13 +2,20 @@
 
 #![allow(clippy::expect_used, reason = "a simulation that contradicts itself ends, and its seed is told")]
 
+mod addresses;
 mod disk;
+mod guardian;
+mod holding;
+mod kernel;
 mod life;
+mod misfortunes;
 mod net;
 mod node;
 mod oracle;
+mod people;
 mod plan;
-mod replacement;
+mod process;
+mod sight;
 
 pub use life::{Report, live};
 
@@ -21,4 +28,12 @@ pub enum Mistake {
     ReadBeforeApplied,
     /// A read is answered by the node that believes to lead, without a quorum round.
     TrustTheFlag,
+    /// A node takes part as soon as it has started: it has forgotten to whom it granted its lease.
+    StartAtOnce,
+    /// The kernel does not end what a holder answers when its lease ends.
+    NoKernelDeadline,
+    /// A grant that was under way when the holder had to stop counts all the same.
+    LateGrantOvertakesStop,
+    /// An address is said to be let go, and is still there.
+    ReleasedAndStillThere,
 }

@@ -7,9 +7,11 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use twinsite_agents::{Desk, Heard, Noted, Peers};
 use twinsite_consensus::{
     AsyncRuntime, Destination, Inbound, Lane, SnapshotTransfer, Transport, TransportError, pb,
 };
+use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
 use twinsite_model::NodeId;
 
 /// How much later than the quickest the slowest message comes in a network that is well, in nanoseconds.
@@ -28,11 +30,18 @@ pub(super) struct Weather {
     pub(super) doubled: u32,
 }
 
+/// Where a node's process takes messages.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) inbound: Inbound<SimRuntime>,
+    pub(super) desk: Desk<SimRuntime, End>,
+}
+
 struct Links {
     weather: Weather,
     /// From whom nothing reaches whom.
     cut: BTreeSet<(NodeId, NodeId)>,
-    nodes: BTreeMap<NodeId, (ProcessId, Inbound<SimRuntime>)>,
+    nodes: BTreeMap<NodeId, (ProcessId, Door)>,
     random: fastrand::Rng,
 }
 
@@ -67,8 +76,8 @@ impl Net {
     }
 
     /// A node answers from now on.
-    pub(super) fn attach(&self, node: NodeId, process: ProcessId, inbound: Inbound<SimRuntime>) {
-        self.links().nodes.insert(node, (process, inbound));
+    pub(super) fn attach(&self, node: NodeId, process: ProcessId, door: Door) {
+        self.links().nodes.insert(node, (process, door));
     }
 
     /// A node's process is gone: whoever calls hears so at once.
@@ -105,7 +114,7 @@ impl Net {
         &self,
         from: NodeId,
         to: NodeId,
-        ask: impl Fn(Inbound<SimRuntime>) -> F + Clone + Send + 'static,
+        ask: impl Fn(Door) -> F + Clone + Send + 'static,
     ) -> Result<A, TransportError>
     where
         A: Send + 'static,
@@ -119,11 +128,11 @@ impl Net {
             drop(spawn(ProcessId::WORLD, async move {
                 SimRuntime::sleep(way).await;
                 let target = net.links().nodes.get(&to).cloned();
-                let Some((process, inbound)) = target else {
+                let Some((process, door)) = target else {
                     return net.bring_back(to, from, Err(refused()), answer);
                 };
                 drop(spawn(process, async move {
-                    let result = ask(inbound).await;
+                    let result = ask(door).await;
                     net.bring_back(to, from, result, answer);
                 }));
             }));
@@ -158,11 +167,107 @@ fn refused() -> TransportError {
     TransportError::Unreachable("connection refused".to_owned())
 }
 
-/// One node's end of the network.
+/// One node's end of the network, and whom it takes for a node of the cluster. Clones share it.
 #[derive(Clone)]
 pub(super) struct End {
     pub(super) net: Net,
     pub(super) node: NodeId,
+    known: Arc<Mutex<BTreeSet<NodeId>>>,
+}
+
+impl End {
+    pub(super) fn new(net: Net, node: NodeId, known: BTreeSet<NodeId>) -> Self {
+        Self { net, node, known: Arc::new(Mutex::new(known)) }
+    }
+
+    /// The nodes are these from now on.
+    pub(super) fn know(&self, nodes: BTreeSet<NodeId>) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = nodes;
+    }
+
+    /// Asks a node's desk; nothing is answered to one that was removed for good.
+    async fn ask<A, F>(
+        &self,
+        to: NodeId,
+        within: Duration,
+        ask: impl Fn(Desk<SimRuntime, Self>) -> F + Clone + Send + 'static,
+    ) -> Result<A, TransportError>
+    where
+        A: Send + 'static,
+        F: Future<Output = Option<A>> + Send + 'static,
+    {
+        let answer = self.net.carry(self.node, to, move |door| {
+            let ask = ask.clone();
+            async move { ask(door.desk).await.ok_or_else(busy) }
+        });
+        SimRuntime::timeout(within, answer).await.unwrap_or_else(|_| Err(silent()))
+    }
+}
+
+fn busy() -> TransportError {
+    TransportError::Unreachable("busy".to_owned())
+}
+
+fn silent() -> TransportError {
+    TransportError::Unreachable("no answer in time".to_owned())
+}
+
+impl Peers for End {
+    type Error = TransportError;
+
+    fn others(&self) -> Vec<NodeId> {
+        self.everybody().into_iter().filter(|node| *node != self.node).collect()
+    }
+
+    fn everybody(&self) -> Vec<NodeId> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    async fn report(
+        &self,
+        to: NodeId,
+        report: NodeReport,
+        within: Duration,
+    ) -> Result<Heard, TransportError> {
+        let from = self.node;
+        self.ask(to, within, move |desk| {
+            let report = report.clone();
+            async move { if desk.raft.is_retired(from) { None } else { desk.report(report).ok() } }
+        })
+        .await
+    }
+
+    async fn ping(&self, to: NodeId, within: Duration) -> Result<(), TransportError> {
+        self.ask(to, within, |_| std::future::ready(Some(()))).await
+    }
+
+    async fn renew(
+        &self,
+        to: NodeId,
+        renewal: Renewal,
+        within: Duration,
+    ) -> Result<RenewalAnswer, TransportError> {
+        let from = self.node;
+        self.ask(to, within, move |desk| {
+            let renewal = renewal.clone();
+            async move { if desk.raft.is_retired(from) { None } else { Some(desk.renew(renewal).await) } }
+        })
+        .await
+    }
+
+    async fn release(
+        &self,
+        to: NodeId,
+        release: &Release,
+        within: Duration,
+    ) -> Result<Noted, TransportError> {
+        let release = release.clone();
+        self.ask(to, within, move |desk| {
+            let release = release.clone();
+            async move { desk.release(release).await.ok() }
+        })
+        .await
+    }
 }
 
 impl Transport for End {
@@ -173,9 +278,9 @@ impl Transport for End {
         message: pb::ExchangeRequest,
         _: Duration,
     ) -> Result<pb::ExchangeResponse, TransportError> {
-        let ask = move |inbound: Inbound<SimRuntime>| {
+        let ask = move |door: Door| {
             let message = message.clone();
-            async move { Ok(inbound.exchange(message).await?) }
+            async move { Ok(door.inbound.exchange(message).await?) }
         };
         self.net.carry(self.node, to.node, ask).await
     }
@@ -186,9 +291,9 @@ impl Transport for End {
         snapshot: SnapshotTransfer,
         _: Duration,
     ) -> Result<pb::InstallSnapshotResponse, TransportError> {
-        let ask = move |inbound: Inbound<SimRuntime>| {
+        let ask = move |door: Door| {
             let snapshot = snapshot.clone();
-            async move { Ok(inbound.install_snapshot(snapshot).await?) }
+            async move { Ok(door.inbound.install_snapshot(snapshot).await?) }
         };
         self.net.carry(self.node, to.node, ask).await
     }

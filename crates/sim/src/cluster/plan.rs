@@ -1,77 +1,115 @@
-//! What one seed is about: which misfortunes, how often, and in what weather.
+//! What one seed is about: which cluster, which misfortunes, how often, and in what weather.
 
 use super::disk::Health;
+use super::holding::Pace;
 use super::net::Weather;
 use crate::clock::TrueTime;
+use crate::scenario::base;
+use std::sync::Arc;
 use std::time::Duration;
+use twinsite_model::ClusterSpec;
+use twinsite_model::spec::{Failback, HumanDuration};
 
 const MS: TrueTime = 1_000_000;
 
 /// What can happen to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Misfortune {
-    /// A process ends without a word, and is started again.
+    /// A process ends without a word, and is started again. Its guardian says so.
     Crash,
     /// All of them do.
     CrashOfAll,
+    /// The power of a machine is cut: nobody says anything.
+    PowerLoss,
+    /// The power of a whole site is cut.
+    SiteLoss,
+    /// A process is stopped in good order, and started again.
+    Restart,
     /// SIGSTOP and SIGCONT.
     Freeze,
+    /// A machine stands still; its boot clock goes on.
+    Suspend,
     /// A machine stands still with its clock.
-    StandStill,
+    GuestPause,
     /// A clock changes its rate.
     Drift,
+    /// A wall clock is set wrong, or right.
+    WallClock,
     /// Nothing passes between two nodes, in one direction.
     OneWayCut,
     /// One node is cut off from all the others.
     Isolation,
+    /// A site is cut off from everything else.
+    SiteIsolation,
     /// Two parts do not hear each other.
     Split,
+    /// Two parts do not hear each other, but one node hears both.
+    Bridge,
     /// A disk takes longer than the voters' lease.
     SlowDisk,
     /// A disk is full.
     FullDisk,
     /// A disk is gone with everything on it, and the machine joins again under a new id.
     LostDisk,
+    /// Upstreams fail: one, or all of a site.
+    Upstreams,
 }
 
-const ALL: [Misfortune; 11] = [
+const ALL: [Misfortune; 19] = [
     Misfortune::Crash,
     Misfortune::CrashOfAll,
+    Misfortune::PowerLoss,
+    Misfortune::SiteLoss,
+    Misfortune::Restart,
     Misfortune::Freeze,
-    Misfortune::StandStill,
+    Misfortune::Suspend,
+    Misfortune::GuestPause,
     Misfortune::Drift,
+    Misfortune::WallClock,
     Misfortune::OneWayCut,
     Misfortune::Isolation,
+    Misfortune::SiteIsolation,
     Misfortune::Split,
+    Misfortune::Bridge,
     Misfortune::SlowDisk,
     Misfortune::FullDisk,
     Misfortune::LostDisk,
+    Misfortune::Upstreams,
 ];
 
 /// One seed's mixture.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    pub(super) nodes: u64,
+    pub(super) spec: Arc<ClusterSpec>,
     pub(super) misfortunes: Vec<Misfortune>,
     /// The time between two of them, on average.
     pub(super) every: Duration,
     pub(super) weather: Weather,
     pub(super) disk: Health,
+    pub(super) pace: Pace,
     /// The clocks are off by at most so many parts per million.
     pub(super) drift_ppm: i32,
+    /// Whether each is as wrong as it may be, and not somewhere in between.
+    pub(super) extreme_clocks: bool,
     /// Entries after which a snapshot is taken.
     pub(super) snapshot_after: u64,
     /// How often somebody asks for something.
     pub(super) ask_every: Duration,
+    /// Of a hundred questions, how many are a person's wish.
+    pub(super) wishes: u32,
+    /// How long a guardian needs to notice the end of a process, at most.
+    pub(super) noticed_within: Duration,
 }
 
 impl Plan {
     pub(super) fn draw(random: &mut fastrand::Rng) -> Self {
-        let misfortunes = ALL.into_iter().filter(|_| random.u32(..3) > 0).collect();
+        let few = random.u32(1..=3);
+        let misfortunes = ALL.into_iter().filter(|_| random.u32(..4) < few).collect();
         let delay_min = random.u64(20_000..=MS);
         let far = random.u32(..4) == 0;
+        let drift_ppm = if random.u32(..3) == 0 { 99_000 } else { random.i32(0..=1_000) };
         Self {
-            nodes: if random.bool() { 3 } else { 5 },
+            spec: Arc::new(spec(random, drift_ppm)),
             misfortunes,
             every: Duration::from_millis(random.u64(50..=1_500)),
             weather: Weather {
@@ -86,9 +124,75 @@ impl Plan {
                 is_full: false,
                 lies: false,
             },
-            drift_ppm: random.i32(0..=1_000),
+            pace: Pace {
+                rule_max: Duration::from_micros(if random.bool() { 500 } else { random.u64(500..=60_000) }),
+                goodbye_max: Duration::from_millis(random.u64(1..=400)),
+            },
+            drift_ppm,
+            extreme_clocks: random.bool(),
             snapshot_after: random.u64(10..=200),
             ask_every: Duration::from_millis(random.u64(2..=60)),
+            wishes: if random.bool() { random.u32(1..=10) } else { 0 },
+            noticed_within: Duration::from_millis(if random.bool() { 20 } else { 600 }),
+        }
+    }
+}
+
+impl Plan {
+    /// How wrong a clock is.
+    pub(super) fn rate(&self, random: &mut fastrand::Rng) -> i32 {
+        let most = self.drift_ppm;
+        match (self.extreme_clocks, random.bool()) {
+            (true, true) => most,
+            (true, false) => -most,
+            (false, _) => random.i32(-most..=most),
+        }
+    }
+
+    /// For people.
+    pub(super) fn describe(&self) -> String {
+        let Self { spec, misfortunes, every, weather, disk, pace, drift_ppm, .. } = self;
+        format!(
+            "{} nodes, {} addresses; {misfortunes:?} every {every:?}; {weather:?}; {disk:?}; {pace:?}; clocks within {drift_ppm} ppm",
+            spec.nodes.len(),
+            spec.floating_ips.len()
+        )
+    }
+}
+
+/// Two sites and a witness, with one or two nodes at each site.
+fn spec(random: &mut fastrand::Rng, drift_ppm: i32) -> ClusterSpec {
+    let mut spec = base();
+    if random.bool() {
+        spec.nodes.retain(|node| [1, 3, 5].contains(&node.id.0));
+    }
+    spec.floating_ips.truncate(random.usize(1..=2));
+    if drift_ppm > 1_000 {
+        spec.timing.drift_ppm = Some(100_000);
+    }
+    spec.policy.failovers_max = 1_000;
+    spec.policy.drain_timeout = HumanDuration(Duration::from_millis([0, 150, 1_000][random.usize(..3)]));
+    spec.policy.healthy_upstreams_min = random.u32(0..=2);
+    if random.u32(..5) == 0 {
+        for ip in &mut spec.floating_ips {
+            ip.failback = Failback::After(HumanDuration(Duration::from_secs(1)));
+        }
+    }
+    spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinsite_model::spec::validate;
+
+    #[test]
+    fn every_seed_has_a_specification_that_an_operator_could_apply() {
+        for seed in 0..200 {
+            let plan = Plan::draw(&mut fastrand::Rng::with_seed(seed));
+            assert_eq!(validate::check(&plan.spec), []);
+            let allowed = plan.spec.timing().drift_ppm;
+            assert!(plan.drift_ppm.unsigned_abs() <= allowed, "{} of {allowed}", plan.drift_ppm);
         }
     }
 }

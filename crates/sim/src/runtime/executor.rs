@@ -8,7 +8,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use twinsite_model::BootTime;
+use std::time::Duration;
+use twinsite_model::{BootTime, WallTime};
 
 /// Polls without time passing, after which something is taken to run in a circle.
 const POLLS_AT_ONCE_MAX: u32 = 2_000_000;
@@ -101,6 +102,11 @@ pub(super) fn draw() -> u64 {
 /// What the boot clock of the current process's machine shows.
 pub(super) fn boot_now() -> BootTime {
     with(|state| state.clock(state.current).boot(state.now))
+}
+
+/// What the wall clock of the current process's machine shows.
+pub(super) fn wall_now() -> WallTime {
+    with(|state| state.clock(state.current).wall(state.now))
 }
 
 /// The task that is being polled is woken when its machine's boot clock shows `at`, if that clock is not disturbed.
@@ -278,21 +284,37 @@ impl Executor {
         });
     }
 
-    /// A whole machine stands still with its clock, as a guest that is being moved; or goes on.
-    pub(crate) fn hold_still(machine: MachineId, still: bool) {
+    /// A whole machine stands still: suspended, its boot clock going on, or with its clock, as a guest that is being
+    /// moved.
+    pub(crate) fn hold_still(machine: MachineId, with_clock: bool) {
         with(|state| {
             let now = state.now;
             let Some(held) = state.machines.get_mut(&machine) else { return };
-            if std::mem::replace(&mut held.still, still) == still {
-                return;
-            }
-            if still {
+            held.still = true;
+            if with_clock {
                 held.clock.stand_still(now);
-            } else {
-                held.clock.go_on(now);
-                state.wake_all_of(machine);
             }
         });
+    }
+
+    /// It goes on. Says how long its clock has stopped.
+    pub(crate) fn go_on(machine: MachineId) -> Duration {
+        with(|state| {
+            let now = state.now;
+            let Some(held) = state.machines.get_mut(&machine) else { return Duration::ZERO };
+            held.still = false;
+            let missed = held.clock.go_on(now);
+            state.wake_all_of(machine);
+            missed
+        })
+    }
+
+    /// What a machine's boot clock shows; none while it stands still, and can say nothing.
+    pub(crate) fn boot(machine: MachineId) -> Option<BootTime> {
+        with(|state| {
+            let held = &state.machines[&machine];
+            (!held.still).then(|| held.clock.boot(state.now))
+        })
     }
 
     /// Changes a machine's clock. Everybody who waits there looks at it again.

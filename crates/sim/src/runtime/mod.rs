@@ -20,9 +20,11 @@ use rand::rngs::StdRng;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
+use twinsite_agents::Machine;
 use twinsite_consensus::AsyncRuntime;
 use twinsite_consensus::runtime::tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioWatch};
 use twinsite_consensus::runtime::traits::{Instant, OptionalSend};
+use twinsite_model::{BootTime, WallTime};
 
 /// The simulated runtime. Everything that it does happens on the thread that runs the simulation.
 #[derive(Debug)]
@@ -91,6 +93,16 @@ impl AsyncRuntime for SimRuntime {
         T: Send + 'static,
     {
         std::future::ready(Ok(work()))
+    }
+}
+
+impl Machine for SimRuntime {
+    fn boot_now() -> BootTime {
+        executor::boot_now()
+    }
+
+    fn wall_now() -> WallTime {
+        executor::wall_now()
     }
 }
 

@@ -50,7 +50,7 @@ fn a_machine_that_stands_still_misses_the_time() {
     executor.run_until(15 * MS, || ());
     Executor::hold_still(machine, true);
     executor.run_until(100 * MS, || ());
-    Executor::hold_still(machine, false);
+    Executor::go_on(machine);
     executor.run_until(110 * MS, || ());
     assert_eq!(noted(&notes), [(10, "tick"), (105, "tick")]);
 }

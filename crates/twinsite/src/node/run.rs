@@ -23,7 +23,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    Brain, FloatingHands, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor, listen_to_peers,
+    Brain, FloatingHands, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor,
+    hand_leadership_over, listen_to_peers,
 };
 use twinsite_announce::Announcer;
 use twinsite_api::WatchHub;
@@ -305,7 +306,7 @@ async fn end(shared: &Shared, follow_stop: CancellationToken, following: tokio::
     if let Some(proxy) = &shared.proxy {
         proxy.set_draining(true);
     }
-    hand_leadership_over(shared).await;
+    hand_leadership_over(shared.me, &shared.raft).await;
     follow_stop.cancel();
     if !following.is_finished() {
         drop(following.await);
@@ -314,28 +315,6 @@ async fn end(shared: &Shared, follow_stop: CancellationToken, following: tokio::
         proxy.shutdown(GRACE).await;
     }
     shared.raft.shutdown().await;
-}
-
-/// A leader that just ended would leave the cluster without one for an election.
-async fn hand_leadership_over(shared: &Shared) {
-    let status = shared.raft.status().borrow().clone();
-    if !status.is_leader {
-        return;
-    }
-    let state = shared.raft.state();
-    let owner_sites: BTreeSet<_> =
-        state.floating_ips.keys().filter_map(|ip| state.owner_site(ip).cloned()).collect();
-    let site = |node: &NodeId| state.spec.as_ref().and_then(|spec| Some(spec.node(*node)?.site.clone()));
-    let mut heirs: Vec<_> = status.voters().filter(|node| *node != shared.me).collect();
-    heirs.sort_by_key(|node| {
-        let lag = status.members.get(node).and_then(|member| member.matched).map(|index| index.0);
-        (std::cmp::Reverse(lag), site(node).is_some_and(|site| owner_sites.contains(&site)), *node)
-    });
-    for heir in heirs {
-        if shared.raft.transfer_leadership(heir).await.is_ok() {
-            return;
-        }
-    }
 }
 
 fn begin_life(data: &Path) -> Result<Incarnation, CliError> {

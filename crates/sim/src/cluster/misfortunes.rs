@@ -1,0 +1,245 @@
+//! What happens to the nodes, and how it is undone.
+
+use super::disk::SimDisk;
+use super::life::{Life, MS};
+use super::node::Node;
+use super::people::Replacement;
+use super::plan::Misfortune;
+use crate::clock::TrueTime;
+use crate::runtime::Executor;
+use std::time::Duration;
+use twinsite_model::NodeId;
+use twinsite_model::spec::SiteSpec;
+
+/// How long a stopped node lies there before its supervisor starts it again, at most.
+const RESTART_MAX: TrueTime = 2_000 * MS;
+/// What a slow disk takes for a sync: longer than the voters' lease.
+const SLOW_SYNC: Duration = Duration::from_millis(400);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Undo {
+    Start,
+    Thaw,
+    GoOn,
+    CutOne(NodeId, NodeId),
+    Rejoin,
+    FastDisk,
+}
+
+impl Life {
+    pub(super) fn misfortune(&mut self) {
+        if self.plan.misfortunes.is_empty() {
+            return;
+        }
+        let which = self.plan.misfortunes[self.random.usize(..self.plan.misfortunes.len())];
+        let node = self.random.usize(..self.nodes.len());
+        let id = self.nodes[node].id;
+        self.note(|| format!("{which:?} ({id})"));
+        self.count(name(which), 1);
+        match which {
+            Misfortune::Crash => self.crash(node),
+            Misfortune::CrashOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node)),
+            Misfortune::PowerLoss => self.power_loss(node),
+            Misfortune::SiteLoss => {
+                let site = self.some_site();
+                for node in self.nodes_of(&site) {
+                    self.power_loss(node);
+                }
+            }
+            Misfortune::Restart => self.nodes[node].end(),
+            Misfortune::Freeze => {
+                self.nodes[node].freeze(true);
+                self.undo_later(node, Undo::Thaw, 3_000 * MS);
+            }
+            Misfortune::Suspend | Misfortune::GuestPause => {
+                Executor::hold_still(self.nodes[node].machine, which == Misfortune::GuestPause);
+                self.undo_later(node, Undo::GoOn, 3_000 * MS);
+            }
+            Misfortune::Drift => {
+                let rate = self.plan.rate(&mut self.random);
+                Executor::change_clock(self.nodes[node].machine, |clock, now| clock.set_rate(now, rate));
+            }
+            Misfortune::WallClock => {
+                let error = if self.random.bool() { 0 } else { self.random.i64(-3_600_000..=3_600_000) };
+                Executor::change_clock(self.nodes[node].machine, |clock, _| clock.set_wall_error(error));
+            }
+            Misfortune::OneWayCut => {
+                let other = self.nodes[self.random.usize(..self.nodes.len())].id;
+                self.net.cut(id, other, true);
+                self.undo_later(node, Undo::CutOne(id, other), 4_000 * MS);
+            }
+            Misfortune::Isolation => self.split(&[id], None),
+            Misfortune::SiteIsolation => {
+                let site = self.some_site();
+                let part: Vec<_> = self.nodes_of(&site).into_iter().map(|node| self.nodes[node].id).collect();
+                self.split(&part, None);
+            }
+            Misfortune::Split | Misfortune::Bridge => {
+                let part: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
+                let part: Vec<_> = part.into_iter().filter(|_| self.random.bool()).collect();
+                self.split(&part, (which == Misfortune::Bridge).then_some(id));
+            }
+            Misfortune::SlowDisk => {
+                self.nodes[node].disk.set_health(|health| health.sync_max = SLOW_SYNC);
+                self.undo_later(node, Undo::FastDisk, 4_000 * MS);
+            }
+            Misfortune::FullDisk => {
+                self.nodes[node].disk.set_health(|health| health.is_full = true);
+                self.undo_later(node, Undo::FastDisk, 2_000 * MS);
+            }
+            Misfortune::LostDisk => self.lose_disk(node),
+            Misfortune::Upstreams => self.upstreams(),
+        }
+    }
+
+    fn some_site(&mut self) -> SiteSpec {
+        let sites = &self.plan.spec.sites;
+        sites[self.random.usize(..sites.len())].clone()
+    }
+
+    /// The machines of a site, by the name that a node keeps when it joins again.
+    fn nodes_of(&self, site: &SiteSpec) -> Vec<usize> {
+        let nodes = self.plan.spec.nodes.iter().enumerate();
+        nodes.filter(|(_, node)| node.site == site.name).map(|(place, _)| place).collect()
+    }
+
+    /// Counts what is lost with a process just now.
+    fn count_loss(&mut self, node: usize) {
+        if !self.is_moving(node) {
+            return;
+        }
+        let Some(raft) = self.nodes[node].raft() else { return };
+        let id = self.nodes[node].id;
+        if raft.status().borrow().is_leader {
+            self.count("leaders lost in the middle of a move", 1);
+        }
+        let state = raft.state();
+        if state.floating_ips.values().any(|entry| entry.owner.as_ref().is_some_and(|owner| owner.node == id))
+        {
+            self.count("owners lost in the middle of a move", 1);
+        }
+    }
+
+    pub(super) fn crash(&mut self, node: usize) {
+        if self.nodes[node].process.is_some() {
+            self.count_loss(node);
+            let noticed = Duration::from_nanos(self.around(self.plan.noticed_within / 2));
+            let lost = self.nodes[node].kill(noticed);
+            self.count("batches lost in a crash", lost as u64);
+            self.undo_later(node, Undo::Start, RESTART_MAX);
+        }
+    }
+
+    fn power_loss(&mut self, node: usize) {
+        self.count_loss(node);
+        self.go_on(node);
+        let lost = self.nodes[node].power_off();
+        self.count("batches lost in a crash", lost as u64);
+        self.undo_later(node, Undo::Start, RESTART_MAX);
+    }
+
+    /// Not before the last one is replaced: two of three would be a loss of the quorum for good.
+    fn lose_disk(&mut self, node: usize) {
+        if self.replacement.is_some() || self.requests == 0 {
+            return;
+        }
+        self.ids += 1;
+        let (old, new) = (self.nodes[node].id, NodeId(self.ids));
+        self.nodes[node].power_off();
+        let disk = SimDisk::new(1_000 + self.ids, self.plan.disk);
+        let known = self.plan.spec.nodes.iter().map(|node| node.id).chain([new]).collect();
+        self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, &self.net, known);
+        self.sight.take(old);
+        self.sight.put(new, self.nodes[node].kernel.clone());
+        self.note(|| format!("{old} has lost its disk and joins again as {new}"));
+        self.replacement = Some(Replacement { old, new });
+        self.undo_later(node, Undo::Start, RESTART_MAX);
+    }
+
+    fn upstreams(&mut self) {
+        let site = self.some_site().name;
+        let (all, well) = (self.random.bool(), self.random.u32(..3) == 0);
+        let upstreams: Vec<_> =
+            self.plan.spec.upstreams.iter().filter(|upstream| upstream.site == site).collect();
+        let chosen = self.random.usize(..upstreams.len().max(1));
+        let chosen: Vec<_> = upstreams
+            .into_iter()
+            .enumerate()
+            .filter(|(place, _)| all || *place == chosen)
+            .map(|(_, upstream)| upstream.name.clone())
+            .collect();
+        self.sight.change(|health| {
+            for upstream in chosen {
+                health.insert(upstream, well);
+            }
+        });
+    }
+
+    /// Two parts do not hear each other; `bridge` hears both.
+    fn split(&mut self, part: &[NodeId], bridge: Option<NodeId>) {
+        let ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
+        for from in &ids {
+            for to in &ids {
+                let bridged = bridge == Some(*from) || bridge == Some(*to);
+                if part.contains(from) != part.contains(to) && !bridged {
+                    self.net.cut(*from, *to, true);
+                }
+            }
+        }
+        self.undo_later(0, Undo::Rejoin, 4_000 * MS);
+    }
+
+    pub(super) fn go_on(&mut self, node: usize) {
+        let missed = Executor::go_on(self.nodes[node].machine);
+        if missed > Duration::ZERO {
+            self.nodes[node].kernel.excuse(self.plan.spec.timing().lease);
+        }
+    }
+
+    fn undo_later(&mut self, node: usize, undo: Undo, within: TrueTime) {
+        self.numbers += 1;
+        let at = Executor::now() + self.random.u64(MS..=within);
+        self.later.insert((at, self.numbers), (node, undo));
+    }
+
+    pub(super) fn undo(&mut self, node: usize, undo: Undo) {
+        let id = self.nodes[node].id;
+        self.note(|| format!("{undo:?} ({id})"));
+        match undo {
+            Undo::Start if self.nodes[node].process.is_none() => self.start(node),
+            Undo::Start => {}
+            Undo::Thaw => self.nodes[node].freeze(false),
+            Undo::GoOn => self.go_on(node),
+            Undo::CutOne(from, to) => self.net.cut(from, to, false),
+            Undo::Rejoin => self.net.mend(),
+            Undo::FastDisk => {
+                let health = self.plan.disk;
+                self.nodes[node].disk.set_health(|present| *present = health);
+            }
+        }
+    }
+}
+
+const fn name(misfortune: Misfortune) -> &'static str {
+    match misfortune {
+        Misfortune::Crash => "crashes",
+        Misfortune::CrashOfAll => "crashes of all",
+        Misfortune::PowerLoss => "power losses",
+        Misfortune::SiteLoss => "lost sites",
+        Misfortune::Restart => "restarts",
+        Misfortune::Freeze => "freezes",
+        Misfortune::Suspend => "machines that were suspended",
+        Misfortune::GuestPause => "guests that were paused",
+        Misfortune::Drift => "clocks that changed",
+        Misfortune::WallClock => "wall clocks that were set",
+        Misfortune::OneWayCut => "one-way cuts",
+        Misfortune::Isolation => "isolated nodes",
+        Misfortune::SiteIsolation => "isolated sites",
+        Misfortune::Split => "splits",
+        Misfortune::Bridge => "bridges",
+        Misfortune::SlowDisk => "slow disks",
+        Misfortune::FullDisk => "full disks",
+        Misfortune::LostDisk => "lost disks",
+        Misfortune::Upstreams => "upstreams that changed",
+    }
+}
