@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use twinsite_controller::StopReason;
 use twinsite_floating_ip::guardian::{GuardianError, Holding};
 use twinsite_floating_ip::{Observation, Provider, ProviderError, Work};
-use twinsite_model::{BootTime, FloatingIpName, Timing, Token};
+use twinsite_model::{BootTime, Fault, Faults, FloatingIpName, Timing, Token};
 
 /// How soon letting go is tried again when something of the address is still there.
 const RELEASE_AGAIN: Duration = Duration::from_millis(20);
@@ -248,18 +248,24 @@ impl Worker {
 
     /// The guardian hears of it before anything can answer: a hung holder that nobody watches could answer for ever.
     async fn hold(&mut self, token: Token, until: BootTime, void: u64) -> Result<(), HoldError> {
-        let overtaken = || self.orders.waiting().void > void;
+        let heeds_stops = !Faults::here().has(Fault::LateGrantOvertakesStop);
+        let overtaken = || heeds_stops && self.orders.waiting().void > void;
         if overtaken() {
             return Ok(());
         }
         let holding = Holding { ip: self.ip.clone(), addresses: self.addresses.clone(), token };
         let slack = self.timing.borrow().slack;
-        self.tools.guard.holding(holding, until, slack)?;
+        if !Faults::here().has(Fault::HoldBeforeGuardian) {
+            self.tools.guard.holding(holding.clone(), until, slack)?;
+        }
         let held = self.tools.provider.hold(token, until).await;
         if overtaken() {
             self.tools.provider.end(token);
         }
         held?;
+        if Faults::here().has(Fault::HoldBeforeGuardian) {
+            self.tools.guard.holding(holding, until, slack)?;
+        }
         if self.held != Some(token) {
             tracing::info!(ip = %self.ip, %token, "holding a floating IP");
             self.held = Some(token);

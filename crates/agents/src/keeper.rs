@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use twinsite_consensus::{Consensus, MemberRole, RaftStatus};
 use twinsite_controller::{MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorRequest};
-use twinsite_model::{ClusterSpec, Command, NodeId, NodeName, Proposal};
+use twinsite_model::{ClusterSpec, Command, Fault, Faults, NodeId, NodeName, Proposal};
 
 /// How often the membership is compared with the specification.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
@@ -130,6 +130,9 @@ impl<M: Machine> Keeper<M> {
         status: &RaftStatus,
         complaints: &mut BTreeSet<NodeId>,
     ) {
+        if status.is_changing && Faults::here().has(Fault::HalfDoneChangeStays) {
+            return;
+        }
         if status.is_changing {
             // Nobody else changes anything while this node leads: an earlier leader, or a call that took too long.
             match self.raft.finish_change().await {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use twinsite_consensus::{Consensus, RaftStatus};
 use twinsite_controller::NodeReport;
 use twinsite_controller::report::report_interval;
-use twinsite_model::{NodeId, Profile, State, Timing};
+use twinsite_model::{Fault, Faults, NodeId, Profile, State, Timing};
 
 /// A full list of opinions goes with every so many reports.
 const FULL_EVERY: u64 = 10;
@@ -71,6 +71,9 @@ impl Told {
 
     fn is_owed(&self, tenure: Option<(NodeId, u64)>) -> bool {
         let taken = self.taken();
+        if Faults::here().has(Fault::OpinionsToldOnce) {
+            return taken.by.is_none_or(|(_, version)| version != taken.version);
+        }
         tenure.is_none_or(|tenure| taken.by != Some((tenure, taken.version)))
     }
 
@@ -123,7 +126,8 @@ impl<M: Machine, P: Peers, O: Observations> Reporter<M, P, O> {
                 let status = status.borrow_and_update();
                 (status.leader, status.leader.map(|leader| (leader, status.term)))
             };
-            let full = told.is_owed(tenure) || seq % FULL_EVERY == 0;
+            let full = told.is_owed(tenure)
+                || (seq % FULL_EVERY == 0 && !Faults::here().has(Fault::OpinionsToldOnce));
             // Noted before they are gathered: what changes in between is owed again.
             let sent = full.then(|| told.sending(tenure));
             self.send(leader, self.observations.report(&self.raft.state(), seq, full), sent, &timing);

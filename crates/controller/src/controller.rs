@@ -5,7 +5,6 @@
 //! an input that was lost costs time, never a decision.
 
 use crate::explain::{self, Explanation};
-use crate::faults::Faults;
 use crate::grantor::{Granting, Grantor, Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
 use crate::index::Index;
 use crate::input::{CallId, Effect, Input, RoundFailed, RoundId, Ticket};
@@ -15,6 +14,7 @@ use crate::report::{NodeReport, report_freshness};
 use crate::tenure::{News, Tenure};
 use crate::view::View;
 use std::collections::BTreeSet;
+use twinsite_model::Faults;
 use twinsite_model::{BootTime, FloatingIpName, NodeId, Profile, State, Timing, WallTime};
 
 /// Decides, while its node leads. It lives on every node and keeps nothing that must survive.
@@ -49,7 +49,7 @@ impl Controller {
     pub fn new(me: NodeId) -> Self {
         Self {
             me,
-            faults: Faults::default(),
+            faults: Faults::here(),
             leading: None,
             tenure: None,
             index: Index::default(),

@@ -1,12 +1,12 @@
 //! The leader's side of the lease: who may go on acting (design section 5).
 
-use crate::faults::{Fault, Faults};
 use crate::input::{CallId, RoundFailed, RoundId, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use twinsite_model::{
     BootTime, FloatingIpName, Incarnation, LeaseBound, NodeId, Owner, State, Timing, Token,
 };
+use twinsite_model::{Fault, Faults};
 
 /// Renewals that wait at once. Far above one for each address and retry; more are refused, and come again.
 const WAITING_MAX: usize = 4_096;

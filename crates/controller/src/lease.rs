@@ -1,11 +1,11 @@
 //! The owner's side of the lease: a pure machine that says when a node may act for a floating IP, and when it must
 //! stop (design section 5).
 
-use crate::faults::{Fault, Faults};
 use crate::grantor::{Release, ReleasedBy, Renewal, RenewalRefusal};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use twinsite_model::{BootTime, FloatingIpName, Incarnation, NodeId, Owner, Timing, Token};
+use twinsite_model::{Fault, Faults};
 
 /// Renewals whose answers are awaited at most; older ones are forgotten, and their answers mean nothing.
 const OUTSTANDING_MAX: usize = 64;
@@ -145,7 +145,7 @@ impl Holder {
             last_sent: None,
             stops: 0,
             shutting_down: false,
-            faults: Faults::default(),
+            faults: Faults::here(),
         }
     }
 

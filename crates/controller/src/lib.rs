@@ -9,7 +9,6 @@ mod by_hand;
 mod controller;
 mod decide;
 mod explain;
-mod faults;
 mod grantor;
 mod index;
 mod input;
@@ -33,7 +32,6 @@ pub use controller::Controller;
 pub use explain::{
     CandidateExplanation, Explanation, Forecast, MovingExplanation, OwnerExplanation, QuietReason,
 };
-pub use faults::{Fault, Faults};
 pub use grantor::{Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
 pub use input::{CallId, Effect, Input, ProposeFailed, RoundFailed, RoundId, Ticket};
 pub use leadership::election_turn;

@@ -9,6 +9,7 @@ pub mod command;
 pub mod dial;
 pub mod encoding;
 pub mod event;
+mod faults;
 pub mod ids;
 pub mod operation;
 pub mod rendezvous;
@@ -20,6 +21,7 @@ pub mod timing;
 pub use apply::{Applied, Effect, Refusal};
 pub use command::{Command, NewVerdict, Proposal};
 pub use event::Event;
+pub use faults::{Fault, Faults};
 pub use ids::{
     ClusterName, Epoch, FloatingIpName, Generation, Incarnation, NameError, NodeId, NodeName, OperationId,
     RequestId, Revision, RoomKey, RouteName, SiteName, Token, UpstreamName,

@@ -136,7 +136,7 @@ fn print(found: &Sweep, took: Duration) {
 
 #[cfg(feature = "seeded-faults")]
 mod fault {
-    use twinsite_controller::{Fault, Faults};
+    use twinsite_model::{Fault, Faults};
     use twinsite_sim::Settings;
 
     pub(super) fn seeded(name: Option<&str>, settings: Settings) -> Result<Settings, String> {

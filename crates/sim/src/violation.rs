@@ -30,6 +30,8 @@ pub enum Rule {
     Acknowledged,
     /// A read sees whatever was acknowledged before it began.
     FreshRead,
+    /// A room is placed under the newest token only.
+    SessionTokens,
     /// No assertion fails.
     NoPanic,
 }

@@ -3,19 +3,55 @@
 //! `cargo test --release -p twinsite-sim --features seeded-faults`
 #![cfg(feature = "seeded-faults")]
 
-use twinsite_controller::{Fault, Faults};
+use twinsite_model::{Fault, Faults};
+use twinsite_sim::cluster::{Mistake, live};
 use twinsite_sim::{Settings, sweep::sweep};
 
 /// Seeds within which each mistake must show.
 const WITHIN: u64 = 20_000;
 
 #[test]
-fn every_mistake_is_noticed() {
+fn every_mistake_of_the_controller_is_noticed() {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    for fault in Fault::ALL {
+    for fault in Fault::ALL.into_iter().take(Fault::OF_CONTROLLER) {
         let settings = Settings { faults: Faults::only(fault), ..Settings::default() };
         let found = sweep(1, WITHIN, threads, 1, &settings, &|_| {});
         assert!(!found.violations.is_empty(), "{fault:?} was not noticed within {WITHIN} seeds");
         println!("{fault:?}: {} after {} seeds", found.violations[0].1, found.seeds);
     }
+}
+
+/// Seeds that every mistake is given, and how many more if none of those shows it.
+const SEEDS: u64 = 40;
+const SEEDS_MAX: u64 = 2_000;
+
+/// The same of the whole cluster, with mistakes below and around the consensus as well.
+#[test]
+fn every_mistake_is_noticed_in_the_cluster() {
+    let mistakes = Mistake::all();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let missed = std::sync::Mutex::new(Vec::new());
+    let work = || {
+        while let Some(mistake) = mistakes.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            let (mut seeds, mut found, mut first) = (0, 0, None);
+            while seeds < SEEDS || (found == 0 && seeds < SEEDS_MAX) {
+                seeds += 1;
+                if let Some(violation) = live(seeds, Some(*mistake), false).violation {
+                    found += 1;
+                    first.get_or_insert((seeds, violation.rule));
+                }
+            }
+            println!("{mistake:?}: in {found} of {seeds} seeds, first {first:?}");
+            if found == 0 {
+                missed.lock().unwrap().push(*mistake);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+            scope.spawn(work);
+        }
+    });
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "not noticed within {SEEDS_MAX} seeds: {missed:?}");
 }

@@ -19,6 +19,8 @@ pub(super) struct Health {
     pub(super) is_full: bool,
     /// What it says is synced it may lose all the same: a mistake, to see that it is noticed.
     pub(super) lies: bool,
+    /// It forgets votes: another mistake.
+    pub(super) loses_votes: bool,
 }
 
 struct Batch {
@@ -124,7 +126,10 @@ impl SimDisk {
 }
 
 impl State {
-    fn keep(&self, writes: Vec<Write>) {
+    fn keep(&self, mut writes: Vec<Write>) {
+        if self.health.loses_votes {
+            writes.retain(|write| !matches!(write, Write::Vote(_)));
+        }
         self.synced.submit(writes, Urgency::Now, Box::new(drop));
     }
 }

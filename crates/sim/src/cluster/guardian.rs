@@ -35,14 +35,16 @@ pub(super) struct Guardian {
     process: ProcessId,
     kernel: Kernel,
     end: End,
+    speaks_too_soon: bool,
     watched: Arc<Mutex<Watched>>,
     again: Arc<Notify>,
 }
 
 impl Guardian {
     /// Watches from now on, in a process of its own.
-    pub(super) fn start(process: ProcessId, kernel: Kernel, end: End) -> Self {
-        let this = Self { process, kernel, end, watched: Arc::default(), again: Arc::default() };
+    pub(super) fn start(process: ProcessId, kernel: Kernel, end: End, speaks_too_soon: bool) -> Self {
+        let this =
+            Self { process, kernel, end, speaks_too_soon, watched: Arc::default(), again: Arc::default() };
         drop(spawn(process, this.clone().watch()));
         this
     }
@@ -89,7 +91,9 @@ impl Guardian {
         let entries: Vec<_> =
             self.watched().entries.extract_if(.., |_, entry| entry.incarnation <= ended).collect();
         for (ip, entry) in entries {
-            self.kernel.silence(&ip, Some(entry.token));
+            if !self.speaks_too_soon {
+                self.kernel.silence(&ip, Some(entry.token));
+            }
             let release = Release {
                 ip,
                 node: self.end.node,

@@ -79,9 +79,7 @@ impl Provider for Address {
     }
 
     fn end(&self, token: Token) {
-        if self.mistake != Some(Mistake::LateGrantOvertakesStop) {
-            self.kernel.silence(&self.ip, Some(token));
-        }
+        self.kernel.silence(&self.ip, Some(token));
     }
 
     fn until(&self, token: Token) -> Option<BootTime> {

@@ -115,6 +115,7 @@ pub(super) struct Life {
 /// Inside a tokio runtime that does nothing itself: tokio's channels draw lots about whom they wake first, from the
 /// seed of the runtime that is entered.
 pub fn live(seed: u64, mistake: Option<Mistake>, timeline: bool) -> Report {
+    make_mistakes_here(mistake);
     let lots = RngSeed::from_bytes(&seed.to_le_bytes());
     let runtime = tokio::runtime::Builder::new_current_thread().rng_seed(lots).build();
     let runtime = runtime.expect("without drivers it needs nothing of the system");
@@ -129,12 +130,26 @@ pub fn live(seed: u64, mistake: Option<Mistake>, timeline: bool) -> Report {
     })
 }
 
+/// The product's own code asks on its thread which of its rules it is to leave out.
+#[cfg(feature = "seeded-faults")]
+fn make_mistakes_here(mistake: Option<Mistake>) {
+    use twinsite_model::Faults;
+    match mistake {
+        Some(Mistake::Rule(fault)) => Faults::only(fault).make_here(),
+        _ => Faults::default().make_here(),
+    }
+}
+
+#[cfg(not(feature = "seeded-faults"))]
+const fn make_mistakes_here(_: Option<Mistake>) {}
+
 impl Life {
     fn begin(seed: u64, mistake: Option<Mistake>, timeline: bool) -> Self {
         let executor = Executor::new(seed);
         let mut random = Executor::random();
         let mut plan = Plan::draw(&mut random);
         plan.disk.lies = mistake == Some(Mistake::AcknowledgeBeforeSync);
+        plan.disk.loses_votes = mistake == Some(Mistake::VoteNotKept);
         let net = Net::new(plan.weather);
         let sight = Sight::new(&plan.spec);
         let known: std::collections::BTreeSet<_> = plan.spec.nodes.iter().map(|node| node.id).collect();
@@ -261,7 +276,7 @@ impl Life {
         self.note(|| format!("{id} starts"));
         let (sight, pace, mistake) = (self.sight.clone(), self.plan.pace, self.mistake);
         let (kernel, end) = (self.nodes[node].kernel.clone(), self.nodes[node].end.clone());
-        self.nodes[node].start(|process, incarnation, guardian| Birth {
+        self.nodes[node].start(mistake, |process, incarnation, guardian| Birth {
             process,
             incarnation,
             options,

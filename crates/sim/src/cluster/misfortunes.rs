@@ -1,5 +1,6 @@
 //! What happens to the nodes, and how it is undone.
 
+use super::Mistake;
 use super::disk::SimDisk;
 use super::life::{Life, MS};
 use super::node::Node;
@@ -143,9 +144,15 @@ impl Life {
         if self.replacement.is_some() || self.requests == 0 {
             return;
         }
-        self.ids += 1;
-        let (old, new) = (self.nodes[node].id, NodeId(self.ids));
+        let old = self.nodes[node].id;
         self.nodes[node].power_off();
+        if self.mistake == Some(Mistake::ReuseNodeId) {
+            // Copied from the old one, so that not even the number of its directory tells.
+            self.nodes[node].disk = SimDisk::new(1_000 + old.0, self.plan.disk);
+            return self.undo_later(node, Undo::Start, RESTART_MAX);
+        }
+        self.ids += 1;
+        let new = NodeId(self.ids);
         let disk = SimDisk::new(1_000 + self.ids, self.plan.disk);
         let known = self.plan.spec.nodes.iter().map(|node| node.id).chain([new]).collect();
         self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, &self.net, known);

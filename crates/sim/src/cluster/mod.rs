@@ -18,22 +18,48 @@ mod process;
 mod sight;
 
 pub use life::{Report, live};
+use twinsite_model::Fault;
 
 /// A mistake that is built in to see that it is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mistake {
     /// The disk says that it has synced before it has.
     AcknowledgeBeforeSync,
+    /// A vote is not on the disk when it is given.
+    VoteNotKept,
     /// A read does not wait until its node has applied what the quorum round stood for.
     ReadBeforeApplied,
     /// A read is answered by the node that believes to lead, without a quorum round.
     TrustTheFlag,
     /// A node takes part as soon as it has started: it has forgotten to whom it granted its lease.
     StartAtOnce,
+    /// A machine that has lost its disk joins again under its old id.
+    ReuseNodeId,
     /// The kernel does not end what a holder answers when its lease ends.
     NoKernelDeadline,
-    /// A grant that was under way when the holder had to stop counts all the same.
-    LateGrantOvertakesStop,
     /// An address is said to be let go, and is still there.
     ReleasedAndStillThere,
+    /// The guardian says that a token has ended before it has taken the address off the kernel.
+    GuardianSpeaksTooSoon,
+    /// One rule less in the product's own code; only in builds with the feature `seeded-faults`.
+    Rule(Fault),
+}
+
+impl Mistake {
+    /// All that this build can make.
+    pub fn all() -> Vec<Self> {
+        let own = [
+            Self::AcknowledgeBeforeSync,
+            Self::VoteNotKept,
+            Self::ReadBeforeApplied,
+            Self::TrustTheFlag,
+            Self::StartAtOnce,
+            Self::ReuseNodeId,
+            Self::NoKernelDeadline,
+            Self::ReleasedAndStillThere,
+            Self::GuardianSpeaksTooSoon,
+        ];
+        let rules = Fault::ALL.into_iter().filter(|_| cfg!(feature = "seeded-faults")).map(Self::Rule);
+        own.into_iter().chain(rules).collect()
+    }
 }

@@ -1,5 +1,6 @@
 //! A machine with a node on it: real consensus, controller and agents, simulated everything below.
 
+use super::Mistake;
 use super::disk::SimDisk;
 use super::guardian::Guardian;
 use super::kernel::Kernel;
@@ -68,20 +69,24 @@ impl Node {
     }
 
     /// The guardian; one is started if the machine has none.
-    pub(super) fn guardian(&mut self) -> Guardian {
+    pub(super) fn guardian(&mut self, speaks_too_soon: bool) -> Guardian {
         let (machine, kernel, end) = (self.machine, self.kernel.clone(), self.end.clone());
         let (_, guardian) = self.guardian.get_or_insert_with(|| {
             let process = Executor::add_process(machine);
-            (process, Guardian::start(process, kernel, end))
+            (process, Guardian::start(process, kernel, end, speaks_too_soon))
         });
         guardian.clone()
     }
 
     /// Starts a process on what the disk holds. `birth` is what is said to it.
-    pub(super) fn start(&mut self, birth: impl FnOnce(ProcessId, Incarnation, Guardian) -> Birth) {
+    pub(super) fn start(
+        &mut self,
+        mistake: Option<Mistake>,
+        birth: impl FnOnce(ProcessId, Incarnation, Guardian) -> Birth,
+    ) {
         let process = Executor::add_process(self.machine);
         self.process = Some(process);
-        let guardian = self.guardian();
+        let guardian = self.guardian(mistake == Some(Mistake::GuardianSpeaksTooSoon));
         guardian.clear(self.incarnation());
         self.lives += 1;
         let birth = birth(process, self.incarnation(), guardian);

@@ -87,6 +87,10 @@ impl Oracle {
         let before = self.seen.get(&id);
         if before.is_none_or(|before| before.state.revision != state.revision) {
             let was = before.map(|before| before.state.revision);
+            let stale = before.and_then(|before| stale_pin(&before.state, &state));
+            if let Some(detail) = stale {
+                self.report(Rule::SessionTokens, now, detail);
+            }
             self.moved(id, was, &state, now, trace);
         }
         self.seen.insert(id, Seen { life, state, leads });
@@ -135,6 +139,14 @@ impl Oracle {
             self.report(Rule::FreshRead, now, detail);
         }
     }
+}
+
+/// A room that was placed under an older token than had been reached before.
+fn stale_pin(before: &State, after: &State) -> Option<String> {
+    let reached = before.session_token();
+    let placed = after.sessions.pins.iter().filter(|(room, pin)| before.sessions.pins.get(room) != Some(pin));
+    let stale = placed.map(|(_, pin)| pin.token).find(|token| *token < reached)?;
+    Some(format!("a room was placed under {stale} after {reached} had been reached"))
 }
 
 /// A number for a state, without its clock, which commands move that change nothing else.

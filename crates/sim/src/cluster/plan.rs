@@ -123,6 +123,7 @@ impl Plan {
                 sync_max: Duration::from_micros(random.u64(500..=8_000)),
                 is_full: false,
                 lies: false,
+                loses_votes: false,
             },
             pace: Pace {
                 rule_max: Duration::from_micros(if random.bool() { 500 } else { random.u64(500..=60_000) }),

@@ -22,7 +22,7 @@ use crate::trace::Trace;
 use crate::violation::{Rule, Violation};
 use reference::Reference;
 use std::collections::{BTreeMap, VecDeque};
-use twinsite_controller::Faults;
+use twinsite_model::Faults;
 use twinsite_model::{FloatingIpName, Incarnation, NodeId, State, Timing, Token};
 
 /// Events of one seed at most: far above what any needs.

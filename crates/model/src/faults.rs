@@ -2,7 +2,7 @@
 //! notice. Without the feature `seeded-faults` there are none, and asking costs nothing.
 
 #[cfg(feature = "seeded-faults")]
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet};
 
 /// One rule that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,11 +33,21 @@ pub enum Fault {
     ReleasedBeforeStopped,
     /// Holder: takes the end of an earlier stop for that of the newest.
     AnyStopCounts,
+    /// Session store: a writer's token is not compared with the newest.
+    ForgetTokenCheck,
+    /// Hands: a grant that was under way when everything had to stop counts all the same.
+    LateGrantOvertakesStop,
+    /// Hands: holds an address before the guardian has heard of it.
+    HoldBeforeGuardian,
+    /// Keeper: a change of the membership that an earlier leader left half done stays so.
+    HalfDoneChangeStays,
+    /// Reporter: what one leader has heard is not told to the next.
+    OpinionsToldOnce,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::GrantWithoutRound,
         Self::GrantFromOlderRound,
         Self::GrantAfterProposedRevoke,
@@ -51,7 +61,20 @@ impl Fault {
         Self::IgnoreSuspend,
         Self::ReleasedBeforeStopped,
         Self::AnyStopCounts,
+        Self::ForgetTokenCheck,
+        Self::LateGrantOvertakesStop,
+        Self::HoldBeforeGuardian,
+        Self::HalfDoneChangeStays,
+        Self::OpinionsToldOnce,
     ];
+
+    /// Those of the controller and the holder, which the simulation without consensus can notice.
+    pub const OF_CONTROLLER: usize = 13;
+}
+
+#[cfg(feature = "seeded-faults")]
+thread_local! {
+    static HERE: RefCell<Faults> = const { RefCell::new(Faults { seeded: BTreeSet::new() }) };
 }
 
 /// The mistakes to make.
@@ -66,6 +89,24 @@ impl Faults {
     #[cfg(feature = "seeded-faults")]
     pub fn only(fault: Fault) -> Self {
         Self { seeded: BTreeSet::from([fault]) }
+    }
+
+    /// Everything on this thread makes these mistakes from now on.
+    #[cfg(feature = "seeded-faults")]
+    pub fn make_here(self) {
+        HERE.set(self);
+    }
+
+    /// The mistakes to make on this thread.
+    #[cfg(feature = "seeded-faults")]
+    pub fn here() -> Self {
+        HERE.with_borrow(Self::clone)
+    }
+
+    /// The mistakes to make on this thread: none, in this build.
+    #[cfg(not(feature = "seeded-faults"))]
+    pub const fn here() -> Self {
+        Self {}
     }
 
     /// Whether this mistake is to be made.
