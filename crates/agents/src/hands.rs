@@ -201,6 +201,9 @@ impl Hands for FloatingHands {
             // Nothing more is said from here on, whatever the worker is busy with.
             self.provider.end(token);
         }
+        if Faults::here().has(Fault::StopNotWaitedFor) {
+            return Box::pin(std::future::ready(()));
+        }
         Box::pin(async move {
             if stopped.await.is_err() {
                 std::future::pending::<()>().await; // never say that something is gone that may not be
@@ -248,8 +251,7 @@ impl Worker {
 
     /// The guardian hears of it before anything can answer: a hung holder that nobody watches could answer for ever.
     async fn hold(&mut self, token: Token, until: BootTime, void: u64) -> Result<(), HoldError> {
-        let heeds_stops = !Faults::here().has(Fault::LateGrantOvertakesStop);
-        let overtaken = || heeds_stops && self.orders.waiting().void > void;
+        let overtaken = || self.orders.waiting().void > void;
         if overtaken() {
             return Ok(());
         }

@@ -35,8 +35,8 @@ pub enum Fault {
     AnyStopCounts,
     /// Session store: a writer's token is not compared with the newest.
     ForgetTokenCheck,
-    /// Hands: a grant that was under way when everything had to stop counts all the same.
-    LateGrantOvertakesStop,
+    /// Hands: an address counts as let go before its worker has done so.
+    StopNotWaitedFor,
     /// Hands: holds an address before the guardian has heard of it.
     HoldBeforeGuardian,
     /// Keeper: a change of the membership that an earlier leader left half done stays so.
@@ -62,7 +62,7 @@ impl Fault {
         Self::ReleasedBeforeStopped,
         Self::AnyStopCounts,
         Self::ForgetTokenCheck,
-        Self::LateGrantOvertakesStop,
+        Self::StopNotWaitedFor,
         Self::HoldBeforeGuardian,
         Self::HalfDoneChangeStays,
         Self::OpinionsToldOnce,

@@ -130,16 +130,17 @@ fn jobs(part: &str) -> Result<Vec<Job>, TaskError> {
             },
             json: false,
         }],
-        _ => vec![Job {
-            item: "200,000 seeds".to_owned(),
-            command: {
-                let mut command = Command::new(target().join("release/twinsite-sim"));
-                command.args(["--seeds", "200000"]);
-                command
-            },
-            json: false,
-        }],
+        _ => vec![
+            seeds("20,000 seeds of whole clusters", "release/twinsite", &["sim", "--seeds", "20000"]),
+            seeds("200,000 seeds of the controller", "release/twinsite-sim", &["--seeds", "200000"]),
+        ],
     })
+}
+
+fn seeds(item: &str, program: &str, arguments: &[&str]) -> Job {
+    let mut command = Command::new(target().join(program));
+    command.args(arguments);
+    Job { item: item.to_owned(), command, json: false }
 }
 
 fn exercises() -> Result<Vec<Job>, TaskError> {

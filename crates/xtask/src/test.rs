@@ -2,7 +2,7 @@
 
 use crate::exercises;
 use crate::prerequisites::ensure;
-use crate::run::{Checks, TaskError, cargo, found, run, run_quoting, settle_disk, target};
+use crate::run::{Checks, TaskError, cargo, found, output, run, run_quoting, settle_disk, target};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -57,9 +57,20 @@ pub fn run_all() -> Result<(), TaskError> {
             "every seed passed, but it took {took} s; at most {max} s are allowed"
         )))
     });
-    checks.check("simulation of the consensus, 500 seeds", || {
-        let program = target().join("release/twinsite-sim-consensus");
-        run(Command::new(program).args(["--seeds", "500"])).map(drop)
+    let twinsite = target().join("release/twinsite");
+    checks.check("simulation of whole clusters, 300 seeds", || {
+        run(Command::new(&twinsite).args(["sim", "--seeds", "300"])).map(drop)
+    });
+    checks.check("simulation of whole clusters, the same in every process", || {
+        let traces = |threads| {
+            let seeds = ["sim", "--seeds", "20", "--json", "--threads", threads];
+            let said = output(Command::new(&twinsite).args(seeds))?;
+            serde_json::from_str::<serde_json::Value>(&said).ok()?["trace"].as_str().map(str::to_owned)
+        };
+        match (traces("1"), traces("3")) {
+            (Some(one), Some(other)) if one == other => Ok(()),
+            (one, other) => Err(TaskError::Failed(format!("20 seeds gave {one:?}, and then {other:?}"))),
+        }
     });
     // With mistakes built in, and therefore in a folder of its own: what users run never has them.
     checks.check("simulation, every seeded mistake", || {

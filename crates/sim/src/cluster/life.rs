@@ -15,7 +15,7 @@ use crate::clock::{TrueTime, nanos};
 use crate::runtime::{Executor, spawn};
 use crate::trace::Trace;
 use crate::violation::{Rule, Violation};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use tokio::runtime::RngSeed;
 use tokio::task::unconstrained;
 use twinsite_consensus::{ElectionBias, Options};
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{FloatingIpName, NodeId};
+use twinsite_model::{FloatingIpName, NodeId, Verdict};
 
 pub(super) const MS: TrueTime = 1_000_000;
 /// How long misfortunes happen.
@@ -74,7 +74,20 @@ const COUNTED: [&str; 39] = [
     "wishes that nobody answered",
 ];
 
-/// What came of a seed.
+/// One life to be lived.
+#[derive(Debug, Clone, Default)]
+pub struct Run {
+    /// What everything is drawn from.
+    pub seed: u64,
+    /// A mistake to make, to see that it is noticed.
+    pub mistake: Option<Mistake>,
+    /// Whether to put down what happens; it costs more than the life.
+    pub timeline: bool,
+    /// The misfortunes and wishes that come to pass, by their number; all, if not given.
+    pub only: Option<BTreeSet<u64>>,
+}
+
+/// What came of a life.
 #[derive(Debug)]
 pub struct Report {
     /// What was broken, if anything.
@@ -83,6 +96,8 @@ pub struct Report {
     pub hash: u64,
     /// What happened, on demand.
     pub timeline: Vec<String>,
+    /// How many misfortunes and wishes there were, those left out included.
+    pub events: u64,
     /// How often things came up; what did not is there with zero.
     pub counts: BTreeMap<&'static str, u64>,
 }
@@ -108,26 +123,41 @@ pub(super) struct Life {
     /// Whether somebody has been asked to go on with it, and has not answered.
     pub(super) replacing: bool,
     pub(super) ids: u64,
+    /// Misfortunes and wishes so far, and which of them come to pass.
+    events: u64,
+    only: Option<BTreeSet<u64>>,
 }
 
-/// Lives through one seed.
-///
-/// Inside a tokio runtime that does nothing itself: tokio's channels draw lots about whom they wake first, from the
-/// seed of the runtime that is entered.
-pub fn live(seed: u64, mistake: Option<Mistake>, timeline: bool) -> Report {
-    make_mistakes_here(mistake);
-    let lots = RngSeed::from_bytes(&seed.to_le_bytes());
-    let runtime = tokio::runtime::Builder::new_current_thread().rng_seed(lots).build();
-    let runtime = runtime.expect("without drivers it needs nothing of the system");
-    // Not by tokio's measure of fairness, which would make our tasks wait for a turn that it never gives.
-    let life = || runtime.block_on(unconstrained(async { Life::begin(seed, mistake, timeline).run() }));
-    catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-        let detail = said.unwrap_or_else(|| "without a message".to_owned());
-        let violation = Some(Violation { rule: Rule::NoPanic, at_seconds: 0.0, detail });
-        Report { violation, hash: 0, timeline: Vec::new(), counts: BTreeMap::new() }
-    })
+impl Run {
+    /// Everything of a seed, as it comes.
+    pub fn of(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// The same with a mistake.
+    pub fn with(self, mistake: Mistake) -> Self {
+        Self { mistake: Some(mistake), ..self }
+    }
+
+    /// Lives through it.
+    ///
+    /// Inside a tokio runtime that does nothing itself: tokio's channels draw lots about whom they wake first, from the
+    /// seed of the runtime that is entered.
+    pub fn live(&self) -> Report {
+        make_mistakes_here(self.mistake);
+        let lots = RngSeed::from_bytes(&self.seed.to_le_bytes());
+        let runtime = tokio::runtime::Builder::new_current_thread().rng_seed(lots).build();
+        let runtime = runtime.expect("without drivers it needs nothing of the system");
+        // Not by tokio's measure of fairness, which would make our tasks wait for a turn that it never gives.
+        let life = || runtime.block_on(unconstrained(async { Life::begin(self).run() }));
+        catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<&str>().map(ToString::to_string);
+            let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
+            let detail = said.unwrap_or_else(|| "without a message".to_owned());
+            let violation = Some(Violation { rule: Rule::NoPanic, at_seconds: 0.0, detail });
+            Report { violation, hash: 0, timeline: Vec::new(), events: 0, counts: BTreeMap::new() }
+        })
+    }
 }
 
 /// The product's own code asks on its thread which of its rules it is to leave out.
@@ -144,15 +174,16 @@ fn make_mistakes_here(mistake: Option<Mistake>) {
 const fn make_mistakes_here(_: Option<Mistake>) {}
 
 impl Life {
-    fn begin(seed: u64, mistake: Option<Mistake>, timeline: bool) -> Self {
-        let executor = Executor::new(seed);
+    fn begin(run: &Run) -> Self {
+        let mistake = run.mistake;
+        let executor = Executor::new(run.seed);
         let mut random = Executor::random();
         let mut plan = Plan::draw(&mut random);
         plan.disk.lies = mistake == Some(Mistake::AcknowledgeBeforeSync);
         plan.disk.loses_votes = mistake == Some(Mistake::VoteNotKept);
         let net = Net::new(plan.weather);
         let sight = Sight::new(&plan.spec);
-        let known: std::collections::BTreeSet<_> = plan.spec.nodes.iter().map(|node| node.id).collect();
+        let known: BTreeSet<_> = plan.spec.nodes.iter().map(|node| node.id).collect();
         let nodes: Vec<_> = known
             .iter()
             .map(|id| {
@@ -165,7 +196,7 @@ impl Life {
             sight.put(node.id, node.kernel.clone());
         }
         let ids = known.last().map_or(0, |id| id.0);
-        let mut trace = Trace::new(timeline);
+        let mut trace = Trace::new(run.timeline);
         trace.note(0, || plan.describe());
         let ips = plan.spec.floating_ips.iter().map(|ip| ip.name.clone()).collect();
         Self {
@@ -187,6 +218,8 @@ impl Life {
             replacement: None,
             replacing: false,
             ids,
+            events: 0,
+            only: run.only.clone(),
         }
     }
 
@@ -202,7 +235,7 @@ impl Life {
             self.pass(pause);
             self.supervise();
             if Executor::now() >= next_misfortune {
-                self.misfortune();
+                self.event(Self::misfortune);
                 next_misfortune = Executor::now() + self.around(self.plan.every);
             }
         }
@@ -226,6 +259,7 @@ impl Life {
             violation: self.oracle.violation(),
             hash: self.trace.hash(),
             timeline: self.trace.into_lines(),
+            events: self.events,
             counts: self.counts,
         }
     }
@@ -249,6 +283,20 @@ impl Life {
         }
     }
 
+    /// A misfortune or a wish, unless it is left out. It has chance of its own, so that leaving it out changes nothing
+    /// about the others.
+    pub(super) fn event(&mut self, happens: impl FnOnce(&mut Self, u64)) {
+        self.events += 1;
+        let number = self.events;
+        let own = self.random.fork();
+        if self.only.as_ref().is_some_and(|only| !only.contains(&number)) {
+            return;
+        }
+        let everybodys = std::mem::replace(&mut self.random, own);
+        happens(self, number);
+        self.random = everybodys;
+    }
+
     pub(super) fn around(&mut self, pause: Duration) -> TrueTime {
         self.random.u64(1..=2 * nanos(pause))
     }
@@ -267,9 +315,6 @@ impl Life {
         let mut options = Options::new(spec.cluster.clone(), id, spec.timing());
         options.snapshot_after = self.plan.snapshot_after;
         options.keep_after_snapshot = self.plan.snapshot_after / 4;
-        if self.mistake == Some(Mistake::StartAtOnce) {
-            options.start_delay = Duration::ZERO;
-        }
         if self.is_witness(id) {
             options.bias = ElectionBias::Reluctant;
         }
@@ -358,17 +403,23 @@ impl Life {
         }
     }
 
-    /// One leads, everybody has what was acknowledged last, and every address is answered for by its agreed owner.
+    /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, and every address is answered for by its agreed owner.
     fn is_well(&self) -> bool {
         let rafts: Vec<_> = self.nodes.iter().filter_map(Node::raft).collect();
         let leaders = rafts.iter().filter(|raft| raft.status().borrow().is_leader).count();
         let acknowledged = self.oracle.acknowledged();
         let newest = rafts.iter().map(|raft| raft.state().revision).max().unwrap_or_default();
         let caught_up = rafts.iter().all(|raft| raft.state().revision == newest);
+        let verdicts_are_right = rafts.first().is_some_and(|raft| {
+            let state = raft.state();
+            let healthy = |upstream| state.verdict(upstream) == Verdict::Healthy;
+            self.plan.spec.upstreams.iter().all(|upstream| healthy(&upstream.name))
+        });
         self.replacement.is_none()
             && rafts.len() == self.nodes.len()
             && leaders == 1
             && caught_up
+            && verdicts_are_right
             && newest >= acknowledged
             && self.addresses.all().all(|ip| self.is_answered_for(ip))
     }

@@ -28,14 +28,14 @@ pub(super) enum Undo {
 }
 
 impl Life {
-    pub(super) fn misfortune(&mut self) {
+    pub(super) fn misfortune(&mut self, number: u64) {
         if self.plan.misfortunes.is_empty() {
             return;
         }
         let which = self.plan.misfortunes[self.random.usize(..self.plan.misfortunes.len())];
         let node = self.random.usize(..self.nodes.len());
         let id = self.nodes[node].id;
-        self.note(|| format!("{which:?} ({id})"));
+        self.note(|| format!("#{number} {which:?} ({id})"));
         self.count(name(which), 1);
         match which {
             Misfortune::Crash => self.crash(node),

@@ -15,9 +15,13 @@ mod oracle;
 mod people;
 mod plan;
 mod process;
+mod shrink;
 mod sight;
+mod sweep;
 
-pub use life::{Report, live};
+pub use life::{Report, Run};
+pub use shrink::shrink;
+pub use sweep::{Found, sweep};
 use twinsite_model::Fault;
 
 /// A mistake that is built in to see that it is noticed.
@@ -31,8 +35,8 @@ pub enum Mistake {
     ReadBeforeApplied,
     /// A read is answered by the node that believes to lead, without a quorum round.
     TrustTheFlag,
-    /// A node takes part as soon as it has started: it has forgotten to whom it granted its lease.
-    StartAtOnce,
+    /// A read is answered by a leader that a quorum confirmed a moment ago, by its own clock.
+    LeaseRead,
     /// A machine that has lost its disk joins again under its old id.
     ReuseNodeId,
     /// The kernel does not end what a holder answers when its lease ends.
@@ -53,7 +57,7 @@ impl Mistake {
             Self::VoteNotKept,
             Self::ReadBeforeApplied,
             Self::TrustTheFlag,
-            Self::StartAtOnce,
+            Self::LeaseRead,
             Self::ReuseNodeId,
             Self::NoKernelDeadline,
             Self::ReleasedAndStillThere,

@@ -158,7 +158,15 @@ impl Node {
 
     /// The consensus, if the process has one.
     pub(super) fn raft(&self) -> Option<Raft> {
-        self.running().map(|running| running.raft)
+        self.peek(Raft::clone)
+    }
+
+    /// Looks at the consensus, if the process has one, without a handle of its own.
+    pub(super) fn peek<T>(&self, look: impl FnOnce(&Raft) -> T) -> Option<T> {
+        match &*self.life() {
+            Life::Running(running) => Some(look(&running.raft)),
+            _ => None,
+        }
     }
 
     /// Why it would not start.

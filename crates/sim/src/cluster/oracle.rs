@@ -55,23 +55,23 @@ impl Oracle {
     /// Looks at everybody.
     pub(super) fn look(&mut self, nodes: &[Node], now: TrueTime, trace: &mut Trace) {
         for node in nodes {
-            if let Some(raft) = node.raft() {
-                if self.seen.get(&node.id).is_some_and(|seen| seen.life != node.lives) {
-                    self.seen.remove(&node.id);
-                }
-                self.look_at(node.id, node.lives, &raft, now, trace);
+            let Some((leads, term, state)) = node.peek(seen) else { continue };
+            if self.seen.get(&node.id).is_some_and(|seen| seen.life != node.lives) {
+                self.seen.remove(&node.id);
             }
+            self.look_at(node, leads.then_some(term), state, now, trace);
         }
     }
 
-    fn look_at(&mut self, id: NodeId, life: u64, raft: &Raft, now: TrueTime, trace: &mut Trace) {
-        let (leads, term) = {
-            let status = raft.status();
-            let status = status.borrow();
-            (status.is_leader, status.term)
-        };
-        let leads = leads.then_some(term);
-        let state = raft.state();
+    fn look_at(
+        &mut self,
+        node: &Node,
+        leads: Option<u64>,
+        state: Arc<State>,
+        now: TrueTime,
+        trace: &mut Trace,
+    ) {
+        let (id, life) = (node.id, node.lives);
         let before = self.seen.get(&id);
         if before.is_none_or(|before| before.leads != leads)
             && let Some(term) = leads
@@ -139,6 +139,13 @@ impl Oracle {
             self.report(Rule::FreshRead, now, detail);
         }
     }
+}
+
+/// Whether a node leads, in which term it is, and its state.
+fn seen(raft: &Raft) -> (bool, u64, Arc<State>) {
+    let status = raft.status();
+    let status = status.borrow();
+    (status.is_leader, status.term, raft.state())
 }
 
 /// A room that was placed under an older token than had been reached before.

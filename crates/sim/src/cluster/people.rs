@@ -20,6 +20,9 @@ use crate::runtime::SimRuntime;
 /// Rooms that are placed again and again.
 const ROOMS: u8 = 12;
 
+/// How long a mistaken leader trusts the last word of its quorum.
+const LEASE_READ_WITHIN: Duration = Duration::from_millis(75);
+
 /// What people hear, put down by their tasks and read by the simulation.
 pub(super) enum Heard {
     Acknowledged(RequestId, Revision),
@@ -49,7 +52,7 @@ impl Life {
         let id = self.nodes[node].id;
         let (Some(raft), Some(process)) = (self.nodes[node].raft(), self.nodes[node].process) else { return };
         if self.random.u32(..100) < self.plan.wishes {
-            return self.wish();
+            return self.event(Self::wish);
         }
         let heard = Arc::clone(&self.heard);
         let tell = move |what| heard.lock().unwrap_or_else(PoisonError::into_inner).push(what);
@@ -71,7 +74,7 @@ impl Life {
     }
 
     /// A person at whoever believes to lead.
-    fn wish(&mut self) {
+    fn wish(&mut self, number: u64) {
         let Some((_, brain, process)) = self.some_leader() else { return };
         let ips = &self.plan.spec.floating_ips;
         let ip = ips[self.random.usize(..ips.len())].name.clone();
@@ -94,7 +97,7 @@ impl Life {
             8 => OperatorAction::Resume,
             _ => OperatorAction::ResetBreaker,
         };
-        self.note(|| format!("a person wants {action:?}"));
+        self.note(|| format!("#{number} a person wants {action:?}"));
         let heard = Arc::clone(&self.heard);
         drop(spawn(process, async move {
             let answer = operate(&brain, action).await;
@@ -214,6 +217,10 @@ async fn propose(raft: &Raft, request: RequestId, command: Command) -> Heard {
 
 async fn read(raft: &Raft, node: NodeId, floor: Revision, mistake: Option<Mistake>) -> Heard {
     if mistake == Some(Mistake::TrustTheFlag) && raft.status().borrow().is_leader {
+        return Heard::Read { node, floor, revision: raft.state().revision };
+    }
+    let fresh = raft.quorum_ack_age().is_some_and(|age| age < LEASE_READ_WITHIN);
+    if mistake == Some(Mistake::LeaseRead) && raft.status().borrow().is_leader && fresh {
         return Heard::Read { node, floor, revision: raft.state().revision };
     }
     let Ok(index) = raft.read_index().await else { return Heard::NotRead };

@@ -32,6 +32,8 @@ pub struct Arguments {
 pub enum Command {
     /// Start a whole cluster on this machine: two sites, a witness, meeting instances, Redis
     Demo(DemoArguments),
+    /// Live through seeded disasters with whole simulated clusters, and see that no rule is broken
+    Sim(SimArguments),
     /// Run one node of a cluster
     #[command(after_help = "Examples:
   twinsite node --config /etc/twinsite/node.toml
@@ -447,4 +449,41 @@ fn duration(text: &str) -> Result<HumanDuration, String> {
     humantime::parse_duration(text)
         .map(HumanDuration)
         .map_err(|error| format!("{error}; write it with a unit, as in 30s, 10m or 2h"))
+}
+
+/// `twinsite sim`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite sim
+  twinsite sim --seeds 20000
+  twinsite sim --seed 4711 --trace
+  twinsite sim --seed 4711 --shrink
+
+The real consensus, controller and agents run on simulated clocks, network, disks and kernels. Each seed is a life of
+20 seconds of misfortunes and at most 10 of recovery, and the same every time. The exit code is 1 if a rule was broken.")]
+pub struct SimArguments {
+    /// Live through this many seeds
+    #[arg(long, default_value_t = 1_000)]
+    pub seeds: u64,
+    /// Begin with this seed
+    #[arg(long, default_value_t = 1)]
+    pub first: u64,
+    /// Live through this seed only
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    pub seed: Option<u64>,
+    /// Print what happened, event by event
+    #[arg(long, requires = "seed")]
+    pub trace: bool,
+    /// Let only these misfortunes and wishes come to pass, by their numbers in the trace
+    #[arg(long, requires = "seed", value_delimiter = ',', value_name = "NUMBERS")]
+    pub only: Option<Vec<u64>>,
+    /// Leave out misfortunes as long as the same rule is broken, and print how to repeat what is left
+    #[arg(long, requires = "seed")]
+    pub shrink: bool,
+    /// Threads [default: as many as there are cores]
+    #[arg(long, conflicts_with = "seed")]
+    pub threads: Option<usize>,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    pub json: bool,
 }

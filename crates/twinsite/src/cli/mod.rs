@@ -8,6 +8,7 @@ mod explain;
 mod moves;
 pub mod output;
 mod recover;
+mod sim;
 mod status;
 mod upkeep;
 mod words;
@@ -198,6 +199,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
         }
         Command::Node(arguments) => crate::node::run(&arguments).map(|()| Exit::Done),
         Command::Guardian(arguments) => crate::guardian::run(&arguments).map(|()| Exit::Done),
+        Command::Sim(arguments) => sim::run(&arguments),
         command => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -238,7 +240,11 @@ async fn run_async(command: Command) -> Result<Exit, CliError> {
             meeting::run(config).await?;
             Ok(Exit::Done)
         }
-        Command::Check(_) | Command::Completion { .. } | Command::Node(_) | Command::Guardian(_) => {
+        Command::Check(_)
+        | Command::Completion { .. }
+        | Command::Node(_)
+        | Command::Guardian(_)
+        | Command::Sim(_) => {
             unreachable!("handled without a shared runtime")
         }
     }
