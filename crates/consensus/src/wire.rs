@@ -132,3 +132,62 @@ pub(crate) fn entry_size(entry: &Entry) -> usize {
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use proptest::prelude::*;
+    use twinsite_fuzz::{config, mutated};
+
+    fn members() -> pb::Membership {
+        let member = |node: u64| pb::Member { node, address: format!("10.0.0.{node}:7100") };
+        let configuration = |voters: &[u64]| pb::Configuration { voters: voters.to_vec() };
+        pb::Membership {
+            configurations: vec![configuration(&[1, 2, 3]), configuration(&[2, 3, 4])],
+            members: (1..=5).map(member).collect(),
+        }
+    }
+
+    fn entries() -> Vec<Vec<u8>> {
+        let id = Some(pb::LogId { term: 7, index: 300 });
+        let payloads = [
+            pb::entry::Payload::Blank(pb::Blank {}),
+            pb::entry::Payload::Command(b"a command".to_vec().into()),
+            pb::entry::Payload::Membership(members()),
+        ];
+        payloads.map(|payload| encode(&pb::Entry { id, payload: Some(payload) })).into()
+    }
+
+    fn headers() -> Vec<Vec<u8>> {
+        let last = Some(pb::LogId { term: 7, index: 300 });
+        let membership = pb::StoredMembership { id: last, membership: Some(members()) };
+        vec![encode(&pb::SnapshotHeader { last, membership: Some(membership), length: 0, crc: 0 })]
+    }
+
+    proptest! {
+        #![proptest_config(config())]
+
+        /// Whatever the bytes: an error, or an entry that is written and read the same again.
+        #[test]
+        fn fuzz_raft_entry(bytes in mutated(entries())) {
+            if let Ok(entry) = decode::<pb::Entry>(&bytes).and_then(to_entry) {
+                let again = decode::<pb::Entry>(&encode(&from_entry(&entry))).and_then(to_entry);
+                prop_assert_eq!(again.unwrap(), entry);
+            }
+        }
+
+        #[test]
+        fn fuzz_vote(bytes in mutated(vec![encode(&pb::Vote { term: 7, node: 2, committed: true })])) {
+            if let Ok(vote) = decode::<pb::Vote>(&bytes).and_then(|vote| to_vote(Some(vote))) {
+                prop_assert_eq!(to_vote(Some(from_vote(&vote))).unwrap(), vote);
+            }
+        }
+
+        #[test]
+        fn fuzz_snapshot_header(bytes in mutated(headers())) {
+            if let Ok(header) = decode::<pb::SnapshotHeader>(&bytes) {
+                let _whatever_it_means = to_snapshot(header, &Bytes::new());
+            }
+        }
+    }
+}

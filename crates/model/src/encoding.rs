@@ -149,6 +149,8 @@ fn without_header<M: Message + Default>(kind: Kind, bytes: &[u8]) -> Result<(For
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod golden;
 #[cfg(test)]
 mod tests;

@@ -113,4 +113,20 @@ mod tests {
         boundary.take(&GOING_AWAY);
         assert!(boundary.is_between_frames());
     }
+
+    proptest::proptest! {
+        #![proptest_config(twinsite_fuzz::config())]
+
+        /// Whatever comes, in one piece or byte by byte: the same boundary.
+        #[test]
+        fn fuzz_websocket_frames(bytes in twinsite_fuzz::mutated(
+            [(0, false), (5, true), (200, false), (70_000, true)].map(|(length, masked)| frame(length, masked)).into()
+        )) {
+            let (mut whole, mut pieces) = (FrameBoundary::default(), FrameBoundary::default());
+            whole.take(&bytes);
+            bytes.chunks(1).for_each(|byte| pieces.take(byte));
+            proptest::prop_assert_eq!(whole.is_between_frames(), pieces.is_between_frames());
+            proptest::prop_assert_eq!(whole.payload_left, pieces.payload_left);
+        }
+    }
 }

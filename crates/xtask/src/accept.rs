@@ -61,7 +61,7 @@ struct Job {
 
 /// Runs the parts.
 pub fn run_parts(arguments: &Arguments) -> Result<(), TaskError> {
-    let parts = ["exercises", "rooms", "kills", "flips", "simulation"];
+    let parts = ["exercises", "rooms", "kills", "flips", "fuzz", "simulation"];
     let wanted: Vec<_> = match &arguments.name {
         Some(name) if parts.contains(&name.as_str()) => vec![name.as_str()],
         Some(name) => {
@@ -121,6 +121,15 @@ fn jobs(part: &str) -> Result<Vec<Job>, TaskError> {
         "exercises" => exercises()?,
         "rooms" => vec![tests("rooms", "TWINSITE_ROUNDS", "20")],
         "kills" => vec![tests("kills", "TWINSITE_KILLS", "200")],
+        "fuzz" => vec![Job {
+            item: "3,000,000 inputs for every decoder".to_owned(),
+            command: {
+                let mut command = cargo(&["test", "--release", "--workspace", "--lib", "--", "fuzz_"]);
+                command.env("PROPTEST_CASES", "3000000");
+                command
+            },
+            json: false,
+        }],
         "flips" => vec![Job {
             item: "every byte".to_owned(),
             command: {

@@ -361,4 +361,6 @@ impl Scenario {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

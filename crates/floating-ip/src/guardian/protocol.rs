@@ -163,4 +163,36 @@ mod tests {
         assert!(buffer.is_empty());
         assert_eq!(decode(&mut vec![0xff; 8]), Err(BadFrame));
     }
+
+    fn every_kind() -> Vec<Vec<u8>> {
+        let ip = FloatingIpName::new("public").unwrap();
+        let addresses = vec!["127.0.0.10:80".parse().unwrap(), "[::1]:443".parse().unwrap()];
+        let token = Token::new(3, 7);
+        let holding = Holding { ip: ip.clone(), addresses, token };
+        let (until, slack) = (BootTime(Duration::from_secs(1_000)), Duration::from_millis(20));
+        let frames = [
+            Frame::Hello { incarnation: Incarnation(9) },
+            Frame::Holding { holding, until, slack },
+            Frame::Released { ip, token },
+            Frame::Alive,
+            Frame::Complete,
+        ];
+        frames.iter().map(encode).collect()
+    }
+
+    proptest::proptest! {
+        #![proptest_config(twinsite_fuzz::config())]
+
+        /// Whatever comes: an error, or frames that are written and read the same again, and nothing is read twice.
+        #[test]
+        fn fuzz_guardian_frames(bytes in twinsite_fuzz::mutated(every_kind())) {
+            let mut left = bytes;
+            loop {
+                let before = left.len();
+                let Ok(Some(frame)) = decode(&mut left) else { break };
+                proptest::prop_assert!(left.len() < before);
+                proptest::prop_assert_eq!(decode(&mut encode(&frame)), Ok(Some(frame)));
+            }
+        }
+    }
 }

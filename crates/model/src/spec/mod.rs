@@ -5,6 +5,8 @@
 
 mod cidr;
 mod duration;
+#[cfg(test)]
+mod fuzz;
 mod parse;
 pub mod validate;
 
