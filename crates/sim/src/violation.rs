@@ -32,6 +32,8 @@ pub enum Rule {
     FreshRead,
     /// A room is placed under the newest token only.
     SessionTokens,
+    /// Who watches sees every change, as everybody else sees it.
+    WatchIsComplete,
     /// No assertion fails.
     NoPanic,
 }

@@ -11,6 +11,7 @@ use super::people::{Heard, Replacement};
 use super::plan::Plan;
 use super::process::Birth;
 use super::sight::Sight;
+use super::watch::Watches;
 use crate::clock::{TrueTime, nanos};
 use crate::runtime::{Executor, spawn};
 use crate::trace::Trace;
@@ -32,7 +33,7 @@ const STORMY: TrueTime = 20_000 * MS;
 const WELL_WITHIN: TrueTime = 10_000 * MS;
 
 /// Everything that is counted, and that must come up in a hundred seeds.
-const COUNTED: [&str; 39] = [
+const COUNTED: [&str; 40] = [
     "addresses taken over",
     "batches lost in a crash",
     "bridges",
@@ -64,6 +65,7 @@ const COUNTED: [&str; 39] = [
     "replaced nodes",
     "restarts",
     "revisions skipped by snapshots",
+    "rings",
     "slow disks",
     "splits",
     "steps of a replacement that were tried again",
@@ -112,6 +114,7 @@ pub(super) struct Life {
     pub(super) sight: Sight,
     pub(super) oracle: Oracle,
     addresses: Addresses,
+    watches: Watches,
     pub(super) trace: Trace,
     pub(super) heard: Arc<Mutex<Vec<Heard>>>,
     counts: BTreeMap<&'static str, u64>,
@@ -135,6 +138,7 @@ impl Run {
     }
 
     /// The same with a mistake.
+    #[must_use]
     pub fn with(self, mistake: Mistake) -> Self {
         Self { mistake: Some(mistake), ..self }
     }
@@ -209,6 +213,7 @@ impl Life {
             sight,
             oracle: Oracle::default(),
             addresses: Addresses::new(ips),
+            watches: Watches::default(),
             trace,
             heard: Arc::default(),
             counts: COUNTED.map(|what| (what, 0)).into(),
@@ -251,6 +256,9 @@ impl Life {
         if !well && self.oracle.is_content() {
             let detail = self.describe();
             self.oracle.report(Rule::Recovers, Executor::now(), detail);
+        }
+        if let Some(detail) = self.watches.verdict() {
+            self.oracle.report(Rule::WatchIsComplete, Executor::now(), detail);
         }
         self.count("addresses taken over", self.addresses.taken_over);
         self.count("elections", self.oracle.elections);
@@ -320,6 +328,7 @@ impl Life {
         }
         self.note(|| format!("{id} starts"));
         let (sight, pace, mistake) = (self.sight.clone(), self.plan.pace, self.mistake);
+        let watches = self.watches.clone();
         let (kernel, end) = (self.nodes[node].kernel.clone(), self.nodes[node].end.clone());
         self.nodes[node].start(mistake, |process, incarnation, guardian| Birth {
             process,
@@ -332,6 +341,7 @@ impl Life {
             sight,
             pace,
             mistake,
+            watches,
         });
     }
 

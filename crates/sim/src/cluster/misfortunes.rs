@@ -80,6 +80,7 @@ impl Life {
                 let part: Vec<_> = part.into_iter().filter(|_| self.random.bool()).collect();
                 self.split(&part, (which == Misfortune::Bridge).then_some(id));
             }
+            Misfortune::Ring => self.ring(),
             Misfortune::SlowDisk => {
                 self.nodes[node].disk.set_health(|health| health.sync_max = SLOW_SYNC);
                 self.undo_later(node, Undo::FastDisk, 4_000 * MS);
@@ -196,6 +197,20 @@ impl Life {
         self.undo_later(0, Undo::Rejoin, 4_000 * MS);
     }
 
+    fn ring(&mut self) {
+        let mut ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
+        self.random.shuffle(&mut ids);
+        for (place, from) in ids.iter().enumerate() {
+            for (other, to) in ids.iter().enumerate() {
+                let apart = place.abs_diff(other);
+                if apart > 1 && apart < ids.len() - 1 {
+                    self.net.cut(*from, *to, true);
+                }
+            }
+        }
+        self.undo_later(0, Undo::Rejoin, 4_000 * MS);
+    }
+
     pub(super) fn go_on(&mut self, node: usize) {
         let missed = Executor::go_on(self.nodes[node].machine);
         if missed > Duration::ZERO {
@@ -244,6 +259,7 @@ const fn name(misfortune: Misfortune) -> &'static str {
         Misfortune::SiteIsolation => "isolated sites",
         Misfortune::Split => "splits",
         Misfortune::Bridge => "bridges",
+        Misfortune::Ring => "rings",
         Misfortune::SlowDisk => "slow disks",
         Misfortune::FullDisk => "full disks",
         Misfortune::LostDisk => "lost disks",

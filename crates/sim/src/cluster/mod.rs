@@ -18,6 +18,7 @@ mod process;
 mod shrink;
 mod sight;
 mod sweep;
+mod watch;
 
 pub use life::{Report, Run};
 pub use shrink::shrink;
@@ -45,6 +46,8 @@ pub enum Mistake {
     ReleasedAndStillThere,
     /// The guardian says that a token has ended before it has taken the address off the kernel.
     GuardianSpeaksTooSoon,
+    /// Somebody who watches misses a change, and is not told.
+    WatchMisses,
     /// One rule less in the product's own code; only in builds with the feature `seeded-faults`.
     Rule(Fault),
 }
@@ -62,6 +65,7 @@ impl Mistake {
             Self::NoKernelDeadline,
             Self::ReleasedAndStillThere,
             Self::GuardianSpeaksTooSoon,
+            Self::WatchMisses,
         ];
         let rules = Fault::ALL.into_iter().filter(|_| cfg!(feature = "seeded-faults")).map(Self::Rule);
         own.into_iter().chain(rules).collect()

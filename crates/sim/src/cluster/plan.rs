@@ -45,6 +45,8 @@ pub(super) enum Misfortune {
     Split,
     /// Two parts do not hear each other, but one node hears both.
     Bridge,
+    /// Each node hears its two neighbours only.
+    Ring,
     /// A disk takes longer than the voters' lease.
     SlowDisk,
     /// A disk is full.
@@ -55,7 +57,7 @@ pub(super) enum Misfortune {
     Upstreams,
 }
 
-const ALL: [Misfortune; 19] = [
+const ALL: [Misfortune; 20] = [
     Misfortune::Crash,
     Misfortune::CrashOfAll,
     Misfortune::PowerLoss,
@@ -71,6 +73,7 @@ const ALL: [Misfortune; 19] = [
     Misfortune::SiteIsolation,
     Misfortune::Split,
     Misfortune::Bridge,
+    Misfortune::Ring,
     Misfortune::SlowDisk,
     Misfortune::FullDisk,
     Misfortune::LostDisk,

@@ -7,6 +7,7 @@ use super::holding::{Pace, tools};
 use super::kernel::Kernel;
 use super::net::{Door, End};
 use super::sight::Sight;
+use super::watch::Watches;
 use crate::runtime::{Executor, JoinHandle, ProcessId, SimRuntime, spawn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +43,7 @@ pub(super) struct Birth {
     pub(super) sight: Sight,
     pub(super) pace: Pace,
     pub(super) mistake: Option<Mistake>,
+    pub(super) watches: Watches,
 }
 
 /// A node that runs.
@@ -111,6 +113,7 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     drop(SimRuntime::spawn(supervisor.lasting("the keeper of the membership", keeper.run(stop))));
     let desk = Desk { me, peers: birth.end.clone(), brain: brain.clone(), raft: raft.clone() };
     birth.end.net.attach(me, birth.process, Door { inbound: raft.inbound(), desk });
+    drop(SimRuntime::spawn(birth.watches.clone().watch(me, raft.clone(), birth.mistake)));
     raft.take_part();
     let following = Arc::new(Mutex::new(Some(following)));
     Ok(Running { raft, brain, supervisor, draining, changed, letting_go, following })

@@ -1,0 +1,96 @@
+//! People who watch: each sees every change of its node once, in order, with the events that everybody else sees.
+
+use super::Mistake;
+use super::process::Raft;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use twinsite_model::{Event, NodeId, Revision};
+
+/// Without a break: from where on somebody watched, and what came.
+struct Stretch {
+    node: NodeId,
+    from: Revision,
+    seen: BTreeSet<Revision>,
+    last: Revision,
+}
+
+/// What all of them have seen. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Watches(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    events: BTreeMap<Revision, Vec<Event>>,
+    stretches: Vec<Stretch>,
+    wrong: Option<String>,
+}
+
+impl Watches {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches a node until its process ends.
+    pub(super) async fn watch(self, node: NodeId, raft: Raft, mistake: Option<Mistake>) {
+        let misses = mistake == Some(Mistake::WatchMisses);
+        let mut passed = 0_u64;
+        loop {
+            let (state, mut changes) = raft.subscribe();
+            let mut stretch = self.seen().begin(node, state.revision);
+            while let Ok(change) = changes.next().await {
+                passed += 1;
+                if misses && passed.is_multiple_of(100) {
+                    continue;
+                }
+                let mut seen = self.seen();
+                if change.skipped {
+                    stretch = seen.begin(node, change.revision);
+                } else {
+                    seen.note(stretch, change.revision, &change.events);
+                }
+            }
+            if raft.status().borrow().stopped.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// What is wrong with what they saw, now that nothing more comes.
+    pub(super) fn verdict(&self) -> Option<String> {
+        let seen = self.seen();
+        let missed = |stretch: &Stretch| {
+            let all = seen.events.range(..=stretch.last).map(|(revision, _)| *revision);
+            let missed =
+                all.filter(|revision| *revision > stretch.from).find(|all| !stretch.seen.contains(all))?;
+            Some(format!(
+                "who watched {} from {} to {} did not see {missed}",
+                stretch.node, stretch.from, stretch.last
+            ))
+        };
+        seen.wrong.clone().or_else(|| seen.stretches.iter().find_map(missed))
+    }
+}
+
+impl Seen {
+    fn begin(&mut self, node: NodeId, from: Revision) -> usize {
+        self.stretches.push(Stretch { node, from, seen: BTreeSet::new(), last: from });
+        self.stretches.len() - 1
+    }
+
+    fn note(&mut self, stretch: usize, revision: Revision, events: &[Event]) {
+        let known = self.events.entry(revision).or_insert_with(|| events.to_vec());
+        let other = known.as_slice() != events;
+        let stretch = &mut self.stretches[stretch];
+        if other {
+            self.wrong = Some(format!(
+                "{} tells of other events at {revision} than were seen there before",
+                stretch.node
+            ));
+        }
+        if revision <= stretch.last {
+            self.wrong = Some(format!("{} tells of {revision} after {}", stretch.node, stretch.last));
+        }
+        stretch.last = revision;
+        stretch.seen.insert(revision);
+    }
+}
