@@ -2,6 +2,7 @@
 
 use super::Mistake;
 use super::addresses::Addresses;
+use super::disaster::Disaster;
 use super::disk::SimDisk;
 use super::misfortunes::Undo;
 use super::net::Net;
@@ -33,7 +34,7 @@ const STORMY: TrueTime = 20_000 * MS;
 const WELL_WITHIN: TrueTime = 10_000 * MS;
 
 /// Everything that is counted, and that must come up in a hundred seeds.
-const COUNTED: [&str; 40] = [
+const COUNTED: [&str; 43] = [
     "addresses taken over",
     "batches lost in a crash",
     "bridges",
@@ -44,7 +45,10 @@ const COUNTED: [&str; 40] = [
     "commands that came too late",
     "crashes",
     "crashes of all",
+    "disasters",
+    "disasters that were near",
     "elections",
+    "forced recoveries",
     "freezes",
     "full disks",
     "guests that were paused",
@@ -122,6 +126,7 @@ pub(super) struct Life {
     /// What is undone later: at a time, on a node.
     pub(super) later: BTreeMap<(TrueTime, u64), (usize, Undo)>,
     pub(super) numbers: u64,
+    pub(super) disaster: Disaster,
     pub(super) replacement: Option<Replacement>,
     /// Whether somebody has been asked to go on with it, and has not answered.
     pub(super) replacing: bool,
@@ -220,6 +225,7 @@ impl Life {
             requests: 0,
             later: BTreeMap::new(),
             numbers: 0,
+            disaster: Disaster::default(),
             replacement: None,
             replacing: false,
             ids,
@@ -329,6 +335,8 @@ impl Life {
         self.note(|| format!("{id} starts"));
         let (sight, pace, mistake) = (self.sight.clone(), self.plan.pace, self.mistake);
         let watches = self.watches.clone();
+        let note = self.disaster.note.as_ref().filter(|(survivor, _)| *survivor == node);
+        let recovery = note.map(|(_, note)| note.clone());
         let (kernel, end) = (self.nodes[node].kernel.clone(), self.nodes[node].end.clone());
         self.nodes[node].start(mistake, |process, incarnation, guardian| Birth {
             process,
@@ -342,6 +350,7 @@ impl Life {
             pace,
             mistake,
             watches,
+            recovery,
         });
     }
 
@@ -407,7 +416,7 @@ impl Life {
             if self.has_stopped(node) || self.nodes[node].has_ended() {
                 self.nodes[node].kill(Duration::ZERO);
             }
-            if self.nodes[node].process.is_none() {
+            if self.nodes[node].process.is_none() && self.disaster.allows(node) {
                 self.start(node);
             }
         }
@@ -415,7 +424,7 @@ impl Life {
 
     /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, and every address is answered for by its agreed owner.
     fn is_well(&self) -> bool {
-        let rafts: Vec<_> = self.nodes.iter().filter_map(Node::raft).collect();
+        let rafts: Vec<_> = self.kept().filter_map(Node::raft).collect();
         let leaders = rafts.iter().filter(|raft| raft.status().borrow().is_leader).count();
         let acknowledged = self.oracle.acknowledged();
         let newest = rafts.iter().map(|raft| raft.state().revision).max().unwrap_or_default();
@@ -426,16 +435,17 @@ impl Life {
             self.plan.spec.upstreams.iter().all(|upstream| healthy(&upstream.name))
         });
         self.replacement.is_none()
-            && rafts.len() == self.nodes.len()
+            && self.disaster.recovering.is_none()
+            && rafts.len() == self.kept().count()
             && leaders == 1
             && caught_up
             && verdicts_are_right
-            && newest >= acknowledged
+            && rafts.first().is_some_and(|raft| (raft.generation(), newest) >= acknowledged)
             && self.addresses.all().all(|ip| self.is_answered_for(ip))
     }
 
     fn is_answered_for(&self, ip: &FloatingIpName) -> bool {
-        let Some(state) = self.nodes.first().and_then(Node::raft).map(|raft| raft.state()) else {
+        let Some(state) = self.kept().next().and_then(Node::raft).map(|raft| raft.state()) else {
             return false;
         };
         let owner = state.owner(ip).map(|owner| (owner.node, owner.token));

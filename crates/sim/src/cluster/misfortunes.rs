@@ -85,11 +85,16 @@ impl Life {
                 self.nodes[node].disk.set_health(|health| health.sync_max = SLOW_SYNC);
                 self.undo_later(node, Undo::FastDisk, 4_000 * MS);
             }
+            // A person looks after that one.
+            Misfortune::FullDisk if self.disaster.recovering == Some(node) => {}
             Misfortune::FullDisk => {
                 self.nodes[node].disk.set_health(|health| health.is_full = true);
                 self.undo_later(node, Undo::FastDisk, 2_000 * MS);
             }
             Misfortune::LostDisk => self.lose_disk(node),
+            // Rarely: there is not much to see afterwards.
+            Misfortune::Disaster if self.random.u32(..8) == 0 => self.disaster(),
+            Misfortune::Disaster => {}
             Misfortune::Upstreams => self.upstreams(),
         }
     }
@@ -142,7 +147,7 @@ impl Life {
 
     /// Not before the last one is replaced: two of three would be a loss of the quorum for good.
     fn lose_disk(&mut self, node: usize) {
-        if self.replacement.is_some() || self.requests == 0 {
+        if self.replacement.is_some() || self.requests == 0 || !self.disaster.lost.is_empty() {
             return;
         }
         let old = self.nodes[node].id;
@@ -218,6 +223,10 @@ impl Life {
         }
     }
 
+    pub(super) fn start_within(&mut self, node: usize, within: TrueTime) {
+        self.undo_later(node, Undo::Start, within);
+    }
+
     fn undo_later(&mut self, node: usize, undo: Undo, within: TrueTime) {
         self.numbers += 1;
         let at = Executor::now() + self.random.u64(MS..=within);
@@ -228,7 +237,9 @@ impl Life {
         let id = self.nodes[node].id;
         self.note(|| format!("{undo:?} ({id})"));
         match undo {
-            Undo::Start if self.nodes[node].process.is_none() => self.start(node),
+            Undo::Start if self.nodes[node].process.is_none() && self.disaster.allows(node) => {
+                self.start(node)
+            }
             Undo::Start => {}
             Undo::Thaw => self.nodes[node].freeze(false),
             Undo::GoOn => self.go_on(node),
@@ -263,6 +274,7 @@ const fn name(misfortune: Misfortune) -> &'static str {
         Misfortune::SlowDisk => "slow disks",
         Misfortune::FullDisk => "full disks",
         Misfortune::LostDisk => "lost disks",
+        Misfortune::Disaster => "disasters that were near",
         Misfortune::Upstreams => "upstreams that changed",
     }
 }

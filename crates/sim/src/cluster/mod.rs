@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, reason = "a simulation that contradicts itself ends, and its seed is told")]
 
 mod addresses;
+mod disaster;
 mod disk;
 mod guardian;
 mod holding;

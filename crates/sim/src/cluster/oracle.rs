@@ -8,7 +8,7 @@ use crate::trace::Trace;
 use crate::violation::{Rule, Violation};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use twinsite_model::{NodeId, RequestId, Revision, State, WallTime, encoding};
+use twinsite_model::{Generation, NodeId, RequestId, Revision, State, WallTime, encoding};
 
 /// What a node was last seen to be.
 struct Seen {
@@ -18,14 +18,20 @@ struct Seen {
     leads: Option<u64>,
 }
 
-/// The memory of one simulation.
+/// One generation: a forced recovery begins another, with whatever the survivor knew.
 #[derive(Default)]
-pub(super) struct Oracle {
-    seen: BTreeMap<NodeId, Seen>,
+struct Era {
     leaders: BTreeMap<u64, NodeId>,
     /// What the state was at each revision, as a number, and the request that led to it.
     history: BTreeMap<Revision, (u64, Option<RequestId>)>,
     acknowledged: BTreeMap<Revision, RequestId>,
+}
+
+/// The memory of one simulation.
+#[derive(Default)]
+pub(super) struct Oracle {
+    seen: BTreeMap<NodeId, Seen>,
+    eras: BTreeMap<Generation, Era>,
     violation: Option<Violation>,
     /// Terms that had a leader.
     pub(super) elections: u64,
@@ -48,24 +54,28 @@ impl Oracle {
     }
 
     /// The newest revision that anybody was told of.
-    pub(super) fn acknowledged(&self) -> Revision {
-        self.acknowledged.last_key_value().map_or(Revision::default(), |(revision, _)| *revision)
+    pub(super) fn acknowledged(&self) -> (Generation, Revision) {
+        let newest = self.eras.iter().rev().find_map(|(generation, era)| {
+            era.acknowledged.last_key_value().map(|(revision, _)| (*generation, *revision))
+        });
+        newest.unwrap_or_default()
     }
 
     /// Looks at everybody.
     pub(super) fn look(&mut self, nodes: &[Node], now: TrueTime, trace: &mut Trace) {
         for node in nodes {
-            let Some((leads, term, state)) = node.peek(seen) else { continue };
+            let Some((generation, leads, term, state)) = node.peek(seen) else { continue };
             if self.seen.get(&node.id).is_some_and(|seen| seen.life != node.lives) {
                 self.seen.remove(&node.id);
             }
-            self.look_at(node, leads.then_some(term), state, now, trace);
+            self.look_at(node, generation, leads.then_some(term), state, now, trace);
         }
     }
 
     fn look_at(
         &mut self,
         node: &Node,
+        generation: Generation,
         leads: Option<u64>,
         state: Arc<State>,
         now: TrueTime,
@@ -78,8 +88,9 @@ impl Oracle {
         {
             trace.mix(&[now, id.0, term]);
             trace.note(now, || format!("{id} leads in term {term}"));
-            self.elections += u64::from(!self.leaders.contains_key(&term));
-            let first = *self.leaders.entry(term).or_insert(id);
+            let leaders = &mut self.eras.entry(generation).or_default().leaders;
+            self.elections += u64::from(!leaders.contains_key(&term));
+            let first = *leaders.entry(term).or_insert(id);
             if first != id {
                 self.report(Rule::OneLeader, now, format!("{first} and {id} lead in term {term}"));
             }
@@ -91,12 +102,20 @@ impl Oracle {
             if let Some(detail) = stale {
                 self.report(Rule::SessionTokens, now, detail);
             }
-            self.moved(id, was, &state, now, trace);
+            self.moved(id, generation, was, &state, now, trace);
         }
         self.seen.insert(id, Seen { life, state, leads });
     }
 
-    fn moved(&mut self, id: NodeId, was: Option<Revision>, state: &State, now: TrueTime, trace: &mut Trace) {
+    fn moved(
+        &mut self,
+        id: NodeId,
+        generation: Generation,
+        was: Option<Revision>,
+        state: &State,
+        now: TrueTime,
+        trace: &mut Trace,
+    ) {
         let revision = state.revision;
         if let Some(was) = was {
             if revision < was {
@@ -107,14 +126,16 @@ impl Oracle {
         let print = fingerprint(state);
         trace.mix(&[now, id.0, revision.0, print]);
         let newest = state.requests.back().filter(|(_, at)| *at == revision).map(|(request, _)| request);
+        let era = self.eras.entry(generation).or_default();
         let (known, request) =
-            self.history.entry(revision).or_insert_with(|| (print, newest.cloned())).clone();
+            era.history.entry(revision).or_insert_with(|| (print, newest.cloned())).clone();
+        let acknowledged = era.acknowledged.get(&revision).cloned();
         if known != print {
             let detail = format!("{id} has another state at {revision} than was seen there before");
             self.report(Rule::SameState, now, detail);
         }
-        if let Some(acknowledged) = self.acknowledged.get(&revision)
-            && request.as_ref() != Some(acknowledged)
+        if let Some(acknowledged) = acknowledged
+            && request.as_ref() != Some(&acknowledged)
         {
             let detail = format!("{revision} was acknowledged for {acknowledged:?}, and is {request:?}");
             self.report(Rule::Acknowledged, now, detail);
@@ -122,30 +143,44 @@ impl Oracle {
     }
 
     /// Somebody was told that a request led to a revision.
-    pub(super) fn acknowledge(&mut self, request: RequestId, revision: Revision, now: TrueTime) {
-        if let Some((_, known)) = self.history.get(&revision)
+    pub(super) fn acknowledge(
+        &mut self,
+        generation: Generation,
+        request: RequestId,
+        revision: Revision,
+        now: TrueTime,
+    ) {
+        let era = self.eras.entry(generation).or_default();
+        let known = era.history.get(&revision).map(|(_, known)| known.clone());
+        era.acknowledged.insert(revision, request.clone());
+        if let Some(known) = known
             && known.as_ref() != Some(&request)
         {
             let detail = format!("{revision} was acknowledged for {request:?}, and is {known:?}");
             self.report(Rule::Acknowledged, now, detail);
         }
-        self.acknowledged.insert(revision, request);
     }
 
     /// A read that began when `floor` had been acknowledged saw `revision`.
-    pub(super) fn read(&mut self, node: NodeId, floor: Revision, revision: Revision, now: TrueTime) {
+    pub(super) fn read(
+        &mut self,
+        node: NodeId,
+        floor: (Generation, Revision),
+        revision: (Generation, Revision),
+        now: TrueTime,
+    ) {
         if revision < floor {
-            let detail = format!("{node} read {revision} when {floor} had been acknowledged before");
+            let detail = format!("{node} read {revision:?} when {floor:?} had been acknowledged before");
             self.report(Rule::FreshRead, now, detail);
         }
     }
 }
 
 /// Whether a node leads, in which term it is, and its state.
-fn seen(raft: &Raft) -> (bool, u64, Arc<State>) {
+fn seen(raft: &Raft) -> (Generation, bool, u64, Arc<State>) {
     let status = raft.status();
     let status = status.borrow();
-    (status.is_leader, status.term, raft.state())
+    (raft.generation(), status.is_leader, status.term, raft.state())
 }
 
 /// A room that was placed under an older token than had been reached before.

@@ -5,15 +5,16 @@ use super::life::Life;
 use super::node::Node;
 use super::process::Raft;
 use crate::runtime::{Executor, ProcessId, spawn};
+use crate::violation::Rule;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use twinsite_agents::{Brain, Machine};
+use twinsite_agents::{Brain, Machine, RecoveryNote};
 use twinsite_consensus::{MemberRole, ProposeError};
 use twinsite_controller::{
     MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest,
 };
 use twinsite_model::spec::NodeSpec;
-use twinsite_model::{Command, NodeId, Proposal, RequestId, Revision, RoomKey, SafetyRule};
+use twinsite_model::{Command, Generation, NodeId, Proposal, RequestId, Revision, RoomKey, SafetyRule};
 
 use crate::runtime::SimRuntime;
 
@@ -25,16 +26,17 @@ const LEASE_READ_WITHIN: Duration = Duration::from_millis(75);
 
 /// What people hear, put down by their tasks and read by the simulation.
 pub(super) enum Heard {
-    Acknowledged(RequestId, Revision),
+    Acknowledged(Generation, RequestId, Revision),
     Late,
     Unknown,
     Refused,
-    Read { node: NodeId, floor: Revision, revision: Revision },
+    Read { node: NodeId, floor: (Generation, Revision), revision: (Generation, Revision) },
     NotRead,
     Granted(&'static str, u64),
     WishRefused,
     NotAnswered,
     Replaced(bool),
+    Recovered(Result<(usize, RecoveryNote, Option<usize>), String>),
 }
 
 /// A replacement under way. At most one at a time, as for a careful operator.
@@ -149,9 +151,9 @@ impl Life {
         let now = Executor::now();
         for heard in heard {
             let what = match heard {
-                Heard::Acknowledged(request, revision) => {
+                Heard::Acknowledged(generation, request, revision) => {
                     self.trace.mix(&[now, revision.0]);
-                    self.oracle.acknowledge(request, revision, now);
+                    self.oracle.acknowledge(generation, request, revision, now);
                     "commands acknowledged"
                 }
                 Heard::Read { node, floor, revision } => {
@@ -168,6 +170,14 @@ impl Life {
                 }
                 Heard::WishRefused => "wishes refused",
                 Heard::NotAnswered => "wishes that nobody answered",
+                Heard::Recovered(Ok(recovered)) => {
+                    self.recovered(recovered);
+                    "forced recoveries"
+                }
+                Heard::Recovered(Err(why)) => {
+                    self.oracle.report(Rule::Recovers, now, format!("no forced recovery: {why}"));
+                    continue;
+                }
                 Heard::Replaced(false) => {
                     self.replacing = false;
                     "steps of a replacement that were tried again"
@@ -209,26 +219,26 @@ async fn propose(raft: &Raft, request: RequestId, command: Command) -> Heard {
     match raft.propose(&proposal).await {
         // The room may have found another place meanwhile, and the state stays as it is.
         Ok(applied) if applied.events.is_empty() => Heard::Late,
-        Ok(applied) => Heard::Acknowledged(request, applied.revision),
+        Ok(applied) => Heard::Acknowledged(raft.generation(), request, applied.revision),
         Err(ProposeError::OutcomeUnknown) => Heard::Unknown,
         Err(_) => Heard::Refused,
     }
 }
 
-async fn read(raft: &Raft, node: NodeId, floor: Revision, mistake: Option<Mistake>) -> Heard {
+async fn read(raft: &Raft, node: NodeId, floor: (Generation, Revision), mistake: Option<Mistake>) -> Heard {
     if mistake == Some(Mistake::TrustTheFlag) && raft.status().borrow().is_leader {
-        return Heard::Read { node, floor, revision: raft.state().revision };
+        return Heard::Read { node, floor, revision: (raft.generation(), raft.state().revision) };
     }
     let fresh = raft.quorum_ack_age().is_some_and(|age| age < LEASE_READ_WITHIN);
     if mistake == Some(Mistake::LeaseRead) && raft.status().borrow().is_leader && fresh {
-        return Heard::Read { node, floor, revision: raft.state().revision };
+        return Heard::Read { node, floor, revision: (raft.generation(), raft.state().revision) };
     }
     let Ok(index) = raft.read_index().await else { return Heard::NotRead };
     if mistake == Some(Mistake::ReadBeforeApplied) {
-        return Heard::Read { node, floor, revision: raft.state().revision };
+        return Heard::Read { node, floor, revision: (raft.generation(), raft.state().revision) };
     }
     match raft.wait_applied(index, Duration::from_secs(2)).await {
-        Ok(()) => Heard::Read { node, floor, revision: raft.state().revision },
+        Ok(()) => Heard::Read { node, floor, revision: (raft.generation(), raft.state().revision) },
         Err(_) => Heard::NotRead,
     }
 }

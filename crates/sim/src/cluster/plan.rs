@@ -53,11 +53,13 @@ pub(super) enum Misfortune {
     FullDisk,
     /// A disk is gone with everything on it, and the machine joins again under a new id.
     LostDisk,
+    /// All machines but one are lost for good, and a person has that one go on alone.
+    Disaster,
     /// Upstreams fail: one, or all of a site.
     Upstreams,
 }
 
-const ALL: [Misfortune; 20] = [
+const ALL: [Misfortune; 21] = [
     Misfortune::Crash,
     Misfortune::CrashOfAll,
     Misfortune::PowerLoss,
@@ -77,6 +79,7 @@ const ALL: [Misfortune; 20] = [
     Misfortune::SlowDisk,
     Misfortune::FullDisk,
     Misfortune::LostDisk,
+    Misfortune::Disaster,
     Misfortune::Upstreams,
 ];
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    Agent, Brain, Charge, Desk, FloatingHands, Hands, Identity, Keeper, Luggage, QuorumWatch, Reporter,
-    Supervisor, hand_leadership_over, listen_to_peers,
+    Agent, Brain, Charge, Desk, FloatingHands, Hands, Identity, Keeper, Luggage, QuorumWatch, RecoveryNote,
+    Reporter, Supervisor, hand_leadership_over, listen_to_peers,
 };
 use twinsite_consensus::{AsyncRuntime, Consensus, Disk, Options, StartError};
 use twinsite_controller::election_turn;
@@ -35,6 +35,8 @@ pub(super) struct Birth {
     pub(super) process: ProcessId,
     pub(super) incarnation: Incarnation,
     pub(super) options: Options,
+    /// What a forced recovery left.
+    pub(super) recovery: Option<RecoveryNote>,
     /// What the node's file says.
     pub(super) spec: Arc<ClusterSpec>,
     pub(super) end: End,
@@ -108,7 +110,7 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
         name: name(me),
         raft: raft.clone(),
         brain: brain.clone(),
-        luggage: Luggage { spec: ClusterSpec::clone(&birth.spec), recovery: None },
+        luggage: Luggage { spec: ClusterSpec::clone(&birth.spec), recovery: birth.recovery.clone() },
     };
     drop(SimRuntime::spawn(supervisor.lasting("the keeper of the membership", keeper.run(stop))));
     let desk = Desk { me, peers: birth.end.clone(), brain: brain.clone(), raft: raft.clone() };

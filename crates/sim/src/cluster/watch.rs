@@ -4,11 +4,12 @@ use super::Mistake;
 use super::process::Raft;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use twinsite_model::{Event, NodeId, Revision};
+use twinsite_model::{Event, Generation, NodeId, Revision};
 
 /// Without a break: from where on somebody watched, and what came.
 struct Stretch {
     node: NodeId,
+    generation: Generation,
     from: Revision,
     seen: BTreeSet<Revision>,
     last: Revision,
@@ -20,7 +21,7 @@ pub(super) struct Watches(Arc<Mutex<Seen>>);
 
 #[derive(Default)]
 struct Seen {
-    events: BTreeMap<Revision, Vec<Event>>,
+    events: BTreeMap<(Generation, Revision), Vec<Event>>,
     stretches: Vec<Stretch>,
     wrong: Option<String>,
 }
@@ -36,7 +37,7 @@ impl Watches {
         let mut passed = 0_u64;
         loop {
             let (state, mut changes) = raft.subscribe();
-            let mut stretch = self.seen().begin(node, state.revision);
+            let mut stretch = self.seen().begin(node, raft.generation(), state.revision);
             while let Ok(change) = changes.next().await {
                 passed += 1;
                 if misses && passed.is_multiple_of(100) {
@@ -44,7 +45,7 @@ impl Watches {
                 }
                 let mut seen = self.seen();
                 if change.skipped {
-                    stretch = seen.begin(node, change.revision);
+                    stretch = seen.begin(node, raft.generation(), change.revision);
                 } else {
                     seen.note(stretch, change.revision, &change.events);
                 }
@@ -59,7 +60,8 @@ impl Watches {
     pub(super) fn verdict(&self) -> Option<String> {
         let seen = self.seen();
         let missed = |stretch: &Stretch| {
-            let all = seen.events.range(..=stretch.last).map(|(revision, _)| *revision);
+            let era = (stretch.generation, stretch.from)..=(stretch.generation, stretch.last);
+            let all = seen.events.range(era).map(|((_, revision), _)| *revision);
             let missed =
                 all.filter(|revision| *revision > stretch.from).find(|all| !stretch.seen.contains(all))?;
             Some(format!(
@@ -72,13 +74,14 @@ impl Watches {
 }
 
 impl Seen {
-    fn begin(&mut self, node: NodeId, from: Revision) -> usize {
-        self.stretches.push(Stretch { node, from, seen: BTreeSet::new(), last: from });
+    fn begin(&mut self, node: NodeId, generation: Generation, from: Revision) -> usize {
+        self.stretches.push(Stretch { node, generation, from, seen: BTreeSet::new(), last: from });
         self.stretches.len() - 1
     }
 
     fn note(&mut self, stretch: usize, revision: Revision, events: &[Event]) {
-        let known = self.events.entry(revision).or_insert_with(|| events.to_vec());
+        let generation = self.stretches[stretch].generation;
+        let known = self.events.entry((generation, revision)).or_insert_with(|| events.to_vec());
         let other = known.as_slice() != events;
         let stretch = &mut self.stretches[stretch];
         if other {
