@@ -112,3 +112,36 @@ async fn a_node_that_missed_too_much_gets_a_snapshot() {
     assert!(snapshots > 0);
     assert_eq!(node.state(), leader.state());
 }
+
+/// openraft takes the two steps of a change in the task that asked for it: when that ends in between, with its node or
+/// its patience, both sets of voters count until somebody takes the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_was_left_half_done_can_be_finished() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.propose("before").await;
+    cluster.boot(4).await;
+    let leader = cluster.leader_among(&[1, 2, 3]).await;
+    retry(|| leader.add_learner(NodeId(4), "node-4")).await.unwrap();
+    has(&cluster.nodes[&4], "before").await;
+
+    // The first step reaches nobody, and whoever asked is gone before it does.
+    let (me, others) = (leader.node().0, [1, 2, 3, 4].into_iter().filter(|node| *node != leader.node().0));
+    let others: Vec<_> = others.collect();
+    cluster.net.cut(me, &others, true);
+    let asks = leader.clone();
+    let asked = tokio::spawn(async move { asks.promote(NodeId(4)).await });
+    wait_for(&leader, "the first step", |status| status.voters().count() == 4).await;
+    asked.abort();
+    cluster.net.cut(me, &others, false);
+    let leader = cluster.leader_among(&[1, 2, 3]).await;
+    cluster.propose("between").await;
+    if leader.status().borrow().voters().count() == 4 {
+        assert!(leader.status().borrow().is_changing, "nobody takes the second step by himself");
+        retry(|| leader.finish_change()).await.unwrap();
+    } else {
+        // An election has undone the first step as well.
+        retry(|| leader.promote(NodeId(4))).await.unwrap();
+    }
+    wait_for(&leader, "four voters", |status| status.voters().count() == 4 && !status.is_changing).await;
+    cluster.propose("after").await;
+}
