@@ -15,7 +15,7 @@ use std::time::Instant;
 /// Which parts.
 #[derive(Args)]
 pub struct Arguments {
-    /// The part: exercises, rooms, kills, flips, simulation; all of them if none is named
+    /// The part: exercises, rooms, kills, flips, fuzz, simulation; all of them if none is named
     name: Option<String>,
     /// Begin anew, whatever an earlier run of this revision found
     #[arg(long)]

@@ -29,7 +29,7 @@ enum Task {
     Test,
     /// The full counts; goes on where an earlier run of the same revision stopped; reports in tests/accept
     Accept(accept::Arguments),
-    /// The seeded simulation of the controller and the lease
+    /// The seeded simulations: of whole clusters, and of the controller and the lease
     Sim(simulate::Arguments),
 }
 
