@@ -72,8 +72,12 @@ impl HostClock {
 
     /// The guest stands still from now on, and its boot clock with it.
     pub(crate) fn stand_still(&mut self, now: TrueTime) {
-        let shown = self.undisturbed(now) - self.missed;
-        self.still.get_or_insert(shown);
+        self.still = Some(self.undisturbed(now) - self.missed);
+    }
+
+    /// Whether it stands still.
+    pub(crate) const fn is_still(&self) -> bool {
+        self.still.is_some()
     }
 
     /// The guest goes on, and its boot clock shows what it showed before, whatever became of its rate meanwhile. Says

@@ -291,7 +291,7 @@ impl Executor {
             let now = state.now;
             let Some(held) = state.machines.get_mut(&machine) else { return };
             held.still = true;
-            if with_clock {
+            if with_clock && !held.clock.is_still() {
                 held.clock.stand_still(now);
             }
         });
