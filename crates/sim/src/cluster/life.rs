@@ -342,6 +342,7 @@ impl Life {
             process,
             incarnation,
             options,
+            recovery,
             spec,
             end,
             kernel,
@@ -350,7 +351,6 @@ impl Life {
             pace,
             mistake,
             watches,
-            recovery,
         });
     }
 

@@ -238,7 +238,7 @@ impl Life {
         self.note(|| format!("{undo:?} ({id})"));
         match undo {
             Undo::Start if self.nodes[node].process.is_none() && self.disaster.allows(node) => {
-                self.start(node)
+                self.start(node);
             }
             Undo::Start => {}
             Undo::Thaw => self.nodes[node].freeze(false),
