@@ -255,18 +255,17 @@ impl Worker {
         if overtaken() {
             return Ok(());
         }
-        let holding = Holding { ip: self.ip.clone(), addresses: self.addresses.clone(), token };
-        let slack = self.timing.borrow().slack;
-        if !Faults::here().has(Fault::HoldBeforeGuardian) {
-            self.tools.guard.holding(holding.clone(), until, slack)?;
+        let too_late = Faults::here().has(Fault::HoldBeforeGuardian);
+        if !too_late {
+            self.tell_guardian(token, until)?;
         }
         let held = self.tools.provider.hold(token, until).await;
         if overtaken() {
             self.tools.provider.end(token);
         }
         held?;
-        if Faults::here().has(Fault::HoldBeforeGuardian) {
-            self.tools.guard.holding(holding, until, slack)?;
+        if too_late {
+            self.tell_guardian(token, until)?;
         }
         if self.held != Some(token) {
             tracing::info!(ip = %self.ip, %token, "holding a floating IP");
@@ -274,6 +273,12 @@ impl Worker {
             self.changed.notify_one();
         }
         Ok(())
+    }
+
+    fn tell_guardian(&self, token: Token, until: BootTime) -> Result<(), GuardianError> {
+        let holding = Holding { ip: self.ip.clone(), addresses: self.addresses.clone(), token };
+        let slack = self.timing.borrow().slack;
+        self.tools.guard.holding(holding, until, slack)
     }
 
     /// Granted and not held: the address is dark here, or will be, and nobody else may take it. A moment of that is

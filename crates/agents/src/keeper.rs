@@ -123,6 +123,15 @@ impl<M: Machine> Keeper<M> {
         Ok(())
     }
 
+    /// Nobody else changes anything while this node leads: what is half done was left by an earlier leader, or by a call
+    /// that took too long.
+    async fn finish_change(&self) {
+        match self.raft.finish_change().await {
+            Ok(()) => tracing::info!("a change of the membership that was left half done is finished"),
+            Err(error) => tracing::debug!(%error, "a change of the membership is still half done"),
+        }
+    }
+
     /// Brings the members in line with the specification, one change at a time.
     async fn compare_members(
         &self,
@@ -130,14 +139,9 @@ impl<M: Machine> Keeper<M> {
         status: &RaftStatus,
         complaints: &mut BTreeSet<NodeId>,
     ) {
-        if status.is_changing && Faults::here().has(Fault::HalfDoneChangeStays) {
-            return;
-        }
         if status.is_changing {
-            // Nobody else changes anything while this node leads: an earlier leader, or a call that took too long.
-            match self.raft.finish_change().await {
-                Ok(()) => tracing::info!("a change of the membership that was left half done is finished"),
-                Err(error) => tracing::debug!(%error, "a change of the membership is still half done"),
+            if !Faults::here().has(Fault::HalfDoneChangeStays) {
+                self.finish_change().await;
             }
             return;
         }

@@ -1,6 +1,6 @@
 //! Joining, voting, leaving, moving.
 
-use super::harness::{Cluster, DEADLINE, has, wait_for};
+use super::harness::{Cluster, DEADLINE, Node, has, wait_for};
 use crate::{MemberRole, MembershipError};
 use std::collections::BTreeMap;
 use twinsite_model::NodeId;
@@ -23,14 +23,20 @@ where
     tokio::time::timeout(DEADLINE, trying).await.expect("no change in time")
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_joins_learns_votes_and_leaves_for_good() {
+/// Three voters, and a fourth node that learns from them; with whoever leads.
+async fn with_a_learner() -> (Cluster, Node) {
     let mut cluster = Cluster::start(3).await;
     cluster.propose("before").await;
     cluster.boot(4).await;
     let leader = cluster.leader_among(&[1, 2, 3]).await;
     retry(|| leader.add_learner(NodeId(4), "node-4")).await.unwrap();
     has(&cluster.nodes[&4], "before").await;
+    (cluster, leader)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_joins_learns_votes_and_leaves_for_good() {
+    let (cluster, leader) = with_a_learner().await;
     let role = |status: &crate::RaftStatus| status.members.get(&NodeId(4)).map(|member| member.role);
     assert_eq!(role(&leader.status().borrow()), Some(MemberRole::Learner));
     assert_eq!(leader.add_learner(NodeId(4), "node-4").await, Err(MembershipError::AlreadyMember(NodeId(4))));
@@ -117,16 +123,11 @@ async fn a_node_that_missed_too_much_gets_a_snapshot() {
 /// its patience, both sets of voters count until somebody takes the second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_was_left_half_done_can_be_finished() {
-    let mut cluster = Cluster::start(3).await;
-    cluster.propose("before").await;
-    cluster.boot(4).await;
-    let leader = cluster.leader_among(&[1, 2, 3]).await;
-    retry(|| leader.add_learner(NodeId(4), "node-4")).await.unwrap();
-    has(&cluster.nodes[&4], "before").await;
+    let (cluster, leader) = with_a_learner().await;
 
     // The first step reaches nobody, and whoever asked is gone before it does.
-    let (me, others) = (leader.node().0, [1, 2, 3, 4].into_iter().filter(|node| *node != leader.node().0));
-    let others: Vec<_> = others.collect();
+    let me = leader.node().0;
+    let others: Vec<_> = (1..=4).filter(|node| *node != me).collect();
     cluster.net.cut(me, &others, true);
     let asks = leader.clone();
     let asked = tokio::spawn(async move { asks.promote(NodeId(4)).await });

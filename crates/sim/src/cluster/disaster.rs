@@ -3,15 +3,13 @@
 
 use super::life::{Life, MS};
 use super::people::Heard;
-use crate::runtime::{Executor, ProcessId, spawn};
+use crate::runtime::{Executor, ProcessId, SimRuntime, spawn};
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use twinsite_agents::{LostNode, RecoveryNote};
 use twinsite_consensus::{AsyncRuntime, recover_disk};
 use twinsite_model::Generation;
-
-use crate::runtime::SimRuntime;
 
 /// How long a person needs to decide, at most.
 const DECIDED_WITHIN: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@ use super::Mistake;
 use super::life::Life;
 use super::node::Node;
 use super::process::Raft;
-use crate::runtime::{Executor, ProcessId, spawn};
+use crate::runtime::{Executor, ProcessId, SimRuntime, spawn};
 use crate::violation::Rule;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -15,8 +15,6 @@ use twinsite_controller::{
 };
 use twinsite_model::spec::NodeSpec;
 use twinsite_model::{Command, Generation, NodeId, Proposal, RequestId, Revision, RoomKey, SafetyRule};
-
-use crate::runtime::SimRuntime;
 
 /// Rooms that are placed again and again.
 const ROOMS: u8 = 12;
