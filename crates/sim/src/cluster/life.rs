@@ -11,18 +11,16 @@ use super::oracle::Oracle;
 use super::people::{Heard, Replacement};
 use super::plan::Plan;
 use super::process::Birth;
+use super::run::{COUNTED, Report, Run};
 use super::sight::Sight;
 use super::watch::Watches;
 use crate::clock::{TrueTime, nanos};
 use crate::runtime::{Executor, spawn};
 use crate::trace::Trace;
-use crate::violation::{Rule, Violation};
+use crate::violation::Rule;
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::runtime::RngSeed;
-use tokio::task::unconstrained;
 use twinsite_consensus::{ElectionBias, Options};
 use twinsite_model::spec::NodeKind;
 use twinsite_model::{FloatingIpName, NodeId, Verdict};
@@ -32,81 +30,6 @@ pub(super) const MS: TrueTime = 1_000_000;
 const STORMY: TrueTime = 20_000 * MS;
 /// How soon everything must be well afterwards.
 const WELL_WITHIN: TrueTime = 10_000 * MS;
-
-/// Everything that is counted, and that must come up in a hundred seeds.
-const COUNTED: [&str; 43] = [
-    "addresses taken over",
-    "batches lost in a crash",
-    "bridges",
-    "clocks that changed",
-    "commands acknowledged",
-    "commands of unknown outcome",
-    "commands refused",
-    "commands that came too late",
-    "crashes",
-    "crashes of all",
-    "disasters",
-    "disasters that were near",
-    "elections",
-    "forced recoveries",
-    "freezes",
-    "full disks",
-    "guests that were paused",
-    "hung nodes ended by their guardians",
-    "isolated nodes",
-    "isolated sites",
-    "leaders lost in the middle of a move",
-    "lost disks",
-    "lost sites",
-    "machines that were suspended",
-    "nodes that stopped",
-    "nodes that ended in good order",
-    "one-way cuts",
-    "owners lost in the middle of a move",
-    "power losses",
-    "reads answered",
-    "reads refused",
-    "replaced nodes",
-    "restarts",
-    "revisions skipped by snapshots",
-    "rings",
-    "slow disks",
-    "splits",
-    "steps of a replacement that were tried again",
-    "upstreams that changed",
-    "wall clocks that were set",
-    "wishes carried out",
-    "wishes refused",
-    "wishes that nobody answered",
-];
-
-/// One life to be lived.
-#[derive(Debug, Clone, Default)]
-pub struct Run {
-    /// What everything is drawn from.
-    pub seed: u64,
-    /// A mistake to make, to see that it is noticed.
-    pub mistake: Option<Mistake>,
-    /// Whether to put down what happens; it costs more than the life.
-    pub timeline: bool,
-    /// The misfortunes and wishes that come to pass, by their number; all, if not given.
-    pub only: Option<BTreeSet<u64>>,
-}
-
-/// What came of a life.
-#[derive(Debug)]
-pub struct Report {
-    /// What was broken, if anything.
-    pub violation: Option<Violation>,
-    /// The same for the same seed, whenever and wherever it runs.
-    pub hash: u64,
-    /// What happened, on demand.
-    pub timeline: Vec<String>,
-    /// How many misfortunes and wishes there were, those left out included.
-    pub events: u64,
-    /// How often things came up; what did not is there with zero.
-    pub counts: BTreeMap<&'static str, u64>,
-}
 
 pub(super) struct Life {
     executor: Executor,
@@ -136,54 +59,8 @@ pub(super) struct Life {
     only: Option<BTreeSet<u64>>,
 }
 
-impl Run {
-    /// Everything of a seed, as it comes.
-    pub fn of(seed: u64) -> Self {
-        Self { seed, ..Self::default() }
-    }
-
-    /// The same with a mistake.
-    #[must_use]
-    pub fn with(self, mistake: Mistake) -> Self {
-        Self { mistake: Some(mistake), ..self }
-    }
-
-    /// Lives through it.
-    ///
-    /// Inside a tokio runtime that does nothing itself: tokio's channels draw lots about whom they wake first, from the
-    /// seed of the runtime that is entered.
-    pub fn live(&self) -> Report {
-        make_mistakes_here(self.mistake);
-        let lots = RngSeed::from_bytes(&self.seed.to_le_bytes());
-        let runtime = tokio::runtime::Builder::new_current_thread().rng_seed(lots).build();
-        let runtime = runtime.expect("without drivers it needs nothing of the system");
-        // Not by tokio's measure of fairness, which would make our tasks wait for a turn that it never gives.
-        let life = || runtime.block_on(unconstrained(async { Life::begin(self).run() }));
-        catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
-            let said = panic.downcast_ref::<&str>().map(ToString::to_string);
-            let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
-            let detail = said.unwrap_or_else(|| "without a message".to_owned());
-            let violation = Some(Violation { rule: Rule::NoPanic, at_seconds: 0.0, detail });
-            Report { violation, hash: 0, timeline: Vec::new(), events: 0, counts: BTreeMap::new() }
-        })
-    }
-}
-
-/// The product's own code asks on its thread which of its rules it is to leave out.
-#[cfg(feature = "seeded-faults")]
-fn make_mistakes_here(mistake: Option<Mistake>) {
-    use twinsite_model::Faults;
-    match mistake {
-        Some(Mistake::Rule(fault)) => Faults::only(fault).make_here(),
-        _ => Faults::default().make_here(),
-    }
-}
-
-#[cfg(not(feature = "seeded-faults"))]
-const fn make_mistakes_here(_: Option<Mistake>) {}
-
 impl Life {
-    fn begin(run: &Run) -> Self {
+    pub(super) fn begin(run: &Run) -> Self {
         let mistake = run.mistake;
         let executor = Executor::new(run.seed);
         let mut random = Executor::random();
@@ -234,7 +111,7 @@ impl Life {
         }
     }
 
-    fn run(mut self) -> Report {
+    pub(super) fn run(mut self) -> Report {
         for node in 0..self.nodes.len() {
             self.start(node);
         }

@@ -16,12 +16,13 @@ mod oracle;
 mod people;
 mod plan;
 mod process;
+mod run;
 mod shrink;
 mod sight;
 mod sweep;
 mod watch;
 
-pub use life::{Report, Run};
+pub use run::{Report, Run};
 pub use shrink::shrink;
 pub use sweep::{Found, sweep};
 use twinsite_model::Fault;

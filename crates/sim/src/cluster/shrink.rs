@@ -1,6 +1,6 @@
 //! From a life that breaks a rule to one with as few misfortunes as will do.
 
-use super::life::Run;
+use super::run::Run;
 use crate::violation::Rule;
 use std::collections::BTreeSet;
 

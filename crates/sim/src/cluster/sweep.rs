@@ -1,6 +1,6 @@
 //! Many seeds, on as many threads as there are cores.
 
-use super::life::Run;
+use super::run::Run;
 use crate::violation::Violation;
 use std::collections::BTreeMap;
 use std::ops::Range;
