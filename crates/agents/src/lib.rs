@@ -10,6 +10,7 @@
 
 mod brain;
 mod desk;
+mod errands;
 mod hand_over;
 mod hands;
 mod keeper;
@@ -25,6 +26,7 @@ mod telling;
 
 pub use brain::{Brain, Busy};
 pub use desk::Desk;
+pub use errands::{Errands, Runner, Said};
 pub use hand_over::hand_leadership_over;
 pub use hands::{DataPlane, FloatingHands, Guarded, Tools};
 pub use keeper::{Keeper, Luggage};

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::time::Duration;
+use twinsite_consensus::LogIndex;
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
 use twinsite_model::{NodeId, Token};
 
@@ -52,6 +53,14 @@ pub trait Peers: Clone + Send + Sync + 'static {
         renewal: Renewal,
         within: Duration,
     ) -> impl Future<Output = Result<RenewalAnswer, Self::Error>> + Send;
+
+    /// Has a node that leads make sure of it through a quorum: whoever then has applied the log up to the answer sees
+    /// everything that was acknowledged before the question.
+    fn read_index(
+        &self,
+        to: NodeId,
+        within: Duration,
+    ) -> impl Future<Output = Result<LogIndex, Self::Error>> + Send;
 
     /// Tells a node that a token has ended.
     fn release(

@@ -101,7 +101,8 @@ impl<RT: AsyncRuntime> Consensus<RT> {
             what: format!("the members: {error}"),
         })?;
         let log = LogStore::new(Arc::clone(&disk), Arc::clone(&published), &contents)?;
-        let machine = StateMachine::new(Arc::clone(&published), Arc::clone(&disk), contents.snapshot.take())?;
+        let (seen, reads) = (contents.snapshot.take(), options.format_max);
+        let machine = StateMachine::new(Arc::clone(&published), Arc::clone(&disk), seen, reads)?;
         let network = Network::<RT, T>::new(Arc::clone(&local), transport.clone());
         let urgent = Network::<RT, T>::new(Arc::clone(&local), transport);
         let others = members.iter().filter(|(member, _)| *member != node.0);

@@ -3,7 +3,7 @@
 use crate::error::StartError;
 use openraft::{Config, SnapshotPolicy};
 use std::time::Duration;
-use twinsite_model::{ClusterName, NodeId, Timing};
+use twinsite_model::{ClusterName, Format, NodeId, Timing};
 
 /// How openraft's own election timer is set, which counts when standing in turn has led to no leader. Only the lower
 /// end of its random part differs; the upper end is the voters' lease and must be the same everywhere.
@@ -23,6 +23,8 @@ pub struct Options {
     pub cluster: ClusterName,
     /// This node.
     pub node: NodeId,
+    /// The newest encoding that this program reads. What is written in a newer one ends it.
+    pub format_max: Format,
     /// Heartbeat and election timeouts.
     pub timing: Timing,
     /// How late its election timer is.
@@ -50,6 +52,7 @@ impl Options {
         Self {
             cluster,
             node,
+            format_max: Format::NEWEST,
             timing,
             bias: ElectionBias::default(),
             start_delay: timing.election_max,

@@ -15,8 +15,7 @@ use openraft::{AsyncRuntime, OptionalSend};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use twinsite_model::State;
-use twinsite_model::encoding;
+use twinsite_model::{Format, State, encoding};
 
 /// The state machine of one node.
 #[derive(Clone)]
@@ -24,6 +23,8 @@ pub(crate) struct StateMachine {
     core: Arc<Mutex<Core>>,
     published: Arc<Published>,
     disk: Arc<dyn Disk>,
+    /// The newest encoding that is read.
+    format_max: Format,
 }
 
 /// What entries change.
@@ -43,10 +44,11 @@ impl StateMachine {
         published: Arc<Published>,
         disk: Arc<dyn Disk>,
         snapshot: Option<(Vec<u8>, Bytes)>,
+        format_max: Format,
     ) -> Result<Self, DiskError> {
         let snapshot = snapshot.map(|(header, content)| open_snapshot(&header, content)).transpose()?;
         let core = Core { snapshot, ..Core::default() };
-        Ok(Self { core: Arc::new(Mutex::new(core)), published, disk })
+        Ok(Self { core: Arc::new(Mutex::new(core)), published, disk, format_max })
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -65,12 +67,13 @@ impl StateMachine {
             }
             Payload::Normal(command) => {
                 let index = entry.log_id.index;
-                let proposal = encoding::decode_proposal(&command.0).map_err(|error| {
-                    // Never skipped: a node that leaves out what it cannot read holds another state than the rest.
-                    let reason = StopReason::Undecodable { index, why: error.to_string() };
-                    self.published.stop(reason.clone());
-                    io::Error::other(reason)
-                })?;
+                let proposal =
+                    encoding::decode_proposal_as(&command.0, self.format_max).map_err(|error| {
+                        // Never skipped: a node that leaves out what it cannot read holds another state than the rest.
+                        let reason = StopReason::Undecodable { index, why: error.to_string() };
+                        self.published.stop(reason.clone());
+                        io::Error::other(reason)
+                    })?;
                 let before = core.state.revision;
                 let applied = core.state.apply(index, &proposal);
                 if applied.revision != before {
@@ -177,7 +180,8 @@ impl<RT: AsyncRuntime> RaftStateMachine<Types<RT>> for StateMachine {
         };
         let decoded: pb::SnapshotContent =
             wire::decode(&content).map_err(|error| undecodable(error.to_string()))?;
-        let state = encoding::decode_state(&decoded.state).map_err(|error| undecodable(error.to_string()))?;
+        let state = encoding::decode_state_as(&decoded.state, self.format_max)
+            .map_err(|error| undecodable(error.to_string()))?;
         self.keep(meta, &content).await?;
 
         let mut core = self.core();

@@ -2,6 +2,7 @@
 
 use crate::alarms;
 use crate::controller::{Affected, Controller};
+use crate::errands;
 use crate::input::Effect;
 use crate::journal;
 use crate::leadership;
@@ -36,6 +37,7 @@ impl Controller {
                     let moving = state.floating_ips.get(&ip.name).is_some_and(|ip| ip.operation.is_some());
                     if moving || seen.contains(&ip.name) {
                         round.address(ip);
+                        round.routing(ip);
                     }
                 }
                 round.withdrawals();
@@ -44,6 +46,7 @@ impl Controller {
             Affected::Everything => {
                 for ip in &spec.floating_ips {
                     round.address(ip);
+                    round.routing(ip);
                 }
                 round.withdrawals();
                 round.verdicts();
@@ -123,6 +126,17 @@ impl Round<'_> {
         }
         let outlook = placement::decide(&view, ip);
         self.follow(ip, &subject, outlook);
+    }
+
+    /// Where a provider routes an address.
+    fn routing(&mut self, ip: &FloatingIpSpec) {
+        let subject = Subject::Routing(ip.name.clone());
+        let Some(view) = self.view().filter(|view| !view.tenure.is_busy(&subject)) else { return };
+        let next = errands::next(&view, ip, &self.controller.faults);
+        self.wake_at(next.wake);
+        if !next.commands.is_empty() {
+            self.propose(&subject, next.commands);
+        }
     }
 
     /// What is held and no longer wanted is taken back.

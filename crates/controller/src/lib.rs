@@ -8,6 +8,7 @@ mod breaker;
 mod by_hand;
 mod controller;
 mod decide;
+mod errands;
 mod explain;
 mod grantor;
 mod index;
@@ -41,5 +42,7 @@ pub use operator::{
     MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest,
 };
 pub use plan::{Plan, PlannedStep};
-pub use report::{AnnouncedView, FloatingIpView, LoadView, NodeReport, OutsideView, StoreView, UpstreamView};
+pub use report::{
+    AnnouncedView, FloatingIpView, LoadView, NodeReport, OutsideView, RoutingView, StoreView, UpstreamView,
+};
 pub use rules::RuleResult;

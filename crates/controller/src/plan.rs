@@ -56,7 +56,7 @@ pub(crate) fn plan(view: &View<'_>, request: &MoveRequest) -> Result<Plan, Opera
     let load = owner.and_then(|owner| view.heard(owner.node)).map(|report| report.load);
     let fence = fence(view, ip, choice.kind, request);
     let commit = commit(view);
-    let steps = steps(view, choice.kind, &fence, commit);
+    let steps = steps(view, ip, choice.kind, &fence, commit);
     Ok(Plan {
         ip: ip.name.clone(),
         kind: choice.kind,
@@ -98,7 +98,14 @@ fn fence(view: &View<'_>, ip: &FloatingIpSpec, kind: OperationKind, request: &Mo
     }
 }
 
-fn steps(view: &View<'_>, kind: OperationKind, fence: &PlannedStep, commit: Duration) -> Vec<PlannedStep> {
+fn steps(
+    view: &View<'_>,
+    ip: &FloatingIpSpec,
+    kind: OperationKind,
+    fence: &PlannedStep,
+    commit: Duration,
+) -> Vec<PlannedStep> {
+    let observe = journal::observe_limit(view, ip.provider.is_routed());
     let step = |step, what: &str, at_most| PlannedStep { step, what: what.to_owned(), at_most };
     let mut steps = vec![step(Step::Decide, "the rules are asked again, and the decision is agreed", commit)];
     if kind.drains() {
@@ -107,7 +114,7 @@ fn steps(view: &View<'_>, kind: OperationKind, fence: &PlannedStep, commit: Dura
     }
     steps.push(fence.clone());
     steps.push(step(Step::Move, "the target gets the next token and the address", commit));
-    steps.push(step(Step::Observe, "the target is seen to hold it", journal::observe_limit(view)));
+    steps.push(step(Step::Observe, "the target is seen to hold it", observe));
     steps.push(step(
         Step::Announce,
         "the meeting instances announce the right address",

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 use twinsite_model::{
-    FloatingIpName, Format, Incarnation, NodeId, Revision, RoomKey, Timing, Token, UpstreamName,
+    ErrandEnd, ErrandId, FloatingIpName, Format, Incarnation, NodeId, Revision, RoomKey, Timing, Token,
+    UpstreamName,
 };
 
 /// The longest line of detail that is kept from a report, in characters.
@@ -93,10 +94,23 @@ pub struct FloatingIpView {
     pub held: Option<Token>,
     /// The token under which it has finished draining: nothing is in flight any more.
     pub drained: Option<Token>,
-    /// What the provider or the kernel says about who holds it, where that can be asked from here.
-    pub observed_holder: Option<NodeId>,
+    /// What its provider says about where it is routed, where there is one and it answered.
+    pub routing: Option<RoutingView>,
+    /// The last errand of this life that has ended, and how.
+    pub errand: Option<(ErrandId, ErrandEnd)>,
     /// What a request through the address, as a stranger makes it, was answered by.
     pub outside: Option<OutsideView>,
+}
+
+/// What a provider says about an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutingView {
+    /// The node to which it routes it; none: to something that is no node.
+    pub to: Option<NodeId>,
+    /// Whether it still works on something that it was told.
+    pub busy: bool,
+    /// The newest errand that had ended, as far as the node knew, before it asked.
+    pub after: ErrandId,
 }
 
 /// What the address answered to a probe from outside.

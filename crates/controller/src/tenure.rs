@@ -8,8 +8,8 @@ use crate::verdicts::Opinions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use twinsite_model::{
-    BootTime, FloatingIpName, Incarnation, NodeId, OperationId, Revision, RoomKey, State, Step, Token,
-    WallTime,
+    BootTime, ErrandId, FloatingIpName, Incarnation, NodeId, OperationId, Revision, RoomKey, State, Step,
+    Token, WallTime,
 };
 
 /// The pause before a proposal about the same thing is repeated, at first and at most.
@@ -39,6 +39,8 @@ pub(crate) struct Tenure {
     unknown: Vec<(FloatingIpName, Ticket, Ticket)>,
     owners: BTreeMap<FloatingIpName, (Token, BootTime)>,
     steps: BTreeMap<FloatingIpName, (OperationId, Step, BootTime)>,
+    /// How many errands an address had, the one under way and whether it was recalled, and since when.
+    errands: BTreeMap<FloatingIpName, (ErrandSeen, BootTime)>,
     /// Since when an owner that holds a lease has been seen without the address.
     pub(crate) unattached: BTreeMap<FloatingIpName, (Token, BootTime)>,
     /// Addresses whose machines a person attested to be off, with the operation.
@@ -63,6 +65,8 @@ pub(crate) struct Tenure {
 pub(crate) enum Subject {
     /// The journal of an address.
     Journal(FloatingIpName),
+    /// Where a provider routes an address.
+    Routing(FloatingIpName),
     /// A node's life.
     Life(NodeId),
     /// Verdicts.
@@ -104,6 +108,8 @@ impl Pending {
     }
 }
 
+type ErrandSeen = (ErrandId, Option<bool>);
+
 #[derive(Debug, Clone, Copy)]
 struct Retry {
     at: BootTime,
@@ -138,6 +144,7 @@ impl Tenure {
             unknown: Vec::new(),
             owners: BTreeMap::new(),
             steps: BTreeMap::new(),
+            errands: BTreeMap::new(),
             unattached: BTreeMap::new(),
             attested: BTreeMap::new(),
             called_off: BTreeMap::new(),
@@ -232,6 +239,10 @@ impl Tenure {
             if entry.operation.is_none() {
                 self.attested.remove(ip);
             }
+            let seen = (entry.errands, entry.errand.as_ref().map(|errand| errand.recalled));
+            if self.errands.get(ip).is_none_or(|(known, _)| *known != seen) {
+                self.errands.insert(ip.clone(), (seen, now));
+            }
         }
     }
 
@@ -243,6 +254,11 @@ impl Tenure {
     /// When this tenure first saw the journal of an address at its present step. A new leader begins to count anew.
     pub(crate) fn step_since(&self, ip: &FloatingIpName) -> Option<BootTime> {
         self.steps.get(ip).map(|(_, _, at)| *at)
+    }
+
+    /// Since when, as far as this tenure saw, the errands of an address stand as they do.
+    pub(crate) fn errand_since(&self, ip: &FloatingIpName) -> Option<BootTime> {
+        self.errands.get(ip).map(|(_, at)| *at)
     }
 
     /// Whether something about this may be proposed now.

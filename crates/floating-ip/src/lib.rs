@@ -1,6 +1,7 @@
 //! Floating IPs on a host: how they are held, how they are let go, and how a hung holder is made to.
 //!
 //! * [`Provider`] is what every way of holding an address can do; [`Loopback`] is the one for one machine.
+//! * [`routed`] is the way to a provider that routes addresses by itself, and is called to change that.
 //! * [`Lease`] is the deadline that everything on the data path asks before it answers.
 //! * [`guardian`] is the process that outlives the node, ends it when it hangs, and says so.
 //!
@@ -10,6 +11,7 @@ mod clock;
 pub mod guardian;
 mod loopback;
 mod provider;
+pub mod routed;
 
 pub use clock::{Lease, boot_now};
 pub use loopback::{Loopback, address_is_free};

@@ -1,13 +1,15 @@
 //! How a command changes the state. Total and deterministic: the same commands in the same order give the same
 //! state on every node, and a command that makes no sense is refused without a trace.
 
+mod errands;
 mod operations;
 mod sessions;
 mod specification;
 
 use crate::command::{Command, NewVerdict, Proposal};
 use crate::event::Event;
-use crate::ids::{FloatingIpName, NodeId, OperationId, RequestId, Revision, Token, UpstreamName};
+use crate::faults::{Fault, Faults};
+use crate::ids::{ErrandId, FloatingIpName, NodeId, OperationId, RequestId, Revision, Token, UpstreamName};
 use crate::operation::Step;
 use crate::spec::ClusterSpec;
 use crate::spec::validate::Finding;
@@ -107,6 +109,15 @@ pub enum Refusal {
         /// The policy's window.
         window: crate::spec::HumanDuration,
     },
+    /// An errand for the address is under way.
+    #[error("errand {0} at the provider is under way already")]
+    ErrandUnderWay(ErrandId),
+    /// No such errand is under way.
+    #[error("errand {0} is not under way")]
+    NoSuchErrand(ErrandId),
+    /// The errand was not recalled, so it may begin at any time.
+    #[error("errand {0} stands: it was not recalled")]
+    ErrandStands(ErrandId),
     /// The writer missed a change of owner.
     #[error("token {given} is older than {seen}")]
     StaleToken {
@@ -287,6 +298,9 @@ impl State {
             }
             Command::TouchRooms { rooms, token } => self.touch_rooms(rooms, *token),
             Command::ExpireRooms { before } => Ok(self.expire_rooms(*before)),
+            Command::SendErrand { .. } | Command::RecallErrand { .. } | Command::EndErrand { .. } => {
+                self.drive_errand(&proposal.command)
+            }
         }
     }
 
@@ -299,7 +313,7 @@ impl State {
             .nodes
             .iter()
             .all(|node| self.nodes.get(&node.id).is_some_and(|life| life.format_max >= format));
-        if !all_read {
+        if !all_read && !Faults::here().has(Fault::FormatRaisedTooEarly) {
             return Err(Refusal::FormatUnsupported(format));
         }
         self.format = format;

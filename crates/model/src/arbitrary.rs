@@ -1,9 +1,10 @@
 //! Any proposal and any state, for property tests: what the types allow, not what makes sense.
 
 use crate::command::{Command, NewVerdict, Proposal};
+use crate::errand::{Errand, ErrandEnd};
 use crate::ids::{
-    Epoch, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey, Token,
-    UpstreamName,
+    Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId, Revision,
+    RoomKey, Token, UpstreamName,
 };
 use crate::operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
@@ -282,8 +283,53 @@ fn other_command() -> BoxedStrategy<Command> {
         }),
         (vec(room(), 0..4), token()).prop_map(|(rooms, token)| Command::TouchRooms { rooms, token }),
         wall().prop_map(|before| Command::ExpireRooms { before }),
+        errand_command(),
     ]
     .boxed()
+}
+
+fn errand_id() -> impl Strategy<Value = ErrandId> {
+    any::<u64>().prop_map(ErrandId)
+}
+
+fn errand_command() -> BoxedStrategy<Command> {
+    prop_oneof![
+        (ip(), errand()).prop_map(|(ip, errand)| {
+            let Errand { by, incarnation, token, to, within, .. } = errand;
+            Command::SendErrand { ip, by, incarnation, token, to, within }
+        }),
+        (ip(), errand_id()).prop_map(|(ip, errand)| Command::RecallErrand { ip, errand }),
+        (ip(), errand_id(), select(ERRAND_ENDS)).prop_map(|(ip, errand, end)| Command::EndErrand {
+            ip,
+            errand,
+            end
+        }),
+    ]
+    .boxed()
+}
+
+const ERRAND_ENDS: &[ErrandEnd] = &[
+    ErrandEnd::Accepted,
+    ErrandEnd::Refused,
+    ErrandEnd::Unanswered,
+    ErrandEnd::NotMade,
+    ErrandEnd::WaitedOut,
+];
+
+fn errand() -> impl Strategy<Value = Errand> {
+    let ids = (errand_id(), node(), incarnation(), token(), node());
+    (ids, any::<u64>(), wall(), any::<bool>()).prop_map(
+        |((id, by, incarnation, token, to), within, since, recalled)| Errand {
+            id,
+            by,
+            incarnation,
+            token,
+            to,
+            within: Duration::from_nanos(within),
+            since,
+            recalled,
+        },
+    )
 }
 
 /// Any proposal.
@@ -310,11 +356,16 @@ fn node_life() -> impl Strategy<Value = NodeLife> {
 }
 
 fn floating_ip() -> impl Strategy<Value = FloatingIpState> {
-    (any::<u64>(), of(owner()), of(operation())).prop_map(|(epoch, owner, operation)| FloatingIpState {
-        epoch: Epoch(epoch),
-        owner,
-        operation,
-    })
+    let errands = (errand_id(), of(errand()));
+    (any::<u64>(), of(owner()), of(operation()), errands).prop_map(
+        |(epoch, owner, operation, (errands, errand))| FloatingIpState {
+            epoch: Epoch(epoch),
+            owner,
+            operation,
+            errands,
+            errand,
+        },
+    )
 }
 
 fn pin() -> impl Strategy<Value = Pin> {
@@ -353,28 +404,40 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
         (token(), btree_map(room(), pin(), 0..3)),
         vec_deque((request(), any::<u64>()), 0..3),
     );
-    (numbers, tables, rest).prop_map(|((numbers, spec), tables, rest)| State {
-        revision: Revision(numbers[0]),
-        format: Format::FIRST,
-        generation: Generation(numbers[1]),
-        wall: WallTime(numbers[2]),
-        spec,
-        spec_revision: Revision(numbers[3]),
-        longest: LeaseBound {
-            lease: Duration::from_nanos(numbers[5]),
-            wait: Duration::from_nanos(numbers[6]),
-        },
-        nodes: tables.0,
-        retired_nodes: tables.1,
-        verdicts: tables.2,
-        drains: tables.3,
-        floating_ips: tables.4,
-        moves: Epoch(numbers[4]),
-        pause: rest.0,
-        automatic_failovers: rest.1,
-        history: rest.2,
-        announced: tables.5,
-        sessions: EmbeddedSessions { token: rest.3.0, pins: rest.3.1 },
-        requests: rest.4.into_iter().map(|(id, revision)| (id, Revision(revision))).collect(),
+    (numbers, tables, rest).prop_map(|((numbers, spec), tables, rest)| {
+        in_its_format(State {
+            revision: Revision(numbers[0]),
+            format: if numbers[4] % 4 == 0 { Format::FIRST } else { Format::NEWEST },
+            generation: Generation(numbers[1]),
+            wall: WallTime(numbers[2]),
+            spec,
+            spec_revision: Revision(numbers[3]),
+            longest: LeaseBound {
+                lease: Duration::from_nanos(numbers[5]),
+                wait: Duration::from_nanos(numbers[6]),
+            },
+            nodes: tables.0,
+            retired_nodes: tables.1,
+            verdicts: tables.2,
+            drains: tables.3,
+            floating_ips: tables.4,
+            moves: Epoch(numbers[4]),
+            pause: rest.0,
+            automatic_failovers: rest.1,
+            history: rest.2,
+            announced: tables.5,
+            sessions: EmbeddedSessions { token: rest.3.0, pins: rest.3.1 },
+            requests: rest.4.into_iter().map(|(id, revision)| (id, Revision(revision))).collect(),
+        })
     })
+}
+
+/// Without what the state's format does not have.
+fn in_its_format(mut state: State) -> State {
+    if state.format < Format::ERRANDS {
+        for ip in state.floating_ips.values_mut() {
+            (ip.errands, ip.errand) = (ErrandId(0), None);
+        }
+    }
+    state
 }

@@ -1,8 +1,9 @@
 //! The commands: the only way in which the replicated state changes.
 
+use crate::errand::ErrandEnd;
 use crate::ids::{
-    FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey, Token,
-    UpstreamName,
+    ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey,
+    Token, UpstreamName,
 };
 use crate::operation::{Fence, OperationKind, Outcome, Reason, SafetyRule, Step, StepResult};
 use crate::spec::{ClusterSpec, NodeSpec};
@@ -10,6 +11,7 @@ use crate::state::{Format, Verdict};
 use crate::time::WallTime;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A command with what surrounds it: one entry of the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -245,6 +247,37 @@ pub enum Command {
         /// Everything touched before this.
         before: WallTime,
     },
+    /// Sends a node to the provider. Refused while another errand for the address is under way.
+    SendErrand {
+        /// The address.
+        ip: FloatingIpName,
+        /// Who calls.
+        by: NodeId,
+        /// The life of it.
+        incarnation: Incarnation,
+        /// The owner's token; refused if it has another one by now.
+        token: Token,
+        /// Where the address shall be routed: to the owner.
+        to: NodeId,
+        /// How long the call may take.
+        within: Duration,
+    },
+    /// Whoever has not begun an errand must not begin it any more.
+    RecallErrand {
+        /// The address.
+        ip: FloatingIpName,
+        /// The errand.
+        errand: ErrandId,
+    },
+    /// Notes the end of an errand.
+    EndErrand {
+        /// The address.
+        ip: FloatingIpName,
+        /// The errand.
+        errand: ErrandId,
+        /// How it ended.
+        end: ErrandEnd,
+    },
 }
 
 /// A verdict to be noted.
@@ -261,6 +294,9 @@ pub struct NewVerdict {
 impl Command {
     /// The format that every member must read before this command may be proposed.
     pub fn required_format(&self) -> Format {
-        Format::FIRST
+        match self {
+            Self::SendErrand { .. } | Self::RecallErrand { .. } | Self::EndErrand { .. } => Format::ERRANDS,
+            _ => Format::FIRST,
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! others do not have.
 
 mod command;
+mod errand;
 mod error;
 mod fields;
 mod operation;
@@ -78,13 +79,22 @@ pub fn encode_proposal(proposal: &Proposal) -> Vec<u8> {
 
 /// Decodes an entry of the log.
 pub fn decode_proposal(bytes: &[u8]) -> Result<Proposal, DecodeError> {
-    let (_, message): (_, wire::LogProposal) = without_header(Kind::Proposal, bytes)?;
+    decode_proposal_as(bytes, Format::NEWEST)
+}
+
+/// Decodes an entry of the log as a program does whose newest format is this.
+pub fn decode_proposal_as(bytes: &[u8], newest: Format) -> Result<Proposal, DecodeError> {
+    let (format, message): (_, wire::LogProposal) = without_header(Kind::Proposal, bytes, newest)?;
+    let command = read_command(message.command)?;
+    if command.required_format() > format {
+        return Err(DecodeError::invalid("command", "the header names a format that does not have it"));
+    }
     Ok(Proposal {
         at: WallTime(message.at_ms),
         by: message.by,
         request: message.request_id.map(read_request).transpose()?,
         expected_revision: message.expected_revision.map(Revision),
-        command: read_command(message.command)?,
+        command,
     })
 }
 
@@ -95,8 +105,13 @@ pub fn encode_state(state: &State) -> Vec<u8> {
 
 /// Decodes a state.
 pub fn decode_state(bytes: &[u8]) -> Result<State, DecodeError> {
-    let (format, message) = without_header(Kind::State, bytes)?;
-    let state = state::read(message)?;
+    decode_state_as(bytes, Format::NEWEST)
+}
+
+/// Decodes a state as a program does whose newest format is this.
+pub fn decode_state_as(bytes: &[u8], newest: Format) -> Result<State, DecodeError> {
+    let (format, message) = without_header(Kind::State, bytes, newest)?;
+    let state = state::read(message, newest)?;
     if state.format == format {
         Ok(state)
     } else {
@@ -122,7 +137,11 @@ fn with_header(kind: Kind, format: Format, message: &impl Message) -> Vec<u8> {
     bytes
 }
 
-fn without_header<M: Message + Default>(kind: Kind, bytes: &[u8]) -> Result<(Format, M), DecodeError> {
+fn without_header<M: Message + Default>(
+    kind: Kind,
+    bytes: &[u8],
+    newest: Format,
+) -> Result<(Format, M), DecodeError> {
     if bytes.len() > kind.bytes_max() {
         return Err(DecodeError::TooLarge { bytes: bytes.len(), max: kind.bytes_max() });
     }
@@ -133,7 +152,7 @@ fn without_header<M: Message + Default>(kind: Kind, bytes: &[u8]) -> Result<(For
         return Err(DecodeError::NotThis { expected: kind.word() });
     }
     let format = Format(u32::from(u16::from_be_bytes([*high, *low])));
-    if format > Format::NEWEST {
+    if format > newest {
         return Err(DecodeError::newer(format!("format {}", format.0)));
     }
     if format < Format::FIRST {

@@ -1,7 +1,8 @@
 //! What a command changed: the stuff of `Watch`, of logs and of the timeline of a drill.
 
+use crate::errand::{Errand, ErrandEnd};
 use crate::ids::{
-    FloatingIpName, Generation, Incarnation, NodeId, OperationId, RoomKey, Token, UpstreamName,
+    ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RoomKey, Token, UpstreamName,
 };
 use crate::operation::{Fence, OperationKind, Outcome, Reason, Step, StepResult};
 use crate::state::{Format, Owner, Verdict};
@@ -160,5 +161,28 @@ pub enum Event {
     RoomsExpired {
         /// How many.
         count: u32,
+    },
+    /// A node is to call a provider.
+    ErrandSent {
+        /// The address.
+        ip: FloatingIpName,
+        /// What it is to do.
+        errand: Errand,
+    },
+    /// It must not begin any more.
+    ErrandRecalled {
+        /// The address.
+        ip: FloatingIpName,
+        /// The errand.
+        errand: ErrandId,
+    },
+    /// It is over.
+    ErrandEnded {
+        /// The address.
+        ip: FloatingIpName,
+        /// The errand.
+        errand: ErrandId,
+        /// How.
+        end: ErrandEnd,
     },
 }

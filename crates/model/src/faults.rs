@@ -43,11 +43,19 @@ pub enum Fault {
     HalfDoneChangeStays,
     /// Reporter: what one leader has heard is not told to the next.
     OpinionsToldOnce,
+    /// Controller: an errand that was recalled counts as over at once.
+    ErrandNotWaitedFor,
+    /// Errands: a call is made without asking whether the errand still stands.
+    ErrandWithoutRecheck,
+    /// Errands: a call goes on however long it takes.
+    ErrandWithoutEnd,
+    /// Apply: the encoding is raised before every member reads the newer one.
+    FormatRaisedTooEarly,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::GrantWithoutRound,
         Self::GrantFromOlderRound,
         Self::GrantAfterProposedRevoke,
@@ -66,6 +74,10 @@ impl Fault {
         Self::HoldBeforeGuardian,
         Self::HalfDoneChangeStays,
         Self::OpinionsToldOnce,
+        Self::ErrandNotWaitedFor,
+        Self::ErrandWithoutRecheck,
+        Self::ErrandWithoutEnd,
+        Self::FormatRaisedTooEarly,
     ];
 
     /// Those of the controller and the holder, which the simulation without consensus can notice.

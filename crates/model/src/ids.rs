@@ -147,6 +147,10 @@ number_type! {
     /// A failover or switchover: the revision at which it began.
     OperationId
 }
+number_type! {
+    /// A call at a provider: counted for each floating IP. Zero: there was none yet.
+    ErrandId
+}
 
 /// One life of a process. The upper half counts the lives of one disk, so that later lives are larger; the lower half
 /// is drawn at random, so that a restored copy of a disk is not taken for the original.

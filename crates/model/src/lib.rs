@@ -8,6 +8,7 @@ pub mod apply;
 pub mod command;
 pub mod dial;
 pub mod encoding;
+pub mod errand;
 pub mod event;
 mod faults;
 pub mod ids;
@@ -20,11 +21,12 @@ pub mod timing;
 
 pub use apply::{Applied, Effect, Refusal};
 pub use command::{Command, NewVerdict, Proposal};
+pub use errand::{Errand, ErrandEnd};
 pub use event::Event;
 pub use faults::{Fault, Faults};
 pub use ids::{
-    ClusterName, Epoch, FloatingIpName, Generation, Incarnation, NameError, NodeId, NodeName, OperationId,
-    RequestId, Revision, RoomKey, RouteName, SiteName, Token, UpstreamName,
+    ClusterName, Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NameError, NodeId, NodeName,
+    OperationId, RequestId, Revision, RoomKey, RouteName, SiteName, Token, UpstreamName,
 };
 pub use operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,

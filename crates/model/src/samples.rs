@@ -3,13 +3,15 @@
 //! The golden files are made of these: what is here is never changed, only added to.
 
 use crate::command::{Command, NewVerdict, Proposal};
+use crate::errand::{Errand, ErrandEnd};
 use crate::ids::{
-    Epoch, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey, Token, UpstreamName,
+    Epoch, ErrandId, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey, Token,
+    UpstreamName,
 };
 use crate::operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
 };
-use crate::spec::{ClusterSpec, from_toml};
+use crate::spec::{ClusterSpec, ProviderKind, from_toml};
 use crate::state::{
     AnnouncedRecord, Drain, EmbeddedSessions, FloatingIpState, Format, NodeLife, Owner, Pause, Pin, State,
     Verdict, VerdictRecord,
@@ -274,6 +276,26 @@ pub(crate) fn proposals() -> Vec<(&'static str, Proposal)> {
         ),
         ("touch-rooms", Command::TouchRooms { rooms: vec![room, RoomKey([8; 16])], token }),
         ("expire-rooms", Command::ExpireRooms { before: WallTime(1_799_999_999_999) }),
+        (
+            "send-errand",
+            Command::SendErrand {
+                ip: "public".parse().unwrap(),
+                by: NodeId(2),
+                incarnation: Incarnation(22),
+                token,
+                to: NodeId(1),
+                within: Duration::from_secs(10),
+            },
+        ),
+        ("recall-errand", Command::RecallErrand { ip: "public".parse().unwrap(), errand: ErrandId(3) }),
+        (
+            "end-errand",
+            Command::EndErrand {
+                ip: "public".parse().unwrap(),
+                errand: ErrandId(3),
+                end: ErrandEnd::WaitedOut,
+            },
+        ),
     ];
     let proposal = |(name, command)| {
         let proposal = Proposal {
@@ -341,8 +363,12 @@ pub(crate) fn rich_state() -> State {
     };
     let drain =
         Drain { since: WallTime(1_800_000_000_100), by: "anna".to_owned(), deadline: Some(WallTime(9)) };
-    let moving =
-        FloatingIpState { epoch: Epoch(6), owner: Some(owner(1, 6)), operation: Some(operation(41, None)) };
+    let moving = FloatingIpState {
+        epoch: Epoch(6),
+        owner: Some(owner(1, 6)),
+        operation: Some(operation(41, None)),
+        ..Default::default()
+    };
     let announced = AnnouncedRecord {
         address: "192.0.2.10".parse().unwrap(),
         token: Token::new(2, 6),
@@ -389,6 +415,28 @@ pub(crate) fn rich_state() -> State {
         },
         requests: VecDeque::from([(RequestId::new("4d1c").unwrap(), Revision(40))]),
     }
+}
+
+/// A node is on an errand; the first format that has them.
+pub(crate) fn state_with_errand() -> State {
+    let mut state = State { format: Format::ERRANDS, ..rich_state() };
+    let mut spec = spec();
+    spec.floating_ips[0].provider = ProviderKind::Ovh;
+    state.spec = Some(Arc::new(spec));
+    if let Some(ip) = state.floating_ips.get_mut(&"public".parse().unwrap()) {
+        ip.errands = ErrandId(3);
+        ip.errand = Some(Errand {
+            id: ErrandId(3),
+            by: NodeId(2),
+            incarnation: Incarnation(22),
+            token: Token::new(2, 6),
+            to: NodeId(1),
+            within: Duration::from_secs(10),
+            since: WallTime(1_800_000_000_800),
+            recalled: true,
+        });
+    }
+    state
 }
 
 /// The same once a longer lease than the present one was agreed, with a move after a stop in good order.

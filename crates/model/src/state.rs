@@ -1,8 +1,9 @@
 //! What the cluster agrees on. Every node holds the same value at the same revision.
 
+use crate::errand::Errand;
 use crate::ids::{
-    ClusterName, Epoch, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId, Revision,
-    RoomKey, SiteName, Token, UpstreamName,
+    ClusterName, Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId,
+    Revision, RoomKey, SiteName, Token, UpstreamName,
 };
 use crate::operation::Operation;
 use crate::spec::{ClusterSpec, FloatingIpSpec, UpstreamSpec};
@@ -32,8 +33,10 @@ pub struct Format(pub u32);
 impl Format {
     /// What a new cluster begins with.
     pub const FIRST: Self = Self(1);
+    /// Knows errands: journaled calls at a provider that routes an address.
+    pub const ERRANDS: Self = Self(2);
     /// The newest that this program reads and writes.
-    pub const NEWEST: Self = Self(1);
+    pub const NEWEST: Self = Self::ERRANDS;
 }
 
 /// The replicated state.
@@ -170,6 +173,10 @@ pub struct FloatingIpState {
     pub owner: Option<Owner>,
     /// The move under way.
     pub operation: Option<Operation>,
+    /// How many errands at its provider there were.
+    pub errands: ErrandId,
+    /// The one under way.
+    pub errand: Option<Errand>,
 }
 
 /// The holder of a floating IP's newest token.

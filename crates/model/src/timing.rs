@@ -19,6 +19,8 @@ pub struct Timing {
     pub lease: Duration,
     /// `K`: what kernel ticks, the guardian's waking up and a kill may cost.
     pub slack: Duration,
+    /// How long one call at a provider may be under way.
+    pub provider_call: Duration,
     /// `r`: the bound on the rate error of any clock in the cluster, in parts per million.
     pub drift_ppm: u32,
 }
@@ -59,6 +61,7 @@ impl Timing {
                 renew: ms(25),
                 lease: ms(320),
                 slack: ms(20),
+                provider_call: ms(2_000),
                 drift_ppm: DRIFT_PPM_DEFAULT,
             },
             Profile::Wan => Self {
@@ -68,6 +71,7 @@ impl Timing {
                 renew: ms(200),
                 lease: ms(3_000),
                 slack: ms(100),
+                provider_call: ms(10_000),
                 drift_ppm: DRIFT_PPM_DEFAULT,
             },
         }
@@ -76,10 +80,15 @@ impl Timing {
     /// `W = L·(1+r)/(1-r) + K`: how long a leader waits after its last grant (or after its election) until no
     /// clock within the bound can still show a valid lease. Rounded up.
     pub fn wait(&self) -> Duration {
+        self.outlast(self.lease)
+    }
+
+    /// How long to wait so that a time of this length is over on every clock within the bound. Rounded up.
+    pub fn outlast(&self, time: Duration) -> Duration {
         const MILLION: u128 = 1_000_000;
         let drift = u128::from(self.drift_ppm).min(MILLION - 1);
         // No overflow: the longest duration has 94 bits of nanoseconds, and the factor has 21.
-        let nanos = (self.lease.as_nanos() * (MILLION + drift)).div_ceil(MILLION - drift);
+        let nanos = (time.as_nanos() * (MILLION + drift)).div_ceil(MILLION - drift);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).saturating_add(self.slack)
     }
 
@@ -226,6 +235,7 @@ mod tests {
             renew: max,
             lease: max,
             slack: max,
+            provider_call: max,
             drift_ppm: u32::MAX,
         };
         assert!(timing.inequalities().iter().any(|rule| !rule.holds));

@@ -2,14 +2,16 @@
 
 use super::Unknown;
 use super::names::{
-    fence, fence_to_pb, kind, kind_to_pb, outcome, outcome_to_pb, reason, reason_to_pb, result, result_to_pb,
-    step, step_to_pb, verdict, verdict_to_pb,
+    errand_end, errand_end_to_pb, fence, fence_to_pb, kind, kind_to_pb, outcome, outcome_to_pb, reason,
+    reason_to_pb, result, result_to_pb, step, step_to_pb, verdict, verdict_to_pb,
 };
 use super::state::{owner_to_pb, token, token_to_pb};
 use crate::v1::{self, event::Event as Wire};
 use std::str::FromStr;
+use std::time::Duration;
 use twinsite_model::{
-    Event, Format, Generation, Incarnation, NodeId, OperationId, Owner, RoomKey, Token, WallTime,
+    Errand, ErrandId, Event, Format, Generation, Incarnation, NodeId, OperationId, Owner, RoomKey, Token,
+    WallTime,
 };
 
 /// An event.
@@ -92,6 +94,25 @@ pub fn event_to_pb(event: &Event) -> v1::Event {
             token: Some(token_to_pb(*token)),
         }),
         Event::RoomsExpired { count } => Wire::RoomsExpired(v1::RoomsExpired { count: *count }),
+        Event::ErrandSent { ip, errand } => Wire::ErrandSent(v1::ErrandSent {
+            floating_ip: ip.to_string(),
+            errand: errand.id.0,
+            by: errand.by.0,
+            incarnation: errand.incarnation.0.to_string(),
+            token: Some(token_to_pb(errand.token)),
+            to: errand.to.0,
+            within_ns: u64::try_from(errand.within.as_nanos()).unwrap_or(u64::MAX),
+            since_ms: errand.since.0,
+            recalled: errand.recalled,
+        }),
+        Event::ErrandRecalled { ip, errand } => {
+            Wire::ErrandRecalled(v1::ErrandRecalled { floating_ip: ip.to_string(), errand: errand.0 })
+        }
+        Event::ErrandEnded { ip, errand, end } => Wire::ErrandEnded(v1::ErrandEnded {
+            floating_ip: ip.to_string(),
+            errand: errand.0,
+            end: errand_end_to_pb(*end).into(),
+        }),
     };
     v1::Event { event: Some(wire) }
 }
@@ -166,6 +187,27 @@ pub fn event(wire: v1::Event) -> Result<Event, Unknown> {
             token: needed(e.token)?,
         },
         Wire::RoomsExpired(e) => Event::RoomsExpired { count: e.count },
+        Wire::ErrandSent(e) => Event::ErrandSent {
+            ip: parsed(&e.floating_ip)?,
+            errand: Errand {
+                id: ErrandId(e.errand),
+                by: NodeId(e.by),
+                incarnation: incarnation(&e.incarnation)?,
+                token: needed(e.token)?,
+                to: NodeId(e.to),
+                within: Duration::from_nanos(e.within_ns),
+                since: WallTime(e.since_ms),
+                recalled: e.recalled,
+            },
+        },
+        Wire::ErrandRecalled(e) => {
+            Event::ErrandRecalled { ip: parsed(&e.floating_ip)?, errand: ErrandId(e.errand) }
+        }
+        Wire::ErrandEnded(e) => Event::ErrandEnded {
+            end: errand_end(e.end())?,
+            ip: parsed(&e.floating_ip)?,
+            errand: ErrandId(e.errand),
+        },
     })
 }
 
@@ -195,7 +237,7 @@ fn parsed<T: FromStr>(text: &str) -> Result<T, Unknown> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twinsite_model::{Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict};
+    use twinsite_model::{ErrandEnd, Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict};
 
     fn all() -> Vec<Event> {
         let ip: twinsite_model::FloatingIpName = "public".parse().unwrap();
@@ -203,6 +245,16 @@ mod tests {
         let (operation, node, token) = (OperationId(7), NodeId(3), Token::new(2, 9));
         let owner =
             Owner { node, incarnation: Incarnation(u64::MAX), token, since: WallTime(5), revoked: true };
+        let errand = Errand {
+            id: ErrandId(4),
+            by: node,
+            incarnation: Incarnation(5),
+            token,
+            to: NodeId(1),
+            within: Duration::from_secs(10),
+            since: WallTime(6),
+            recalled: true,
+        };
         let evidence = vec!["one".to_owned(), "two".to_owned()];
         let text = || "text".to_owned();
         vec![
@@ -237,7 +289,10 @@ mod tests {
             Event::Fenced { ip: ip.clone(), operation, token: Some(token), fence: Fence::LeaseEnded },
             Event::Fenced { ip: ip.clone(), operation, token: None, fence: Fence::NoOwner },
             Event::OwnerChanged { ip: ip.clone(), owner },
-            Event::OperationEnded { ip, operation, outcome: Outcome::Unverified },
+            Event::OperationEnded { ip: ip.clone(), operation, outcome: Outcome::Unverified },
+            Event::ErrandSent { ip: ip.clone(), errand },
+            Event::ErrandRecalled { ip: ip.clone(), errand: ErrandId(4) },
+            Event::ErrandEnded { ip, errand: ErrandId(4), end: ErrandEnd::Unanswered },
             Event::Paused { until: WallTime(9), by: text(), reason: text() },
             Event::Resumed { expired: true, by: text() },
             Event::BreakerReset { by: text() },

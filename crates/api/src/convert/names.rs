@@ -2,7 +2,7 @@
 
 use super::Unknown;
 use crate::v1;
-use twinsite_model::{Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict};
+use twinsite_model::{ErrandEnd, Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict};
 
 macro_rules! mirror {
     ($(#[$meta:meta])* $to:ident, $from:ident, $model:ident, $wire:ident, { $($here:ident = $there:ident),+ $(,)? }) => {
@@ -52,6 +52,14 @@ mirror! {
 mirror! {
     /// How a step ended.
     result_to_pb, result, StepResult, StepResult, { Done = Done, Skipped = Skipped, TimedOut = TimedOut }
+}
+mirror! {
+    /// How an errand ended.
+    errand_end_to_pb, errand_end, ErrandEnd, ErrandEnd,
+    {
+        Accepted = Accepted, Refused = Refused, Unanswered = Unanswered, NotMade = NotMade,
+        WaitedOut = WaitedOut,
+    }
 }
 mirror! {
     /// How an owner was fenced.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
-use twinsite_model::{ClusterName, Generation, NodeId};
+use twinsite_model::{ClusterName, Format, Generation, NodeId};
 
 pub(crate) fn identity(node: u64) -> Identity {
     Identity { cluster: cluster_name(), node: NodeId(node), new_disk: 77 }
@@ -38,7 +38,7 @@ impl StoreBuilder<Types<TokioRuntime>, LogStore, StateMachine, TempDir> for Buil
         let contents = disk.load().unwrap();
         let published = Arc::new(Published::new(16));
         let log = LogStore::new(Arc::clone(&disk), Arc::clone(&published), &contents).unwrap();
-        let machine = StateMachine::new(published, disk, None).unwrap();
+        let machine = StateMachine::new(published, disk, None, Format::NEWEST).unwrap();
         Ok((directory, log, machine))
     }
 }

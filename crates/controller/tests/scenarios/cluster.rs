@@ -7,12 +7,13 @@ use std::time::Duration;
 use twinsite_controller::{
     CallId, Controller, Effect, Explanation, FloatingIpView, Input, MoveKind, MoveRequest, MoveTarget,
     NodeReport, Notice, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest, OutsideView, Plan,
-    Release, ReleasedBy, Renewal, RenewalAnswer, UpstreamView,
+    Release, ReleasedBy, Renewal, RenewalAnswer, RoutingView, UpstreamView,
 };
 use twinsite_model::spec::{SessionsSpec, from_toml};
+use twinsite_model::state::FloatingIpState;
 use twinsite_model::{
-    BootTime, ClusterSpec, Command, FloatingIpName, Format, Incarnation, NodeId, Operation, Owner, Profile,
-    Proposal, SafetyRule, State, Step, WallTime,
+    BootTime, ClusterSpec, Command, ErrandEnd, ErrandId, FloatingIpName, Format, Incarnation, NodeId,
+    Operation, Owner, Profile, Proposal, SafetyRule, State, Step, WallTime,
 };
 
 /// How far one step of time goes.
@@ -40,6 +41,25 @@ pub(crate) fn ip() -> FloatingIpName {
     "public".parse().unwrap()
 }
 
+/// A provider that routes the address, as it is and as nodes see it.
+#[derive(Debug, Default)]
+pub(crate) struct Provider {
+    /// Where it routes the address.
+    pub(crate) to: Option<NodeId>,
+    /// Whether a task is unfinished.
+    pub(crate) busy: bool,
+    /// Nodes that do not reach it.
+    pub(crate) unseen_by: BTreeSet<NodeId>,
+    /// Whether calls reach it and are answered.
+    pub(crate) serves: bool,
+    /// Whether what it takes on is under way until the test says otherwise.
+    pub(crate) slow: bool,
+    /// Whether it says no.
+    pub(crate) refuses: bool,
+    /// What nodes say of their errands.
+    ended: BTreeMap<NodeId, (ErrandId, ErrandEnd)>,
+}
+
 pub(crate) struct Cluster {
     pub(crate) state: State,
     /// Milliseconds that the leader's wall clock is ahead of true time.
@@ -56,6 +76,8 @@ pub(crate) struct Cluster {
     pub(crate) drains: bool,
     /// Whether owners that lost the right to renew say that they have let go.
     pub(crate) lets_go: bool,
+    /// Whoever routes the address, if it is routed.
+    pub(crate) provider: Provider,
     /// What was said.
     pub(crate) notices: Vec<Notice>,
     /// What was proposed, in order.
@@ -72,6 +94,34 @@ pub(crate) struct Cluster {
     index: u64,
     numbers: u64,
     answers: BTreeMap<CallId, Result<OperatorAnswer, OperatorRefusal>>,
+}
+
+impl Provider {
+    /// A node goes on its errand, if it is sent on one, and looks.
+    fn as_seen(
+        &mut self,
+        node: NodeId,
+        entry: &FloatingIpState,
+    ) -> (Option<RoutingView>, Option<(ErrandId, ErrandEnd)>) {
+        let sent = entry.errand.as_ref().filter(|errand| errand.by == node && self.serves);
+        if let Some(errand) =
+            sent.filter(|errand| self.ended.get(&node).is_none_or(|last| last.0 < errand.id))
+        {
+            let end = match (errand.recalled, self.refuses) {
+                (true, _) => ErrandEnd::NotMade,
+                (false, true) => ErrandEnd::Refused,
+                (false, false) => ErrandEnd::Accepted,
+            };
+            if end == ErrandEnd::Accepted && self.slow {
+                self.busy = true;
+            } else if end == ErrandEnd::Accepted {
+                self.to = Some(errand.to);
+            }
+            self.ended.insert(node, (errand.id, end));
+        }
+        let after = ErrandId(entry.errands.0 - u64::from(entry.errand.is_some()));
+        (Some(RoutingView { to: self.to, busy: self.busy, after }), self.ended.get(&node).copied())
+    }
 }
 
 impl Cluster {
@@ -93,6 +143,7 @@ impl Cluster {
             outside: true,
             drains: true,
             lets_go: true,
+            provider: Provider { serves: true, ..Provider::default() },
             notices: Vec::new(),
             proposed: Vec::new(),
             granted_at: Duration::ZERO,
@@ -285,6 +336,11 @@ impl Cluster {
         for (ip, entry) in &self.state.floating_ips {
             let Some(owner) = &entry.owner else { continue };
             let mut seen = FloatingIpView::default();
+            if spec.floating_ip(ip).is_some_and(|ip| ip.provider.is_routed())
+                && !self.provider.unseen_by.contains(&node)
+            {
+                (seen.routing, seen.errand) = self.provider.as_seen(node, entry);
+            }
             if owner.node == node {
                 seen.held = Some(owner.token).filter(|_| !owner.revoked);
                 let draining = entry.operation.as_ref().and_then(Operation::current) == Some(Step::Drain);

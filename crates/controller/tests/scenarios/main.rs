@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod cluster;
+mod errands;
 mod explanations;
 mod placement;
 mod restraint;

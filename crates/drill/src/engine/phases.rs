@@ -75,6 +75,9 @@ pub(super) fn in_words(event: &Event, layout: &Layout) -> Option<String> {
         Event::NodePut(node) => format!("{} is a member", name(*node)),
         Event::SpecApplied => "a new specification".to_owned(),
         Event::FormatRaised(_) => "a newer format".to_owned(),
+        Event::ErrandSent { errand, .. } => format!("{} calls the provider", name(errand.by)),
+        Event::ErrandRecalled { .. } => "the call at the provider is recalled".to_owned(),
+        Event::ErrandEnded { end, .. } => format!("the call at the provider: {}", end.as_str()),
     })
 }
 

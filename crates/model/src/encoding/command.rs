@@ -1,13 +1,14 @@
 //! Commands.
 
 use super::fields::{
-    Choice, read_address, read_choices, read_name, read_room, read_token, required, required_token,
-    write_address, write_choices, write_name, write_room, write_token,
+    Choice, read_address, read_choices, read_name, read_nanos, read_room, read_token, required,
+    required_token, write_address, write_choices, write_name, write_nanos, write_room, write_token,
 };
 use super::wire::log_proposal::Command as Wire;
 use super::{DecodeError, spec, wire};
 use crate::command::{Command, NewVerdict};
-use crate::ids::{Generation, Incarnation, NodeId, OperationId, Token, UpstreamName};
+use crate::errand::ErrandEnd;
+use crate::ids::{ErrandId, Generation, Incarnation, NodeId, OperationId, Token, UpstreamName};
 use crate::operation::{Fence, OperationKind, Outcome, Reason, Step, StepResult};
 use crate::state::{Format, Verdict};
 use crate::time::WallTime;
@@ -118,6 +119,22 @@ pub(super) fn write(command: &Command) -> Wire {
             token: Some(write_token(*token)),
         }),
         Command::ExpireRooms { before } => Wire::ExpireRooms(wire::ExpireRooms { before_ms: before.0 }),
+        Command::SendErrand { ip, by, incarnation, token, to, within } => {
+            Wire::SendErrand(wire::SendErrand {
+                ip: write_name(ip),
+                by: by.0,
+                incarnation: incarnation.0,
+                token: Some(write_token(*token)),
+                to: to.0,
+                within_ns: write_nanos(*within),
+            })
+        }
+        Command::RecallErrand { ip, errand } => {
+            Wire::RecallErrand(wire::RecallErrand { ip: write_name(ip), errand: errand.0 })
+        }
+        Command::EndErrand { ip, errand, end } => {
+            Wire::EndErrand(wire::EndErrand { ip: write_name(ip), errand: errand.0, end: end.write() })
+        }
     }
 }
 
@@ -210,6 +227,22 @@ pub(super) fn read(command: Wire) -> Result<Command, DecodeError> {
             token: required_token(c.token)?,
         },
         Wire::ExpireRooms(c) => Command::ExpireRooms { before: WallTime(c.before_ms) },
+        Wire::SendErrand(c) => Command::SendErrand {
+            ip: read_name(c.ip, "ip")?,
+            by: NodeId(c.by),
+            incarnation: Incarnation(c.incarnation),
+            token: required_token(c.token)?,
+            to: NodeId(c.to),
+            within: read_nanos(c.within_ns),
+        },
+        Wire::RecallErrand(c) => {
+            Command::RecallErrand { ip: read_name(c.ip, "ip")?, errand: ErrandId(c.errand) }
+        }
+        Wire::EndErrand(c) => Command::EndErrand {
+            ip: read_name(c.ip, "ip")?,
+            errand: ErrandId(c.errand),
+            end: ErrandEnd::read_required(c.end, "end")?,
+        },
     })
 }
 

@@ -1,10 +1,12 @@
 //! Single values: names, tokens, addresses, keys, choices.
 
 use super::{DecodeError, wire};
+use crate::errand::ErrandEnd;
 use crate::ids::{NameError, RoomKey, Token};
 use crate::operation::{Fence, OperationKind, Outcome, Reason, SafetyRule, Step, StepResult};
 use crate::state::Verdict;
 use std::net::IpAddr;
+use std::time::Duration;
 
 pub(super) fn required<T>(value: Option<T>, field: &'static str) -> Result<T, DecodeError> {
     value.ok_or(DecodeError::Missing { field })
@@ -32,6 +34,15 @@ pub(super) fn read_token(token: wire::LogToken) -> Token {
 
 pub(super) fn required_token(token: Option<wire::LogToken>) -> Result<Token, DecodeError> {
     required(token, "token").map(read_token)
+}
+
+/// What is longer than 584 years is written as that.
+pub(super) fn write_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(super) const fn read_nanos(nanos: u64) -> Duration {
+    Duration::from_nanos(nanos)
 }
 
 pub(super) fn write_address(address: IpAddr) -> Vec<u8> {
@@ -116,6 +127,7 @@ choice!(
     LogSafetyRule,
     [TargetHealthy, TargetReachesStore, TargetReady, NotPaused, BreakerClosed]
 );
+choice!(ErrandEnd, LogErrandEnd, [Accepted, Refused, Unanswered, NotMade, WaitedOut]);
 choice!(Outcome, LogOutcome, [Verified, Unverified, Aborted]);
 
 pub(super) fn write_choices<C: Choice + Copy>(choices: &[C]) -> Vec<i32> {

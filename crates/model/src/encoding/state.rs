@@ -1,11 +1,13 @@
 //! The replicated state.
 
 use super::fields::{
-    Choice, read_address, read_name, read_room, required_token, write_address, write_name, write_room,
-    write_token,
+    Choice, read_address, read_name, read_nanos, read_room, required_token, write_address, write_name,
+    write_nanos, write_room, write_token,
 };
-use super::{DecodeError, operation, read_request, spec, wire};
-use crate::ids::{Epoch, FloatingIpName, Generation, Incarnation, NodeId, Revision, RoomKey, UpstreamName};
+use super::{DecodeError, errand, operation, read_request, spec, wire};
+use crate::ids::{
+    Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, Revision, RoomKey, UpstreamName,
+};
 use crate::state::{
     AnnouncedRecord, Drain, EmbeddedSessions, FloatingIpState, Format, NodeLife, Pause, Pin, State, Verdict,
     VerdictRecord,
@@ -13,7 +15,6 @@ use crate::state::{
 use crate::time::WallTime;
 use crate::timing::LeaseBound;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 pub(super) fn write(state: &State) -> wire::Snapshot {
     wire::Snapshot {
@@ -45,10 +46,13 @@ pub(super) fn write(state: &State) -> wire::Snapshot {
     }
 }
 
-pub(super) fn read(state: wire::Snapshot) -> Result<State, DecodeError> {
+pub(super) fn read(state: wire::Snapshot, newest: Format) -> Result<State, DecodeError> {
     let format = Format(state.format);
-    if format > Format::NEWEST {
+    if format > newest {
         return Err(DecodeError::newer(format!("format {}", format.0)));
+    }
+    if format < Format::ERRANDS && state.floating_ips.iter().any(|ip| ip.errands > 0 || ip.errand.is_some()) {
+        return Err(DecodeError::invalid("errands", "this format has none"));
     }
     let pins = table(state.pins, "pins", read_pin)?;
     let sessions = EmbeddedSessions { token: required_token(state.sessions_token)?, pins };
@@ -62,8 +66,8 @@ pub(super) fn read(state: wire::Snapshot) -> Result<State, DecodeError> {
         spec: state.spec.as_ref().map(spec::read).transpose()?,
         spec_revision: Revision(state.spec_revision),
         longest: LeaseBound {
-            lease: Duration::from_nanos(state.longest_lease_ns),
-            wait: Duration::from_nanos(state.longest_wait_ns),
+            lease: read_nanos(state.longest_lease_ns),
+            wait: read_nanos(state.longest_wait_ns),
         },
         nodes: table(state.nodes, "nodes", |node| Ok(read_node(node)))?,
         retired_nodes: table(retired.collect(), "retired_nodes", |node| Ok((node, ())))?
@@ -82,11 +86,6 @@ pub(super) fn read(state: wire::Snapshot) -> Result<State, DecodeError> {
             .map(|request| Ok((read_request(request.id)?, Revision(request.revision))))
             .collect::<Result<_, DecodeError>>()?,
     })
-}
-
-/// [`LeaseBound`] keeps to what fits.
-fn write_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Reads a list that stands for a table: keys in order, each once.
@@ -165,6 +164,8 @@ fn write_floating_ip((ip, entry): (&FloatingIpName, &FloatingIpState)) -> wire::
         epoch: entry.epoch.0,
         owner: entry.owner.as_ref().map(operation::write_owner),
         operation: entry.operation.as_ref().map(operation::write),
+        errands: entry.errands.0,
+        errand: entry.errand.as_ref().map(errand::write),
     }
 }
 
@@ -175,6 +176,8 @@ fn read_floating_ip(
         epoch: Epoch(entry.epoch),
         owner: entry.owner.map(operation::read_owner).transpose()?,
         operation: entry.operation.map(operation::read).transpose()?,
+        errands: ErrandId(entry.errands),
+        errand: entry.errand.map(errand::read).transpose()?,
     };
     Ok((read_name(entry.ip, "ip")?, state))
 }

@@ -72,13 +72,13 @@ fn is_newer(result: &Result<impl std::fmt::Debug, DecodeError>) -> bool {
 #[test]
 fn a_later_format_is_left_to_a_newer_program() {
     let mut bytes = encode_proposal(&samples::proposals()[0].1);
-    bytes[3] = 2;
+    bytes[3] = 3;
     let error = decode_proposal(&bytes).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "written by a newer version of twinsite (format 2): upgrade this node, then start it again"
+        "written by a newer version of twinsite (format 3): upgrade this node, then start it again"
     );
-    assert!(is_newer(&decode_state(&altered_state(|state| state.format = 2))));
+    assert!(is_newer(&decode_state(&altered_state(|state| state.format = 3))));
 }
 
 #[test]
@@ -148,6 +148,9 @@ fn values_that_are_never_written_are_refused() {
     assert!(invalid(altered_state(|state| state.history[0].ended_ms = None)));
     assert!(invalid(altered_state(|state| state.spec.as_mut().unwrap().json.truncate(10))));
     assert!(invalid(altered_state(|state| state.format = 0)));
+    assert!(invalid(altered_state(|state| state.floating_ips[0].errands = 1)), "format 1 has no errands");
+    let errand = altered_proposal("send-errand", |_| {}); // with the header of format 1
+    assert!(matches!(decode_proposal(&errand), Err(DecodeError::Invalid { .. })));
 }
 
 #[test]

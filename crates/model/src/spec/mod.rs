@@ -88,6 +88,9 @@ pub struct TimingOverrides {
     /// See [`Timing::slack`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slack: Option<HumanDuration>,
+    /// See [`Timing::provider_call`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_call: Option<HumanDuration>,
     /// See [`Timing::drift_ppm`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift_ppm: Option<u32>,
@@ -197,6 +200,18 @@ pub struct UpstreamSpec {
 pub enum ProviderKind {
     /// An address of one machine's loopback range: for the demo and for tests.
     Loopback,
+    /// An address that OVH routes to one server at a time, by its API.
+    Ovh,
+}
+
+impl ProviderKind {
+    /// Whether a provider routes the address to one node, and a call there moves it.
+    pub const fn is_routed(self) -> bool {
+        match self {
+            Self::Loopback => false,
+            Self::Ovh => true,
+        }
+    }
 }
 
 /// What a floating IP's holder does when it cannot tell whether a quorum exists.
@@ -458,6 +473,7 @@ impl ClusterSpec {
             renew: pick(over.renew, base.renew),
             lease: pick(over.lease, base.lease),
             slack: pick(over.slack, base.slack),
+            provider_call: pick(over.provider_call, base.provider_call),
             drift_ppm: over.drift_ppm.unwrap_or(base.drift_ppm),
         }
     }
@@ -502,6 +518,7 @@ impl FloatingIpSpec {
     pub fn on_quorum_unknown(&self) -> OnQuorumUnknown {
         self.on_quorum_unknown.unwrap_or(match self.provider {
             ProviderKind::Loopback => OnQuorumUnknown::Stop,
+            ProviderKind::Ovh => OnQuorumUnknown::ServeFrozen,
         })
     }
 }

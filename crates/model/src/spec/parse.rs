@@ -84,7 +84,9 @@ pub fn from_toml(text: &str) -> Result<ClusterSpec, SpecError> {
     }
     let version: VersionOnly = toml::from_str(text).map_err(|error| SpecError::in_toml(&error, text))?;
     check_version(version)?;
-    validated(toml::from_str(text).map_err(|error| SpecError::in_toml(&error, text))?)
+    let spec = validated(toml::from_str(text).map_err(|error| SpecError::in_toml(&error, text))?)?;
+    let unknown = validate::without_provider(&spec);
+    if unknown.is_empty() { Ok(spec) } else { Err(SpecError::Invalid(unknown)) }
 }
 
 /// Reads and validates a specification in JSON, as the log keeps it.
@@ -148,6 +150,12 @@ mod tests {
         let newer = sound_text().replace("version = 1", "version = 2\nnew_key = true");
         assert_eq!(from_toml(&newer), Err(SpecError::Version { found: 2 }));
         assert!(error("cluster = \"x\"").contains("missing field `version`"));
+    }
+
+    #[test]
+    fn a_provider_that_cannot_be_used_yet_is_refused_where_people_write_it() {
+        let routed = sound_text().replace("provider = \"loopback\"", "provider = \"ovh\"");
+        assert!(error(&routed).contains("no way yet to move an address by `ovh`"), "{}", error(&routed));
     }
 
     #[test]

@@ -81,6 +81,19 @@ pub fn introduced(former: &ClusterSpec, new: &ClusterSpec) -> Vec<Finding> {
     check(new).into_iter().filter(|finding| !former.contains(&finding.without_place())).collect()
 }
 
+/// Floating IPs whose provider the cluster can agree on, and this program has no client for.
+pub fn without_provider(spec: &ClusterSpec) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    for (index, ip) in spec.floating_ips.iter().enumerate().filter(|(_, ip)| ip.provider.is_routed()) {
+        findings.add(
+            key("floating_ip", index, &ip.name, "provider"),
+            "this program has no way yet to move an address by `ovh`",
+            "write `provider = \"loopback\"`",
+        );
+    }
+    findings.0
+}
+
 /// What can be used, and yet should be known: each with the remedy.
 pub fn warnings(spec: &ClusterSpec) -> Vec<Finding> {
     let mut findings = Findings::default();

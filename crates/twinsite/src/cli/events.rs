@@ -83,6 +83,15 @@ fn told(names: &Names, event: &Event) -> String {
             format!("room {} is on {upstream}", &room.to_string()[..8])
         }
         Event::RoomsExpired { count } => format!("{count} unused rooms were forgotten"),
+        Event::ErrandSent { ip, errand } => format!(
+            "{ip}: {} calls the provider to route it to {} (errand {}, token {})",
+            names.name(errand.by),
+            names.name(errand.to),
+            errand.id,
+            errand.token
+        ),
+        Event::ErrandRecalled { ip, errand } => format!("{ip}: errand {errand} was recalled"),
+        Event::ErrandEnded { ip, errand, end } => format!("{ip}: errand {errand} ended: {}", end.as_str()),
     }
 }
 

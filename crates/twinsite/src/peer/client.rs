@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 use twinsite_agents::{Heard, Noted};
+use twinsite_consensus::LogIndex;
 use twinsite_consensus::grpc::{PeerIdentity, PeerTls};
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
 use twinsite_model::dial::DialMap;
@@ -223,6 +224,13 @@ impl twinsite_agents::Peers for Peers {
         let answer =
             self.call(to, Lane::Urgent, within, async |mut client| client.renew(request).await).await?;
         Ok(wire::answer(answer)?)
+    }
+
+    async fn read_index(&self, to: NodeId, within: Duration) -> Result<LogIndex, PeerError> {
+        let request = pb::ReadIndexRequest {};
+        let answer =
+            self.call(to, Lane::Urgent, within, async |mut client| client.read_index(request).await).await?;
+        Ok(LogIndex(answer.index))
     }
 
     async fn release(&self, to: NodeId, release: &Release, within: Duration) -> Result<Noted, PeerError> {

@@ -4,11 +4,11 @@ use super::pb;
 use std::time::Duration;
 use twinsite_controller::{
     AnnouncedView, FloatingIpView, LoadView, NodeReport, OutsideView, Release, ReleasedBy, Renewal,
-    RenewalAnswer, RenewalRefusal, StoreView, UpstreamView,
+    RenewalAnswer, RenewalRefusal, RoutingView, StoreView, UpstreamView,
 };
 use twinsite_model::{
-    Applied, Command, Effect, Event, FloatingIpName, Format, Incarnation, NodeId, Refusal, Revision, RoomKey,
-    Token, UpstreamName, WallTime,
+    Applied, Command, Effect, ErrandEnd, ErrandId, Event, FloatingIpName, Format, Incarnation, NodeId,
+    Refusal, Revision, RoomKey, Token, UpstreamName, WallTime,
 };
 use twinsite_sessions::{Gossip, NodeConnections, PIN_BATCH_MAX, Pin, PinUpdate};
 
@@ -99,10 +99,40 @@ fn address_to_pb(ip: &FloatingIpName, view: FloatingIpView) -> pb::ReportedAddre
         ip: ip.to_string(),
         held: view.held.map(token_to_pb),
         drained: view.drained.map(token_to_pb),
-        observed_holder: view.observed_holder.map(|node| node.0),
         outside_node,
         outside_token,
         outside_silent,
+        routing: view.routing.map(|seen| pb::ReportedRouting {
+            to: seen.to.map(|node| node.0),
+            busy: seen.busy,
+            after: seen.after.0,
+        }),
+        errand: view.errand.map_or(0, |(errand, _)| errand.0),
+        errand_end: view
+            .errand
+            .map_or(pb::ReportedErrandEnd::Unspecified, |(_, end)| errand_end_to_pb(end))
+            .into(),
+    }
+}
+
+/// Only a leader waits an errand out.
+const fn errand_end_to_pb(end: ErrandEnd) -> pb::ReportedErrandEnd {
+    match end {
+        ErrandEnd::Accepted => pb::ReportedErrandEnd::Accepted,
+        ErrandEnd::Refused => pb::ReportedErrandEnd::Refused,
+        ErrandEnd::Unanswered => pb::ReportedErrandEnd::Unanswered,
+        ErrandEnd::NotMade => pb::ReportedErrandEnd::NotMade,
+        ErrandEnd::WaitedOut => pb::ReportedErrandEnd::Unspecified,
+    }
+}
+
+const fn errand_end(end: pb::ReportedErrandEnd) -> Option<ErrandEnd> {
+    match end {
+        pb::ReportedErrandEnd::Unspecified => None,
+        pb::ReportedErrandEnd::Accepted => Some(ErrandEnd::Accepted),
+        pb::ReportedErrandEnd::Refused => Some(ErrandEnd::Refused),
+        pb::ReportedErrandEnd::Unanswered => Some(ErrandEnd::Unanswered),
+        pb::ReportedErrandEnd::NotMade => Some(ErrandEnd::NotMade),
     }
 }
 
@@ -149,6 +179,7 @@ pub fn report(m: pb::ReportRequest) -> Result<NodeReport, Malformed> {
 }
 
 fn address(m: pb::ReportedAddress) -> Result<(FloatingIpName, FloatingIpView), Malformed> {
+    let ended = errand_end(m.errand_end());
     let outside = match (m.outside_node, m.outside_token, m.outside_silent) {
         (Some(node), Some(seen), _) => Some(OutsideView::Answered { node: NodeId(node), token: token(seen) }),
         (_, _, Some(detail)) => Some(OutsideView::Silent { detail }),
@@ -157,7 +188,12 @@ fn address(m: pb::ReportedAddress) -> Result<(FloatingIpName, FloatingIpView), M
     let view = FloatingIpView {
         held: m.held.map(token),
         drained: m.drained.map(token),
-        observed_holder: m.observed_holder.map(NodeId),
+        routing: m.routing.map(|seen| RoutingView {
+            to: seen.to.map(NodeId),
+            busy: seen.busy,
+            after: ErrandId(seen.after),
+        }),
+        errand: ended.map(|end| (ErrandId(m.errand), end)),
         outside,
     };
     Ok((ip_name(m.ip)?, view))

@@ -34,7 +34,7 @@ fn check_ip(spec: &ClusterSpec, index: usize, ip: &FloatingIpSpec, findings: &mu
             format!("`loopback` cannot move {}, which is not an address of the loopback range", ip.address),
             "write an address of 127.0.0.0/8",
         ),
-        ProviderKind::Loopback => {}
+        ProviderKind::Loopback | ProviderKind::Ovh => {}
     }
     if ip.provider == ProviderKind::Loopback && ip.on_quorum_unknown() != OnQuorumUnknown::Stop {
         findings.add(

@@ -13,6 +13,7 @@ pub(super) fn check(spec: &ClusterSpec, findings: &mut Findings) {
         ("timing.renew", over.renew),
         ("timing.lease", over.lease),
         ("timing.slack", over.slack),
+        ("timing.provider_call", over.provider_call),
     ];
     for (key, duration) in durations {
         if let Some(duration) = duration {
