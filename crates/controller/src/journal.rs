@@ -1,6 +1,7 @@
 //! The journal of a move: which commands come next, given where it stands. Level-triggered, so that a new leader
 //! resumes at the recorded step as if it had been there from the start.
 
+use crate::errands;
 use crate::placement::{self, Preference};
 use crate::rules::{self, Urgency};
 use crate::view::View;
@@ -13,8 +14,10 @@ use twinsite_model::{
 };
 
 /// How long the target may take to be seen with the address before the journal goes on without.
-pub(crate) fn observe_limit(view: &View<'_>) -> Duration {
-    (2 * view.timing.lease).max(Duration::from_secs(2))
+pub(crate) fn observe_limit(view: &View<'_>, routed: bool) -> Duration {
+    let held = (2 * view.timing.lease).max(Duration::from_secs(2));
+    // A provider's tasks take about a minute, and sometimes several (see its documentation); a call takes seconds.
+    if routed { held.max(12 * view.timing.provider_call) } else { held }
 }
 
 /// How long announcements may take to settle before the journal goes on without.
@@ -148,11 +151,17 @@ impl Journal<'_> {
         let seen = self.view.heard(self.operation.target);
         let held = seen.and_then(|report| report.floating_ips.get(&self.ip.name)).and_then(|view| view.held);
         let target = self.view.name(self.operation.target);
-        self.settle(Step::Observe, Some(Step::Announce), observe_limit(self.view), || {
-            if held == self.operation.token {
-                Ok(format!("{target} is seen to hold the address"))
-            } else {
+        let routed = self.ip.provider.is_routed();
+        let limit = observe_limit(self.view, routed);
+        self.settle(Step::Observe, Some(Step::Announce), limit, || {
+            if held != self.operation.token {
                 Err(format!("{target} to hold the address"))
+            } else if !routed {
+                Ok(format!("{target} is seen to hold the address"))
+            } else if errands::settled_route(self.view, &self.ip.name) == Some(Some(self.operation.target)) {
+                Ok(format!("{target} is seen to hold the address, and the provider to route it there"))
+            } else {
+                Err(format!("the provider to route the address to {target}"))
             }
         })
     }
@@ -233,7 +242,7 @@ impl Journal<'_> {
         if !self.view.settled() {
             return None; // nobody knows yet who else is there
         }
-        let other = self.other_target();
+        let other = self.other_target(OldSite::Left);
         if drains || (other.is_none() && self.owner_is_well()) {
             return Some(Command::AbortOperation {
                 ip: self.ip.name.clone(),
@@ -241,7 +250,8 @@ impl Journal<'_> {
                 detail: format!("the target is gone before the owner was touched: {why}"),
             });
         }
-        let (target, target_incarnation) = other?;
+        // Dark, and nobody anywhere else: the site that it left may be well again, and if not, nothing is lost.
+        let (target, target_incarnation) = other.or_else(|| self.other_target(OldSite::Allowed))?;
         Some(Command::Retarget {
             ip: self.ip.name.clone(),
             operation: self.operation.id,
@@ -259,10 +269,10 @@ impl Journal<'_> {
 
     /// The best node that could take the address instead: one that every rule allows, or, since the address is dark
     /// already, one that is fit at all.
-    fn other_target(&self) -> Option<(NodeId, Incarnation)> {
+    fn other_target(&self, old_site: OldSite) -> Option<(NodeId, Incarnation)> {
         let view = self.view;
         let old = self.operation.from.as_ref();
-        let leaves = self.operation.reason == Reason::SiteUnhealthy;
+        let leaves = self.operation.reason == Reason::SiteUnhealthy && old_site == OldSite::Left;
         let old_site = old.and_then(|old| view.site_of(old.node));
         let preference = Preference {
             near: view.site_of(self.operation.target),
@@ -326,6 +336,15 @@ impl Journal<'_> {
     fn close(&self, outcome: Outcome) -> Command {
         Command::CloseOperation { ip: self.ip.name.clone(), operation: self.operation.id, outcome }
     }
+}
+
+/// What becomes of the site that an address leaves because its upstreams are sick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OldSite {
+    /// It is left.
+    Left,
+    /// The address may stay there, on whichever node.
+    Allowed,
 }
 
 /// Whether a target can still take the address.

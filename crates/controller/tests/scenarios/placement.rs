@@ -3,7 +3,8 @@
 use crate::cluster::{Cluster, GRA_1, GRA_2, SBG_1, SBG_2, ip};
 use std::time::Duration;
 use twinsite_controller::{QuietReason, ReleasedBy};
-use twinsite_model::{Fence, NodeId, OperationKind, Reason};
+use twinsite_model::spec::HumanDuration;
+use twinsite_model::{Fence, NodeId, OperationKind, Reason, Step};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -58,6 +59,24 @@ fn an_owner_that_was_seen_to_end_is_replaced_at_once() {
     let operation = cluster.running().unwrap();
     assert_eq!((operation.reason, operation.fence), (Reason::OwnerReleased, Some(Fence::Released)));
     assert_eq!(operation.kind, OperationKind::Failover);
+}
+
+/// Better where nothing works than nowhere, and what was sick may be well again.
+#[test]
+fn an_address_that_left_a_sick_site_goes_back_when_nobody_else_is_left() {
+    let mut cluster = Cluster::new(|spec| {
+        (spec.timing.lease, spec.timing.slack) =
+            (Some(HumanDuration(400 * MS)), Some(HumanDuration(90 * MS)));
+    });
+    cluster.lets_go = false;
+    cluster.fall_sick("gra");
+    cluster.run_until("the failover", |cluster| cluster.step() == Some(Step::Fence));
+    // The old owner falls silent, and the other site is gone a moment before the fence is complete.
+    cluster.silent.insert(GRA_1);
+    cluster.run_until("its silence", |cluster| cluster.since(cluster.granted_at) >= 410 * MS);
+    cluster.emptied.extend([SBG_1, SBG_2]);
+    cluster.run_until("the one that is left", |cluster| cluster.owner_node() == Some(GRA_2));
+    cluster.run_until("the end", Cluster::is_settled);
 }
 
 #[test]
