@@ -34,6 +34,10 @@ pub enum Rule {
     SessionTokens,
     /// Who watches sees every change, as everybody else sees it.
     WatchIsComplete,
+    /// Of one address, one call is made at a time.
+    OneCall,
+    /// A node meets nothing in the log that it cannot read.
+    Readable,
     /// No assertion fails.
     NoPanic,
 }

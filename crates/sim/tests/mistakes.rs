@@ -28,7 +28,10 @@ const SEEDS_MAX: u64 = 600;
 /// The same of the whole cluster, with mistakes below and around the consensus as well.
 #[test]
 fn every_mistake_is_noticed_in_the_cluster() {
-    let mistakes = Mistake::all();
+    // One part of them, while something is being worked on.
+    let wanted = std::env::var("TWINSITE_MISTAKES").unwrap_or_default();
+    let mistakes = Mistake::all().into_iter().filter(|mistake| format!("{mistake:?}").contains(&wanted));
+    let mistakes: Vec<_> = mistakes.collect();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let missed = std::sync::Mutex::new(Vec::new());
     let work = || {

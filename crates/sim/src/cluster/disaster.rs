@@ -39,7 +39,8 @@ impl Life {
     /// that nobody is changing: an operator who has just replaced a machine knows which of the two is the member.
     pub(super) fn disaster(&mut self) {
         let survivors: Vec<_> = (0..self.nodes.len()).filter(|node| self.could_survive(*node)).collect();
-        if !self.disaster.lost.is_empty() || self.replacement.is_some() || survivors.is_empty() {
+        let damaged = self.nodes.iter().any(|node| node.disk.is_damaged());
+        if damaged || !self.disaster.lost.is_empty() || self.replacement.is_some() || survivors.is_empty() {
             return;
         }
         let survivor = survivors[self.random.usize(..survivors.len())];

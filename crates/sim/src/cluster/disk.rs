@@ -21,6 +21,8 @@ pub(super) struct Health {
     pub(super) lies: bool,
     /// It forgets votes: another mistake.
     pub(super) loses_votes: bool,
+    /// What is damaged is cut off, and the rest is used: another one.
+    pub(super) guesses: bool,
 }
 
 struct Batch {
@@ -38,6 +40,8 @@ struct State {
     life: u64,
     random: fastrand::Rng,
     closed: Option<DiskError>,
+    /// A bit of what it kept has flipped.
+    is_damaged: bool,
 }
 
 /// A machine's disk, across the lives of its node.
@@ -48,8 +52,16 @@ impl SimDisk {
     pub(super) fn new(number: u64, health: Health) -> Self {
         let synced = MemoryDisk::new(number);
         let random = Executor::random();
-        let state =
-            State { synced, waiting: Vec::new(), health, syncing: false, life: 0, random, closed: None };
+        let state = State {
+            synced,
+            waiting: Vec::new(),
+            health,
+            syncing: false,
+            life: 0,
+            random,
+            closed: None,
+            is_damaged: false,
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -60,6 +72,21 @@ impl SimDisk {
     /// Changes how it behaves.
     pub(super) fn set_health(&self, change: impl FnOnce(&mut Health)) {
         change(&mut self.state().health);
+    }
+
+    /// A bit of what it keeps flips. (That every such bit is noticed is shown where the real file is written.)
+    pub(super) fn damage(&self) {
+        let mut state = self.state();
+        let Ok(contents) = state.synced.load() else { return };
+        match contents.log.get(contents.log.len() / 2) {
+            Some((index, _)) if state.health.guesses => state.keep(vec![Write::TruncateFrom(*index)]),
+            _ => state.is_damaged = true,
+        }
+    }
+
+    /// Whether a bit of it has flipped.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.state().is_damaged
     }
 
     /// The node's process ends without a word. Batches are kept or lost from some point on, each as a whole; what
@@ -136,7 +163,11 @@ impl State {
 
 impl Disk for SimDisk {
     fn load(&self) -> Result<Contents, DiskError> {
-        self.state().synced.load()
+        let state = self.state();
+        if state.is_damaged {
+            return Err(DiskError::Damaged { path: "simulated".to_owned(), what: "an entry".to_owned() });
+        }
+        state.synced.load()
     }
 
     fn submit(&self, writes: Vec<Write>, urgency: Urgency, done: Done) {

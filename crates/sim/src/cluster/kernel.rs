@@ -27,6 +27,11 @@ impl Kernel {
         Self { machine, rules: Arc::default() }
     }
 
+    /// The machine below it.
+    pub(super) const fn machine(&self) -> MachineId {
+        self.machine
+    }
+
     fn rules(&self) -> MutexGuard<'_, Rules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }

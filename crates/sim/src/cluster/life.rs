@@ -11,6 +11,7 @@ use super::oracle::Oracle;
 use super::people::{Heard, Replacement};
 use super::plan::Plan;
 use super::process::Birth;
+use super::provider::SimProvider;
 use super::run::{COUNTED, Report, Run};
 use super::sight::Sight;
 use super::watch::Watches;
@@ -21,9 +22,9 @@ use crate::violation::Rule;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use twinsite_consensus::{ElectionBias, Options};
+use twinsite_consensus::{ElectionBias, Options, StopReason};
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{FloatingIpName, NodeId, Verdict};
+use twinsite_model::{FloatingIpName, Format, NodeId, Verdict};
 
 pub(super) const MS: TrueTime = 1_000_000;
 /// How long misfortunes happen.
@@ -39,6 +40,7 @@ pub(super) struct Life {
     pub(super) nodes: Vec<Node>,
     pub(super) net: Net,
     pub(super) sight: Sight,
+    pub(super) provider: SimProvider,
     pub(super) oracle: Oracle,
     addresses: Addresses,
     watches: Watches,
@@ -67,15 +69,18 @@ impl Life {
         let mut plan = Plan::draw(&mut random);
         plan.disk.lies = mistake == Some(Mistake::AcknowledgeBeforeSync);
         plan.disk.loses_votes = mistake == Some(Mistake::VoteNotKept);
+        plan.disk.guesses = mistake == Some(Mistake::DamageIsGuessedAt);
         let net = Net::new(plan.weather);
-        let sight = Sight::new(&plan.spec);
+        let routed = plan.spec.floating_ips.iter().filter(|ip| ip.provider.is_routed());
+        let provider = SimProvider::new(plan.habits, routed.map(|ip| ip.name.clone()));
+        let sight = Sight::new(&plan.spec, provider.clone());
         let known: BTreeSet<_> = plan.spec.nodes.iter().map(|node| node.id).collect();
         let nodes: Vec<_> = known
             .iter()
             .map(|id| {
                 let machine = Executor::add_machine(plan.rate(&mut random));
                 let disk = SimDisk::new(1_000 + id.0, plan.disk);
-                Node::new(*id, machine, disk, &net, known.clone())
+                Node::new(*id, machine, disk, &net, known.clone()).reading(plan.format)
             })
             .collect();
         for node in &nodes {
@@ -93,6 +98,7 @@ impl Life {
             nodes,
             net,
             sight,
+            provider,
             oracle: Oracle::default(),
             addresses: Addresses::new(ips),
             watches: Watches::default(),
@@ -145,7 +151,11 @@ impl Life {
         }
         self.count("addresses taken over", self.addresses.taken_over);
         self.count("elections", self.oracle.elections);
-        self.count("revisions skipped by snapshots", self.oracle.snapshots);
+        let (snapshots, in_a_move) = self.watches.snapshots();
+        self.count("snapshots installed", snapshots);
+        self.count("snapshots installed in the middle of a move", in_a_move);
+        self.count("owners that changed during a call", self.oracle.changed_during_a_call);
+        self.count_calls();
         Report {
             violation: self.oracle.violation(),
             hash: self.trace.hash(),
@@ -160,10 +170,14 @@ impl Life {
         let until = Executor::now() + pause;
         while Executor::now() < until {
             let next = self.later.keys().next().map_or(until, |(at, _)| until.min(*at));
-            let Self { executor, oracle, addresses, nodes, trace, .. } = self;
+            let Self { executor, oracle, addresses, nodes, provider, trace, .. } = self;
             executor.run_until(next, || {
-                oracle.look(nodes, Executor::now(), trace);
-                addresses.look(nodes, Executor::now(), trace, oracle);
+                let now = Executor::now();
+                oracle.look(nodes, now, trace);
+                addresses.look(nodes, now, trace, oracle);
+                if let Some(violation) = provider.look(now, trace) {
+                    oracle.found(violation);
+                }
             });
             self.hear();
             self.guardians();
@@ -172,6 +186,17 @@ impl Life {
                 self.undo(node, undo);
             }
         }
+    }
+
+    fn count_calls(&mut self) {
+        let counts = self.provider.counts();
+        self.count("calls at the provider", counts.calls);
+        self.count("calls that were too late to be sent", counts.too_late);
+        self.count("calls while another task worked", counts.conflicts);
+        self.count("answers of the provider that were lost", counts.answers_lost);
+        self.count("tasks that failed", counts.tasks_failed);
+        self.count("tasks that hung", counts.tasks_hung);
+        self.count("tasks that came to pass twice", counts.tasks_twice);
     }
 
     /// A misfortune or a wish, unless it is left out. It has chance of its own, so that leaving it out changes nothing
@@ -204,6 +229,7 @@ impl Life {
         let id = self.nodes[node].id;
         let spec = Arc::clone(&self.plan.spec);
         let mut options = Options::new(spec.cluster.clone(), id, spec.timing());
+        options.format_max = self.nodes[node].format;
         options.snapshot_after = self.plan.snapshot_after;
         options.keep_after_snapshot = self.plan.snapshot_after / 4;
         if self.is_witness(id) {
@@ -211,7 +237,7 @@ impl Life {
         }
         self.note(|| format!("{id} starts"));
         let (sight, pace, mistake) = (self.sight.clone(), self.plan.pace, self.mistake);
-        let watches = self.watches.clone();
+        let (watches, provider) = (self.watches.clone(), self.provider.clone());
         let note = self.disaster.note.as_ref().filter(|(survivor, _)| *survivor == node);
         let recovery = note.map(|(_, note)| note.clone());
         let (kernel, end) = (self.nodes[node].kernel.clone(), self.nodes[node].end.clone());
@@ -226,6 +252,7 @@ impl Life {
             guardian,
             sight,
             pace,
+            provider,
             mistake,
             watches,
         });
@@ -265,10 +292,23 @@ impl Life {
             if self.nodes[node].has_ended() {
                 self.count("nodes that ended in good order", 1);
                 self.crash(node);
+            } else if self.nodes[node].is_damaged() {
+                // Nothing is repaired by guessing: a person gives it a new disk.
+                self.replace_disk(node);
             } else if self.has_stopped(node) {
+                self.check_stop(node);
                 self.count("nodes that stopped", 1);
                 self.crash(node);
             }
+        }
+    }
+
+    /// Whatever stops a node, it is not that it cannot read what others wrote.
+    fn check_stop(&mut self, node: usize) {
+        let (id, node) = (self.nodes[node].id, &self.nodes[node]);
+        let stopped = node.peek(|raft| raft.status().borrow().stopped.clone()).flatten();
+        if let Some(StopReason::Undecodable { why, .. }) = stopped {
+            self.oracle.report(Rule::Readable, Executor::now(), format!("{id}: {why}"));
         }
     }
 
@@ -281,8 +321,10 @@ impl Life {
     fn heal(&mut self) {
         self.note(|| "everything is healed".to_owned());
         self.plan.wishes = 0;
+        self.plan.habits.restless = 0;
         self.later.clear();
         self.net.heal();
+        self.provider.heal();
         self.sight.change(|health| health.values_mut().for_each(|healthy| *healthy = true));
         for node in 0..self.nodes.len() {
             self.go_on(node);
@@ -290,7 +332,9 @@ impl Life {
             Executor::change_clock(self.nodes[node].machine, |clock, _| clock.set_wall_error(0));
             let health = self.plan.disk;
             self.nodes[node].disk.set_health(|present| *present = health);
-            if self.has_stopped(node) || self.nodes[node].has_ended() {
+            let upgrades = self.nodes[node].format < Format::NEWEST;
+            self.nodes[node].format = Format::NEWEST;
+            if upgrades || self.has_stopped(node) || self.nodes[node].has_ended() {
                 self.nodes[node].kill(Duration::ZERO);
             }
             if self.nodes[node].process.is_none() && self.disaster.allows(node) {
@@ -326,7 +370,12 @@ impl Life {
             return false;
         };
         let owner = state.owner(ip).map(|owner| (owner.node, owner.token));
-        owner.is_some() && self.addresses.answers(ip) == owner
+        let routed = self.provider.routing(ip).is_none_or(|routing| {
+            !routing.busy
+                && routing.to == owner.map(|(node, _)| node)
+                && state.floating_ips[ip].errand.is_none()
+        });
+        owner.is_some() && self.addresses.answers(ip) == owner && routed
     }
 
     /// Whether a move of an address is under way, as this node knows it.
@@ -371,8 +420,9 @@ impl Life {
             });
             let owners: Vec<_> = owners.collect();
             text.push_str(&format!(
-                " {ip}: answered by {:?}, owned by {owners:?};",
-                self.addresses.answers(ip)
+                " {ip}: answered by {:?}, owned by {owners:?}, provider {:?};",
+                self.addresses.answers(ip),
+                self.provider.routing(ip)
             ));
         }
         text

@@ -8,9 +8,10 @@ use super::people::Replacement;
 use super::plan::Misfortune;
 use crate::clock::TrueTime;
 use crate::runtime::Executor;
+use std::collections::BTreeSet;
 use std::time::Duration;
-use twinsite_model::NodeId;
 use twinsite_model::spec::SiteSpec;
+use twinsite_model::{Format, NodeId};
 
 /// How long a stopped node lies there before its supervisor starts it again, at most.
 const RESTART_MAX: TrueTime = 2_000 * MS;
@@ -25,6 +26,7 @@ pub(super) enum Undo {
     CutOne(NodeId, NodeId),
     Rejoin,
     FastDisk,
+    ReachProvider,
 }
 
 impl Life {
@@ -36,7 +38,9 @@ impl Life {
         let node = self.random.usize(..self.nodes.len());
         let id = self.nodes[node].id;
         self.note(|| format!("#{number} {which:?} ({id})"));
-        self.count(name(which), 1);
+        if let Some(name) = name(which) {
+            self.count(name, 1);
+        }
         match which {
             Misfortune::Crash => self.crash(node),
             Misfortune::CrashOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node)),
@@ -96,6 +100,13 @@ impl Life {
             Misfortune::Disaster if self.random.u32(..8) == 0 => self.disaster(),
             Misfortune::Disaster => {}
             Misfortune::Upstreams => self.upstreams(),
+            Misfortune::ProviderAway => self.provider_away(),
+            Misfortune::MovedByHand => self.moved_by_hand(id),
+            Misfortune::Upgrade => {
+                self.nodes[node].format = Format::NEWEST;
+                self.nodes[node].end();
+            }
+            Misfortune::FlippedBit => self.flip_a_bit(node),
         }
     }
 
@@ -145,11 +156,20 @@ impl Life {
         self.undo_later(node, Undo::Start, RESTART_MAX);
     }
 
+    fn can_lose_a_disk(&self) -> bool {
+        let damaged = self.nodes.iter().any(|node| node.disk.is_damaged());
+        self.replacement.is_none() && self.requests > 0 && self.disaster.lost.is_empty() && !damaged
+    }
+
     /// Not before the last one is replaced: two of three would be a loss of the quorum for good.
     fn lose_disk(&mut self, node: usize) {
-        if self.replacement.is_some() || self.requests == 0 || !self.disaster.lost.is_empty() {
-            return;
+        if self.can_lose_a_disk() {
+            self.replace_disk(node);
         }
+    }
+
+    /// The machine gets an empty disk, and joins again.
+    pub(super) fn replace_disk(&mut self, node: usize) {
         let old = self.nodes[node].id;
         self.nodes[node].power_off();
         if self.mistake == Some(Mistake::ReuseNodeId) {
@@ -161,12 +181,37 @@ impl Life {
         let new = NodeId(self.ids);
         let disk = SimDisk::new(1_000 + self.ids, self.plan.disk);
         let known = self.plan.spec.nodes.iter().map(|node| node.id).chain([new]).collect();
+        // Whoever sets a machine up takes the newest program: an older one may not read what was agreed meanwhile.
         self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, &self.net, known);
         self.sight.take(old);
         self.sight.put(new, self.nodes[node].kernel.clone());
         self.note(|| format!("{old} has lost its disk and joins again as {new}"));
         self.replacement = Some(Replacement { old, new });
         self.undo_later(node, Undo::Start, RESTART_MAX);
+    }
+
+    /// The machine loses its power, and what its disk kept is not what it was.
+    fn flip_a_bit(&mut self, node: usize) {
+        if !self.can_lose_a_disk() {
+            return;
+        }
+        self.power_loss(node);
+        self.nodes[node].disk.damage();
+    }
+
+    fn provider_away(&mut self) {
+        let site = self.some_site();
+        let everywhere = self.random.bool();
+        let nodes = self.nodes_of(&site).into_iter();
+        let nodes: Vec<_> = if everywhere { (0..self.nodes.len()).collect() } else { nodes.collect() };
+        self.provider.set_away_from(nodes.into_iter().map(|node| self.nodes[node].id).collect());
+        self.undo_later(0, Undo::ReachProvider, 3_000 * MS);
+    }
+
+    pub(super) fn moved_by_hand(&mut self, to: NodeId) {
+        self.count("addresses moved at the console", 1);
+        let to = if self.random.u32(..4) == 0 { None } else { Some(to) };
+        self.provider.moved_by_hand(to);
     }
 
     fn upstreams(&mut self) {
@@ -245,6 +290,7 @@ impl Life {
             Undo::GoOn => self.go_on(node),
             Undo::CutOne(from, to) => self.net.cut(from, to, false),
             Undo::Rejoin => self.net.mend(),
+            Undo::ReachProvider => self.provider.set_away_from(BTreeSet::new()),
             Undo::FastDisk => {
                 let health = self.plan.disk;
                 self.nodes[node].disk.set_health(|present| *present = health);
@@ -253,8 +299,8 @@ impl Life {
     }
 }
 
-const fn name(misfortune: Misfortune) -> &'static str {
-    match misfortune {
+const fn name(misfortune: Misfortune) -> Option<&'static str> {
+    Some(match misfortune {
         Misfortune::Crash => "crashes",
         Misfortune::CrashOfAll => "crashes of all",
         Misfortune::PowerLoss => "power losses",
@@ -276,5 +322,9 @@ const fn name(misfortune: Misfortune) -> &'static str {
         Misfortune::LostDisk => "lost disks",
         Misfortune::Disaster => "disasters that were near",
         Misfortune::Upstreams => "upstreams that changed",
-    }
+        Misfortune::ProviderAway => "providers that nobody reached",
+        Misfortune::MovedByHand => return None, // people do so in other ways, too, and all are counted
+        Misfortune::Upgrade => "upgrades",
+        Misfortune::FlippedBit => "flipped bits",
+    })
 }

@@ -16,6 +16,7 @@ mod oracle;
 mod people;
 mod plan;
 mod process;
+mod provider;
 mod run;
 mod shrink;
 mod sight;
@@ -48,6 +49,8 @@ pub enum Mistake {
     ReleasedAndStillThere,
     /// The guardian says that a token has ended before it has taken the address off the kernel.
     GuardianSpeaksTooSoon,
+    /// A damaged log is cut off where it is damaged, and used.
+    DamageIsGuessedAt,
     /// Somebody who watches misses a change, and is not told.
     WatchMisses,
     /// One rule less in the product's own code; only in builds with the feature `seeded-faults`.
@@ -67,6 +70,7 @@ impl Mistake {
             Self::NoKernelDeadline,
             Self::ReleasedAndStillThere,
             Self::GuardianSpeaksTooSoon,
+            Self::DamageIsGuessedAt,
             Self::WatchMisses,
         ];
         let rules = Fault::ALL.into_iter().filter(|_| cfg!(feature = "seeded-faults")).map(Self::Rule);

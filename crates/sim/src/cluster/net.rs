@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use twinsite_agents::{Desk, Heard, Noted, Peers};
 use twinsite_consensus::{
-    AsyncRuntime, Destination, Inbound, Lane, SnapshotTransfer, Transport, TransportError, pb,
+    AsyncRuntime, Destination, Inbound, Lane, LogIndex, SnapshotTransfer, Transport, TransportError, pb,
 };
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
 use twinsite_model::NodeId;
@@ -253,6 +253,10 @@ impl Peers for End {
             async move { if desk.raft.is_retired(from) { None } else { Some(desk.renew(renewal).await) } }
         })
         .await
+    }
+
+    async fn read_index(&self, to: NodeId, within: Duration) -> Result<LogIndex, TransportError> {
+        self.ask(to, within, |desk| async move { desk.raft.read_index().await.ok() }).await
     }
 
     async fn release(

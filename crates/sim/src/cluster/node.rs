@@ -10,8 +10,8 @@ use crate::runtime::{Executor, MachineId, ProcessId, spawn};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use twinsite_consensus::{Disk, StartError};
-use twinsite_model::{Incarnation, NodeId};
+use twinsite_consensus::{Disk, DiskError, StartError};
+use twinsite_model::{Format, Incarnation, NodeId};
 
 /// What a process has come to.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub(super) struct Node {
     pub(super) kernel: Kernel,
     pub(super) end: End,
     pub(super) process: Option<ProcessId>,
+    /// The newest format that its program reads.
+    pub(super) format: Format,
     /// How often it was started.
     pub(super) lives: u64,
     guardian: Option<(ProcessId, Guardian)>,
@@ -57,10 +59,16 @@ impl Node {
             kernel: Kernel::new(machine),
             end: End::new(net.clone(), id, known),
             process: None,
+            format: Format::NEWEST,
             lives: 0,
             guardian: None,
             life: Arc::new(Mutex::new(Life::Starting)),
         }
+    }
+
+    /// With a program of this age.
+    pub(super) fn reading(self, format: Format) -> Self {
+        Self { format, ..self }
     }
 
     /// This life.
@@ -175,6 +183,11 @@ impl Node {
             Life::Refused(error) => Some(error.to_string()),
             _ => None,
         }
+    }
+
+    /// Whether it would not start because its disk is damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        matches!(&*self.life(), Life::Refused(StartError::Disk(DiskError::Damaged { .. })))
     }
 
     /// What has broken in it.

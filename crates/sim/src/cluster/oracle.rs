@@ -8,6 +8,7 @@ use crate::trace::Trace;
 use crate::violation::{Rule, Violation};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use twinsite_model::state::FloatingIpState;
 use twinsite_model::{Generation, NodeId, RequestId, Revision, State, WallTime, encoding};
 
 /// What a node was last seen to be.
@@ -35,8 +36,8 @@ pub(super) struct Oracle {
     violation: Option<Violation>,
     /// Terms that had a leader.
     pub(super) elections: u64,
-    /// Revisions over which a snapshot skipped.
-    pub(super) snapshots: u64,
+    /// Owners that changed while a call under their predecessor's token was under way.
+    pub(super) changed_during_a_call: u64,
 }
 
 impl Oracle {
@@ -47,6 +48,10 @@ impl Oracle {
     /// Whether nothing was broken so far.
     pub(super) fn is_content(&self) -> bool {
         self.violation.is_none()
+    }
+
+    pub(super) fn found(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
     }
 
     pub(super) fn report(&mut self, rule: Rule, now: TrueTime, detail: String) {
@@ -117,16 +122,17 @@ impl Oracle {
         trace: &mut Trace,
     ) {
         let revision = state.revision;
-        if let Some(was) = was {
-            if revision < was {
-                self.report(Rule::SameState, now, format!("{id} went back from {was} to {revision}"));
-            }
-            self.snapshots += u64::from(revision.0 > was.0 + 1);
+        if let Some(was) = was.filter(|was| revision < *was) {
+            self.report(Rule::SameState, now, format!("{id} went back from {was} to {revision}"));
         }
         let print = fingerprint(state);
         trace.mix(&[now, id.0, revision.0, print]);
         let newest = state.requests.back().filter(|(_, at)| *at == revision).map(|(request, _)| request);
         let era = self.eras.entry(generation).or_default();
+        if !era.history.contains_key(&revision) {
+            self.changed_during_a_call +=
+                state.floating_ips.values().filter(|ip| overtaken(ip)).count() as u64;
+        }
         let (known, request) =
             era.history.entry(revision).or_insert_with(|| (print, newest.cloned())).clone();
         let acknowledged = era.acknowledged.get(&revision).cloned();
@@ -174,6 +180,12 @@ impl Oracle {
             self.report(Rule::FreshRead, now, detail);
         }
     }
+}
+
+/// Whether the owner that this very revision brought finds a call under an older token.
+fn overtaken(ip: &FloatingIpState) -> bool {
+    let (Some(owner), Some(errand)) = (&ip.owner, &ip.errand) else { return false };
+    errand.token < owner.token && !errand.recalled
 }
 
 /// Whether a node leads, in which term it is, and its state.

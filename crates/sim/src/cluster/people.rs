@@ -9,7 +9,7 @@ use crate::violation::Rule;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use twinsite_agents::{Brain, Machine, RecoveryNote};
-use twinsite_consensus::{MemberRole, ProposeError};
+use twinsite_consensus::{MemberRole, ProposeError, TransferError};
 use twinsite_controller::{
     MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest,
 };
@@ -34,6 +34,7 @@ pub(super) enum Heard {
     WishRefused,
     NotAnswered,
     Replaced(bool),
+    Transferred(Result<(), TransferError>),
     Recovered(Result<(usize, RecoveryNote, Option<usize>), String>),
 }
 
@@ -53,6 +54,10 @@ impl Life {
         let (Some(raft), Some(process)) = (self.nodes[node].raft(), self.nodes[node].process) else { return };
         if self.random.u32(..100) < self.plan.wishes {
             return self.event(Self::wish);
+        }
+        if self.random.u32(..100) < self.plan.habits.restless && self.provider.is_used() {
+            let to = self.nodes[self.random.usize(..self.nodes.len())].id;
+            return self.event(|life, _| life.moved_by_hand(to));
         }
         let heard = Arc::clone(&self.heard);
         let tell = move |what| heard.lock().unwrap_or_else(PoisonError::into_inner).push(what);
@@ -75,7 +80,10 @@ impl Life {
 
     /// A person at whoever believes to lead.
     fn wish(&mut self, number: u64) {
-        let Some((_, brain, process)) = self.some_leader() else { return };
+        let Some((raft, brain, process)) = self.some_leader() else { return };
+        if self.random.u32(..8) == 0 {
+            return self.transfer(number, raft, process);
+        }
         let ips = &self.plan.spec.floating_ips;
         let ip = ips[self.random.usize(..ips.len())].name.clone();
         let action = match self.random.u32(..10) {
@@ -102,6 +110,17 @@ impl Life {
         drop(spawn(process, async move {
             let answer = operate(&brain, action).await;
             heard.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        }));
+    }
+
+    /// Leadership is to be handed over, whatever that does.
+    fn transfer(&mut self, number: u64, raft: Raft, process: ProcessId) {
+        let to = self.nodes[self.random.usize(..self.nodes.len())].id;
+        self.note(|| format!("#{number} a person wants {to} to lead"));
+        let heard = Arc::clone(&self.heard);
+        drop(spawn(process, async move {
+            let done = raft.transfer_leadership(to).await;
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(Heard::Transferred(done));
         }));
     }
 
@@ -166,6 +185,9 @@ impl Life {
                     self.trace.mix(&[now, revision]);
                     what
                 }
+                Heard::Transferred(Ok(())) => "transfers of leadership",
+                Heard::Transferred(Err(TransferError::Failed(_))) => "transfers that failed",
+                Heard::Transferred(Err(_)) => "transfers that were not tried",
                 Heard::WishRefused => "wishes refused",
                 Heard::NotAnswered => "wishes that nobody answered",
                 Heard::Recovered(Ok(recovered)) => {

@@ -3,12 +3,13 @@
 use super::disk::Health;
 use super::holding::Pace;
 use super::net::Weather;
+use super::provider::Habits;
 use crate::clock::TrueTime;
 use crate::scenario::base;
 use std::sync::Arc;
 use std::time::Duration;
-use twinsite_model::ClusterSpec;
-use twinsite_model::spec::{Failback, HumanDuration};
+use twinsite_model::spec::{Failback, HumanDuration, ProviderKind};
+use twinsite_model::{ClusterSpec, Format};
 
 const MS: TrueTime = 1_000_000;
 
@@ -57,9 +58,17 @@ pub(super) enum Misfortune {
     Disaster,
     /// Upstreams fail: one, or all of a site.
     Upstreams,
+    /// Nobody at a site, or anywhere, gets through to the provider.
+    ProviderAway,
+    /// Somebody moves an address at the provider's console.
+    MovedByHand,
+    /// A node ends in good order and comes back as a newer program.
+    Upgrade,
+    /// A bit of a disk has flipped, and the machine joins again under a new id.
+    FlippedBit,
 }
 
-const ALL: [Misfortune; 21] = [
+const ALL: [Misfortune; 25] = [
     Misfortune::Crash,
     Misfortune::CrashOfAll,
     Misfortune::PowerLoss,
@@ -81,6 +90,10 @@ const ALL: [Misfortune; 21] = [
     Misfortune::LostDisk,
     Misfortune::Disaster,
     Misfortune::Upstreams,
+    Misfortune::ProviderAway,
+    Misfortune::MovedByHand,
+    Misfortune::Upgrade,
+    Misfortune::FlippedBit,
 ];
 
 /// One seed's mixture.
@@ -103,6 +116,10 @@ pub(super) struct Plan {
     pub(super) ask_every: Duration,
     /// Of a hundred questions, how many are a person's wish.
     pub(super) wishes: u32,
+    /// How the provider behaves, where an address has one.
+    pub(super) habits: Habits,
+    /// The newest format that the nodes read at first.
+    pub(super) format: Format,
     /// How long a guardian needs to notice the end of a process, at most.
     pub(super) noticed_within: Duration,
 }
@@ -130,6 +147,7 @@ impl Plan {
                 is_full: false,
                 lies: false,
                 loses_votes: false,
+                guesses: false,
             },
             pace: Pace {
                 rule_max: Duration::from_micros(if random.bool() { 500 } else { random.u64(500..=60_000) }),
@@ -141,6 +159,8 @@ impl Plan {
             ask_every: Duration::from_millis(random.u64(2..=60)),
             wishes: if random.bool() { random.u32(1..=10) } else { 0 },
             noticed_within: Duration::from_millis(if random.bool() { 20 } else { 600 }),
+            habits: habits(random),
+            format: if random.u32(..3) == 0 { Format::FIRST } else { Format::NEWEST },
         }
     }
 }
@@ -167,6 +187,23 @@ impl Plan {
     }
 }
 
+fn habits(random: &mut fastrand::Rng) -> Habits {
+    let mut chance = |max| if random.bool() { 0 } else { random.u32(..=max) };
+    let (lost, refused, fail, hang, twice) = (chance(30), chance(20), chance(30), chance(20), chance(30));
+    let restless = chance(10);
+    Habits {
+        way_max: Duration::from_millis(random.u64(1..=200)),
+        connect_max: Duration::from_millis(if random.bool() { 20 } else { random.u64(20..=1_500) }),
+        task_max: Duration::from_millis(random.u64(20..=1_500)),
+        lost,
+        refused,
+        fail,
+        hang,
+        restless,
+        twice,
+    }
+}
+
 /// Two sites and a witness, with one or two nodes at each site.
 fn spec(random: &mut fastrand::Rng, drift_ppm: i32) -> ClusterSpec {
     let mut spec = base();
@@ -174,6 +211,12 @@ fn spec(random: &mut fastrand::Rng, drift_ppm: i32) -> ClusterSpec {
         spec.nodes.retain(|node| [1, 3, 5].contains(&node.id.0));
     }
     spec.floating_ips.truncate(random.usize(1..=2));
+    if random.bool() {
+        let routed = random.usize(..spec.floating_ips.len());
+        spec.floating_ips[routed].provider = ProviderKind::Ovh;
+        let call = Duration::from_millis(random.u64(400..=1_200));
+        spec.timing.provider_call = Some(HumanDuration(call));
+    }
     if drift_ppm > 1_000 {
         spec.timing.drift_ppm = Some(100_000);
     }

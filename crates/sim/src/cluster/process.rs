@@ -6,6 +6,7 @@ use super::guardian::Guardian;
 use super::holding::{Pace, tools};
 use super::kernel::Kernel;
 use super::net::{Door, End};
+use super::provider::SimProvider;
 use super::sight::Sight;
 use super::watch::Watches;
 use crate::runtime::{Executor, JoinHandle, ProcessId, SimRuntime, spawn};
@@ -16,8 +17,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    Agent, Brain, Charge, Desk, FloatingHands, Hands, Identity, Keeper, Luggage, QuorumWatch, RecoveryNote,
-    Reporter, Supervisor, hand_leadership_over, listen_to_peers,
+    Agent, Brain, Charge, Desk, Errands, FloatingHands, Hands, Identity, Keeper, Luggage, QuorumWatch,
+    RecoveryNote, Reporter, Runner, Supervisor, hand_leadership_over, listen_to_peers,
 };
 use twinsite_consensus::{AsyncRuntime, Consensus, Disk, Options, StartError};
 use twinsite_controller::election_turn;
@@ -44,6 +45,7 @@ pub(super) struct Birth {
     pub(super) guardian: Guardian,
     pub(super) sight: Sight,
     pub(super) pace: Pace,
+    pub(super) provider: SimProvider,
     pub(super) mistake: Option<Mistake>,
     pub(super) watches: Watches,
 }
@@ -71,6 +73,7 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
         (QuorumWatch::default(), Arc::new(Notify::new()), CancellationToken::new());
     let (draining, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
     let hands = Arc::default();
+    let errands = Errands::default();
     let follower = Follower {
         birth: birth.clone(),
         raft: raft.clone(),
@@ -93,7 +96,10 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
         Arc::clone(&heard),
         Arc::clone(&draining),
         Arc::clone(&changed),
+        errands.clone(),
+        birth.options.format_max,
     );
+    go_on_errands(&birth, &raft, &errands, &changed, &supervisor, &stop);
     let reporter = Reporter {
         me,
         raft: raft.clone(),
@@ -119,6 +125,31 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     raft.take_part();
     let following = Arc::new(Mutex::new(Some(following)));
     Ok(Running { raft, brain, supervisor, draining, changed, letting_go, following })
+}
+
+/// Looks at the provider of every address that it routes, and calls it when the leader says so.
+fn go_on_errands(
+    birth: &Birth,
+    raft: &Raft,
+    errands: &Errands,
+    changed: &Arc<Notify>,
+    supervisor: &Supervisor,
+    stop: &CancellationToken,
+) {
+    let me = birth.end.node;
+    for ip in birth.spec.floating_ips.iter().filter(|ip| birth.provider.routes(&ip.name)) {
+        let runner = Runner {
+            ip: ip.name.clone(),
+            me,
+            incarnation: birth.incarnation,
+            raft: raft.clone(),
+            peers: birth.end.clone(),
+            api: birth.provider.api(ip.name.clone(), me, birth.kernel.clone()),
+            errands: errands.clone(),
+            changed: Arc::clone(changed),
+        };
+        drop(SimRuntime::spawn(supervisor.lasting("errands at a provider", runner.run(stop.clone()))));
+    }
 }
 
 fn name(node: NodeId) -> NodeName {

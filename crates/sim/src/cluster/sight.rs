@@ -2,13 +2,14 @@
 
 use super::kernel::Kernel;
 use super::process::AllHands;
+use super::provider::SimProvider;
 use crate::runtime::{Executor, SimRuntime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use twinsite_agents::{Changed, Observations};
+use twinsite_agents::{Changed, Errands, Observations};
 use twinsite_consensus::AsyncRuntime;
 use twinsite_controller::{FloatingIpView, LoadView, NodeReport, OutsideView, StoreView, UpstreamView};
 use twinsite_model::spec::NodeKind;
@@ -23,15 +24,16 @@ type Health = BTreeMap<UpstreamName, bool>;
 #[derive(Clone)]
 pub(super) struct Sight {
     health: watch::Sender<Health>,
+    provider: SimProvider,
     /// The kernels of all machines, with the node that is on each.
     kernels: Arc<Mutex<BTreeMap<NodeId, Kernel>>>,
 }
 
 impl Sight {
     /// Everything is well.
-    pub(super) fn new(spec: &ClusterSpec) -> Self {
+    pub(super) fn new(spec: &ClusterSpec, provider: SimProvider) -> Self {
         let health = spec.upstreams.iter().map(|upstream| (upstream.name.clone(), true)).collect();
-        Self { health: watch::Sender::new(health), kernels: Arc::default() }
+        Self { health: watch::Sender::new(health), provider, kernels: Arc::default() }
     }
 
     fn kernels(&self) -> MutexGuard<'_, BTreeMap<NodeId, Kernel>> {
@@ -62,6 +64,8 @@ impl Sight {
         peers_heard: Arc<Mutex<BTreeSet<NodeId>>>,
         draining: Arc<AtomicBool>,
         changed: Arc<Notify>,
+        errands: Errands,
+        format_max: Format,
     ) -> Eyes {
         let mut truth = self.health.subscribe();
         let seen = watch::Sender::new(truth.borrow_and_update().clone());
@@ -74,7 +78,18 @@ impl Sight {
                 seen.send_replace(truth.borrow_and_update().clone());
             }
         }));
-        Eyes { me, incarnation, sight: self.clone(), opinions, hands, peers_heard, draining, changed }
+        Eyes {
+            me,
+            incarnation,
+            sight: self.clone(),
+            opinions,
+            hands,
+            peers_heard,
+            draining,
+            changed,
+            errands,
+            format_max,
+        }
     }
 }
 
@@ -88,6 +103,8 @@ pub(super) struct Eyes {
     peers_heard: Arc<Mutex<BTreeSet<NodeId>>>,
     draining: Arc<AtomicBool>,
     changed: Arc<Notify>,
+    errands: Errands,
+    format_max: Format,
 }
 
 impl Observations for Eyes {
@@ -104,14 +121,19 @@ impl Observations for Eyes {
         let views = state.floating_ips.keys().map(|ip| {
             let own = hands.get(ip);
             let kernels = self.sight.kernels();
-            let answers = kernels.iter().find_map(|(node, kernel)| {
+            // Whoever has it: a provider's packets go to one machine only.
+            let routed = self.sight.provider.routing(ip);
+            let reached = |node: NodeId| routed.as_ref().is_none_or(|routed| routed.to == Some(node));
+            let answers = kernels.iter().filter(|(node, _)| reached(**node)).find_map(|(node, kernel)| {
                 kernel.answers(ip).map(|(token, _)| OutsideView::Answered { node: *node, token })
             });
+            let said = self.errands.of(ip);
             let silent = || OutsideView::Silent { detail: "nobody answers".to_owned() };
             let view = FloatingIpView {
                 held: own.and_then(|hands| hands.observe().attached),
                 drained: own.and_then(|hands| hands.drained()),
-                observed_holder: None,
+                routing: said.routing,
+                errand: said.errand,
                 outside: Some(answers.unwrap_or_else(silent)),
             };
             (ip.clone(), view)
@@ -120,7 +142,7 @@ impl Observations for Eyes {
             node: self.me,
             incarnation: self.incarnation,
             seq,
-            format_max: Format::NEWEST,
+            format_max: self.format_max,
             version: "sim".to_owned(),
             applied: state.revision,
             not_ready: None,

@@ -24,6 +24,8 @@ struct Seen {
     events: BTreeMap<(Generation, Revision), Vec<Event>>,
     stretches: Vec<Stretch>,
     wrong: Option<String>,
+    snapshots: u64,
+    snapshots_in_a_move: u64,
 }
 
 impl Watches {
@@ -45,6 +47,9 @@ impl Watches {
                 }
                 let mut seen = self.seen();
                 if change.skipped {
+                    let moves = change.state.floating_ips.values().any(|ip| ip.operation.is_some());
+                    seen.snapshots += 1;
+                    seen.snapshots_in_a_move += u64::from(moves);
                     stretch = seen.begin(node, raft.generation(), change.revision);
                 } else {
                     seen.note(stretch, change.revision, &change.events);
@@ -54,6 +59,12 @@ impl Watches {
                 return;
             }
         }
+    }
+
+    /// How many snapshots came to nodes that were watched, and how many of them while an address was being moved.
+    pub(super) fn snapshots(&self) -> (u64, u64) {
+        let seen = self.seen();
+        (seen.snapshots, seen.snapshots_in_a_move)
     }
 
     /// What is wrong with what they saw, now that nothing more comes.

@@ -97,7 +97,7 @@ impl World {
             let drained = self.drained(node, ip);
             views.insert(
                 self.ips[ip].clone(),
-                FloatingIpView { held, drained, observed_holder: None, outside },
+                FloatingIpView { held, drained, outside, ..FloatingIpView::default() },
             );
         }
         views
