@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use twinsite_consensus::{ElectionBias, Options, StopReason};
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{FloatingIpName, Format, NodeId, Verdict};
+use twinsite_model::{ErrandEnd, FloatingIpName, Format, NodeId, Verdict};
 
 pub(super) const MS: TrueTime = 1_000_000;
 /// How long misfortunes happen.
@@ -191,7 +191,15 @@ impl Life {
     fn count_calls(&mut self) {
         let counts = self.provider.counts();
         self.count("calls at the provider", counts.calls);
-        self.count("calls that were too late to be sent", counts.too_late);
+        for (what, end) in [
+            ("errands that came to nothing", ErrandEnd::NotMade),
+            ("errands that were refused", ErrandEnd::Refused),
+            ("errands that were taken", ErrandEnd::Accepted),
+            ("errands that were waited out", ErrandEnd::WaitedOut),
+            ("errands without an answer", ErrandEnd::Unanswered),
+        ] {
+            self.count(what, self.watches.errands(end));
+        }
         self.count("calls while another task worked", counts.conflicts);
         self.count("answers of the provider that were lost", counts.answers_lost);
         self.count("tasks that failed", counts.tasks_failed);

@@ -65,7 +65,6 @@ pub(super) struct Counts {
     pub(super) tasks_twice: u64,
     pub(super) answers_lost: u64,
     pub(super) conflicts: u64,
-    pub(super) too_late: u64,
 }
 
 struct Inside {
@@ -312,7 +311,6 @@ impl RoutedApi for Api {
         Box::pin(async move {
             self.connect().await;
             if SimRuntime::boot_now() >= until {
-                self.provider.inside().counts.too_late += 1;
                 return Err(RoutedError::Refused("too late to be sent".to_owned()));
             }
             self.provider.is_sent(&self.ip, errand, &self.kernel, until);

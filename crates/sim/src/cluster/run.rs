@@ -9,14 +9,13 @@ use tokio::runtime::RngSeed;
 use tokio::task::unconstrained;
 
 /// Everything that is counted, and that must come up in a hundred seeds.
-pub(super) const COUNTED: [&str; 59] = [
+pub(super) const COUNTED: [&str; 63] = [
     "addresses moved at the console",
     "addresses taken over",
     "answers of the provider that were lost",
     "batches lost in a crash",
     "bridges",
     "calls at the provider",
-    "calls that were too late to be sent",
     "calls while another task worked",
     "clocks that changed",
     "commands acknowledged",
@@ -28,6 +27,11 @@ pub(super) const COUNTED: [&str; 59] = [
     "disasters",
     "disasters that were near",
     "elections",
+    "errands that came to nothing",
+    "errands that were refused",
+    "errands that were taken",
+    "errands that were waited out",
+    "errands without an answer",
     "flipped bits",
     "forced recoveries",
     "freezes",

@@ -4,7 +4,7 @@ use super::Mistake;
 use super::process::Raft;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use twinsite_model::{Event, Generation, NodeId, Revision};
+use twinsite_model::{ErrandEnd, Event, Generation, NodeId, Revision};
 
 /// Without a break: from where on somebody watched, and what came.
 struct Stretch {
@@ -65,6 +65,14 @@ impl Watches {
     pub(super) fn snapshots(&self) -> (u64, u64) {
         let seen = self.seen();
         (seen.snapshots, seen.snapshots_in_a_move)
+    }
+
+    /// How many errands at a provider ended in this way.
+    pub(super) fn errands(&self, end: ErrandEnd) -> u64 {
+        let seen = self.seen();
+        let events = seen.events.values().flatten();
+        events.filter(|event| matches!(event, Event::ErrandEnded { end: known, .. } if *known == end)).count()
+            as u64
     }
 
     /// What is wrong with what they saw, now that nothing more comes.
