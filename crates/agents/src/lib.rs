@@ -8,8 +8,10 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests live by the real clock"))]
 
+mod appoint;
 mod brain;
 mod desk;
+mod follow;
 mod hand_over;
 mod hands;
 mod keeper;
@@ -23,8 +25,10 @@ mod report;
 mod supervise;
 mod telling;
 
+pub use appoint::{AllHands, Employer};
 pub use brain::{Brain, Busy};
 pub use desk::Desk;
+pub use follow::{Follower, Surroundings};
 pub use hand_over::hand_leadership_over;
 pub use hands::{DataPlane, FloatingHands, Guarded, Tools};
 pub use keeper::{Keeper, Luggage};

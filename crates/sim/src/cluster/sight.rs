@@ -1,14 +1,13 @@
 //! What nodes see: the upstreams, after the moment that probes take, and the addresses from outside.
 
 use super::kernel::Kernel;
-use super::process::AllHands;
 use crate::runtime::{Executor, SimRuntime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use twinsite_agents::{Changed, Observations};
+use twinsite_agents::{AllHands, Changed, Observations};
 use twinsite_consensus::AsyncRuntime;
 use twinsite_controller::{FloatingIpView, LoadView, NodeReport, OutsideView, StoreView, UpstreamView};
 use twinsite_model::spec::NodeKind;
@@ -100,7 +99,7 @@ impl Observations for Eyes {
             healthy: *healthy,
             detail: String::new(),
         });
-        let hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
+        let hands = self.hands.now();
         let views = state.floating_ips.keys().map(|ip| {
             let own = hands.get(ip);
             let kernels = self.sight.kernels();

@@ -102,7 +102,7 @@ fn wanted(
     let site = spec.site(&spec.node(shared.me)?.site)?;
     let cut_off = shared.quorum.age::<TokioRuntime>().is_some_and(|age| age > spec.timing().lease);
     let observed = spec.floating_ips.iter().filter_map(|ip| {
-        let held = shared.hands().get(&ip.name).and_then(|hands| hands.observe().attached);
+        let held = shared.hands.of(&ip.name).and_then(|hands| hands.observe().attached);
         let outside = outside.get(&ip.name).map(|answer| answer.for_cluster(&spec.cluster));
         let seen = match (held, outside) {
             (Some(token), _) => Some((token, true)),
