@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests live by the real clock"))]
 
+mod announcing;
 mod appoint;
 mod brain;
 mod desk;
@@ -25,6 +26,7 @@ mod report;
 mod supervise;
 mod telling;
 
+pub use announcing::{Announcing, Instances, Outside};
 pub use appoint::{AllHands, Employer};
 pub use brain::{Brain, Busy};
 pub use desk::Desk;

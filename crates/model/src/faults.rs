@@ -43,11 +43,17 @@ pub enum Fault {
     HalfDoneChangeStays,
     /// Reporter: what one leader has heard is not told to the next.
     OpinionsToldOnce,
+    /// Announcing: by the agreed owner, before anybody was seen to hold the address.
+    AnnounceFromIntention,
+    /// Announcing: an answer under an older token than the agreed one counts.
+    OldAnswerCounts,
+    /// Announcing: an announcement under an older token replaces a newer one.
+    OlderAnnouncementReplaces,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::GrantWithoutRound,
         Self::GrantFromOlderRound,
         Self::GrantAfterProposedRevoke,
@@ -66,6 +72,9 @@ impl Fault {
         Self::HoldBeforeGuardian,
         Self::HalfDoneChangeStays,
         Self::OpinionsToldOnce,
+        Self::AnnounceFromIntention,
+        Self::OldAnswerCounts,
+        Self::OlderAnnouncementReplaces,
     ];
 
     /// Those of the controller and the holder, which the simulation without consensus can notice.

@@ -1,7 +1,7 @@
 //! What follows the state in this program: the way to the other nodes, probes, routing, rooms, the public API. How it is
 //! followed is in `twinsite-agents`.
 
-use super::announcing::Announcing;
+use super::announcing::Announced;
 use super::hands;
 use super::run::Shared;
 use futures_util::future::BoxFuture;
@@ -28,7 +28,7 @@ pub struct Here {
     /// Probes of floating IPs from outside.
     pub outside: Arc<OutsideProbes>,
     /// Delivery of `announcedIp`.
-    pub announcing: Announcing,
+    pub announced: Announced,
     /// Changes for the public API.
     pub hub: WatchHub,
 }
@@ -78,7 +78,7 @@ impl Surroundings for Here {
         let interval = (timing.lease / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
         let patience = (timing.lease / 2).clamp(Duration::from_millis(150), Duration::from_secs(1));
         self.outside.configure(interval, patience, targets.collect());
-        self.announcing.configure(spec);
+        self.announced.configure(spec);
     }
 
     fn follow(&mut self, state: &State, events: &[Event]) {
@@ -96,7 +96,7 @@ impl Surroundings for Here {
         }
         let drains = state.drains.iter().map(|(upstream, drain)| (upstream.clone(), drain.since)).collect();
         self.shared.sessions.put_drains(drains);
-        self.announcing.look_again();
+        self.announced.again.notify_one();
     }
 
     fn tools(&mut self, ip: &FloatingIpSpec) -> Option<Tools> {

@@ -88,6 +88,14 @@ impl Observations for Sources {
     }
 }
 
+/// What of an answer is told to others.
+pub fn outside_view(answer: OutsideAnswer) -> OutsideView {
+    match answer {
+        OutsideAnswer::Answered { node, token, .. } => OutsideView::Answered { node, token },
+        OutsideAnswer::Silent { detail } => OutsideView::Silent { detail },
+    }
+}
+
 impl Sources {
     fn not_ready(&self) -> Option<String> {
         let nothing_known = self.proxy.is_some() && self.upstreams.borrow().is_empty();
@@ -118,10 +126,7 @@ impl Sources {
         for (ip, answer) in self.outside.borrow().iter() {
             let ours =
                 state.spec.as_ref().map_or_else(|| answer.clone(), |spec| answer.for_cluster(&spec.cluster));
-            views.entry(ip.clone()).or_default().outside = Some(match ours {
-                OutsideAnswer::Answered { node, token, .. } => OutsideView::Answered { node, token },
-                OutsideAnswer::Silent { detail } => OutsideView::Silent { detail },
-            });
+            views.entry(ip.clone()).or_default().outside = Some(outside_view(ours));
         }
         for (ip, hands) in self.hands.now().iter() {
             let view = views.entry(ip.clone()).or_default();

@@ -1,6 +1,6 @@
 //! One node, from its configuration to its last word.
 
-use super::announcing::Announcing;
+use super::announcing::{Announced, Files, Probed};
 use super::follow::Here;
 use super::guard::{Guard, Patience};
 use super::observe::Sources;
@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    AllHands, Brain, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor, hand_leadership_over,
-    listen_to_peers,
+    AllHands, Announcing, Brain, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor,
+    hand_leadership_over, listen_to_peers,
 };
 use twinsite_announce::Announcer;
 use twinsite_api::WatchHub;
@@ -187,7 +187,7 @@ async fn attend(
     let timing = loaded.spec.timing();
     let read_every = (timing.lease / 2).clamp(Duration::from_millis(100), Duration::from_secs(1));
     let read_back = Arc::new(ReadBack::start(dial, read_every));
-    let announcing = Announcing::new(Arc::clone(&read_back), names);
+    let announced = Announced::new(Arc::clone(&read_back), names);
     let announced_token = Arc::new(Mutex::default());
     let hub = WatchHub::new(shared.raft.state(), CHANGES_KEPT);
     let draining = Arc::new(AtomicBool::new(false));
@@ -200,20 +200,23 @@ async fn attend(
         shared: Arc::clone(&shared),
         upstreams: upstreams.clone(),
         outside: Arc::clone(&outside),
-        announcing: announcing.clone(),
+        announced: announced.clone(),
         hub: hub.clone(),
     };
     let follower = here.follow(shared.quorum.clone());
     let mut following =
         tokio::spawn(supervisor.passing("what follows the state", follower.run(follow_stop.clone())));
-    let announcing = announcing.run(
-        Arc::clone(&shared),
-        Announcer::new(instances),
-        outside.answers(),
-        Arc::clone(&announced_token),
-        stop.clone(),
-    );
-    tasks.spawn(supervisor.lasting("the delivery of announced addresses", announcing));
+    let announcing = Announcing {
+        me: shared.me,
+        raft: shared.raft.clone(),
+        quorum: shared.quorum.clone(),
+        hands: shared.hands.clone(),
+        instances: Files::new(Announcer::new(instances), Arc::clone(&read_back)),
+        outside: Probed(outside.answers()),
+        under: Arc::clone(&announced_token),
+        again: announced.again,
+    };
+    tasks.spawn(supervisor.lasting("the delivery of announced addresses", announcing.run(stop.clone())));
     let nothing = tokio::sync::watch::Sender::new(Arc::default());
     let reporter = Reporter {
         me: shared.me,
