@@ -34,6 +34,8 @@ pub enum Rule {
     SessionTokens,
     /// Who watches sees every change, as everybody else sees it.
     WatchIsComplete,
+    /// A floating address is announced only where it was seen to be answered for, as freshly as was agreed.
+    AnnouncedFollows,
     /// No assertion fails.
     NoPanic,
 }

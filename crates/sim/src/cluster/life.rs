@@ -2,8 +2,10 @@
 
 use super::Mistake;
 use super::addresses::Addresses;
+use super::announced;
 use super::disaster::Disaster;
 use super::disk::SimDisk;
+use super::instances::{Files, Written};
 use super::misfortunes::Undo;
 use super::net::Net;
 use super::node::Node;
@@ -39,6 +41,7 @@ pub(super) struct Life {
     pub(super) nodes: Vec<Node>,
     pub(super) net: Net,
     pub(super) sight: Sight,
+    pub(super) files: Files,
     pub(super) oracle: Oracle,
     addresses: Addresses,
     watches: Watches,
@@ -78,9 +81,10 @@ impl Life {
                 Node::new(*id, machine, disk, &net, known.clone())
             })
             .collect();
-        for node in &nodes {
-            sight.put(node.id, node.kernel.clone());
+        for (node, place) in nodes.iter().zip(&plan.spec.nodes) {
+            sight.put(node.id, place.site.clone(), node.kernel.clone());
         }
+        let files = Files::new(&plan.spec);
         let ids = known.last().map_or(0, |id| id.0);
         let mut trace = Trace::new(run.timeline);
         trace.note(0, || plan.describe());
@@ -93,6 +97,7 @@ impl Life {
             nodes,
             net,
             sight,
+            files,
             oracle: Oracle::default(),
             addresses: Addresses::new(ips),
             watches: Watches::default(),
@@ -166,12 +171,27 @@ impl Life {
                 addresses.look(nodes, Executor::now(), trace, oracle);
             });
             self.hear();
+            self.read_announcements();
             self.guardians();
             while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (node, undo) = entry.remove();
                 self.undo(node, undo);
             }
         }
+    }
+
+    fn read_announcements(&mut self) {
+        let (written, late) = self.files.take_written();
+        let now = Executor::now();
+        for written in &written {
+            let Written { upstream, by, wanted, .. } = written;
+            self.trace.mix(&[now, by.0, wanted.token.epoch.0]);
+            self.trace
+                .note(now, || format!("{by} tells {upstream} {} under {}", wanted.address, wanted.token));
+            announced::look(written, &self.plan.spec, now, &mut self.oracle);
+        }
+        self.count("announcements written", written.len() as u64);
+        self.count("announcements that came too late", late);
     }
 
     /// A misfortune or a wish, unless it is left out. It has chance of its own, so that leaving it out changes nothing
@@ -214,6 +234,7 @@ impl Life {
         let watches = self.watches.clone();
         let note = self.disaster.note.as_ref().filter(|(survivor, _)| *survivor == node);
         let recovery = note.map(|(_, note)| note.clone());
+        let (site, files) = (spec.nodes[node].site.clone(), self.files.clone());
         let (kernel, end) = (self.nodes[node].kernel.clone(), self.nodes[node].end.clone());
         self.nodes[node].start(mistake, |process, incarnation, guardian| Birth {
             process,
@@ -228,6 +249,8 @@ impl Life {
             pace,
             mistake,
             watches,
+            site,
+            files,
         });
     }
 
@@ -299,7 +322,8 @@ impl Life {
         }
     }
 
-    /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, and every address is answered for by its agreed owner.
+    /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, every address is answered
+    /// for by its agreed owner, and every instance announces what follows from that.
     fn is_well(&self) -> bool {
         let rafts: Vec<_> = self.kept().filter_map(Node::raft).collect();
         let leaders = rafts.iter().filter(|raft| raft.status().borrow().is_leader).count();
@@ -319,6 +343,7 @@ impl Life {
             && verdicts_are_right
             && rafts.first().is_some_and(|raft| (raft.generation(), newest) >= acknowledged)
             && self.addresses.all().all(|ip| self.is_answered_for(ip))
+            && rafts.first().is_some_and(|raft| announced::misannounced(&self.files, &raft.state()).is_none())
     }
 
     fn is_answered_for(&self, ip: &FloatingIpName) -> bool {
@@ -361,6 +386,9 @@ impl Life {
             };
             text.push_str(&format!(" {id}: {what};"));
         }
+        let state = self.kept().find_map(Node::raft).map(|raft| raft.state());
+        let misannounced = state.and_then(|state| announced::misannounced(&self.files, &state));
+        text.push_str(&misannounced.map_or_else(String::new, |wrong| format!(" {wrong};")));
         for ip in self.addresses.all() {
             let owners = self.nodes.iter().filter_map(Node::raft).map(|raft| {
                 let state = raft.state();

@@ -8,7 +8,9 @@ use super::people::Replacement;
 use super::plan::Misfortune;
 use crate::clock::TrueTime;
 use crate::runtime::Executor;
+use std::net::IpAddr;
 use std::time::Duration;
+use twinsite_announce::There;
 use twinsite_model::NodeId;
 use twinsite_model::spec::SiteSpec;
 
@@ -96,6 +98,7 @@ impl Life {
             Misfortune::Disaster if self.random.u32(..8) == 0 => self.disaster(),
             Misfortune::Disaster => {}
             Misfortune::Upstreams => self.upstreams(),
+            Misfortune::TouchedFile => self.touch_file(),
         }
     }
 
@@ -163,7 +166,7 @@ impl Life {
         let known = self.plan.spec.nodes.iter().map(|node| node.id).chain([new]).collect();
         self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, &self.net, known);
         self.sight.take(old);
-        self.sight.put(new, self.nodes[node].kernel.clone());
+        self.sight.put(new, self.plan.spec.nodes[node].site.clone(), self.nodes[node].kernel.clone());
         self.note(|| format!("{old} has lost its disk and joins again as {new}"));
         self.replacement = Some(Replacement { old, new });
         self.undo_later(node, Undo::Start, RESTART_MAX);
@@ -186,6 +189,17 @@ impl Life {
                 health.insert(upstream, well);
             }
         });
+    }
+
+    fn touch_file(&mut self) {
+        let (place, what) = (self.random.usize(..self.files.count()), self.random.u32(..4));
+        let touched = self.files.touch(place, |there| match what {
+            0 => there.address = None,
+            1 => there.address = Some(IpAddr::from([10, 9, 9, 9])),
+            2 => there.token = None,
+            _ => *there = There::default(),
+        });
+        self.note(|| format!("what {touched:?} is told was touched ({what})"));
     }
 
     /// Two parts do not hear each other; `bridge` hears both.
@@ -276,5 +290,6 @@ const fn name(misfortune: Misfortune) -> &'static str {
         Misfortune::LostDisk => "lost disks",
         Misfortune::Disaster => "disasters that were near",
         Misfortune::Upstreams => "upstreams that changed",
+        Misfortune::TouchedFile => "announced files that were touched",
     }
 }

@@ -8,7 +8,7 @@ use crate::scenario::base;
 use std::sync::Arc;
 use std::time::Duration;
 use twinsite_model::ClusterSpec;
-use twinsite_model::spec::{Failback, HumanDuration};
+use twinsite_model::spec::{AnnounceMode, Failback, HumanDuration};
 
 const MS: TrueTime = 1_000_000;
 
@@ -57,9 +57,11 @@ pub(super) enum Misfortune {
     Disaster,
     /// Upstreams fail: one, or all of a site.
     Upstreams,
+    /// Somebody edits or deletes what an instance is told to announce.
+    TouchedFile,
 }
 
-const ALL: [Misfortune; 21] = [
+const ALL: [Misfortune; 22] = [
     Misfortune::Crash,
     Misfortune::CrashOfAll,
     Misfortune::PowerLoss,
@@ -81,6 +83,7 @@ const ALL: [Misfortune; 21] = [
     Misfortune::LostDisk,
     Misfortune::Disaster,
     Misfortune::Upstreams,
+    Misfortune::TouchedFile,
 ];
 
 /// One seed's mixture.
@@ -183,6 +186,11 @@ fn spec(random: &mut fastrand::Rng, drift_ppm: i32) -> ClusterSpec {
     if random.u32(..5) == 0 {
         for ip in &mut spec.floating_ips {
             ip.failback = Failback::After(HumanDuration(Duration::from_secs(1)));
+        }
+    }
+    for site in spec.sites.iter_mut().filter(|site| !site.witness) {
+        if random.u32(..3) > 0 {
+            site.announce = AnnounceMode::Floating;
         }
     }
     spec

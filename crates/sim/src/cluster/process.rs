@@ -4,9 +4,11 @@
 use super::Mistake;
 use super::guardian::Guardian;
 use super::holding::{Pace, tools};
+use super::instances::{Files, Writer};
 use super::kernel::Kernel;
 use super::net::{Door, End};
-use super::sight::Sight;
+use super::outside::{Probed, probe};
+use super::sight::{Eyes, Sight};
 use super::watch::Watches;
 use crate::runtime::{Executor, JoinHandle, ProcessId, SimRuntime};
 use futures_util::future::BoxFuture;
@@ -17,12 +19,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    AllHands, Brain, Desk, Employer, Follower, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter,
-    Supervisor, Surroundings, Tools, hand_leadership_over, listen_to_peers,
+    AllHands, Announcing, Brain, Desk, Employer, Follower, Keeper, Luggage, QuorumWatch, RecoveryNote,
+    Reporter, Supervisor, Surroundings, Tools, hand_leadership_over, listen_to_peers,
 };
 use twinsite_consensus::{AsyncRuntime, Change, Consensus, Disk, Options, StartError};
 use twinsite_model::spec::FloatingIpSpec;
-use twinsite_model::{ClusterSpec, Event, FloatingIpName, Incarnation, NodeId, NodeName, State};
+use twinsite_model::{ClusterSpec, Event, FloatingIpName, Incarnation, NodeId, NodeName, SiteName, State};
 
 /// The consensus as it runs here.
 pub(super) type Raft = Consensus<SimRuntime>;
@@ -47,6 +49,9 @@ pub(super) struct Birth {
     pub(super) pace: Pace,
     pub(super) mistake: Option<Mistake>,
     pub(super) watches: Watches,
+    /// Where the node is, and the files of the instances there.
+    pub(super) site: SiteName,
+    pub(super) files: Files,
 }
 
 /// A node that runs.
@@ -82,18 +87,45 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
         hands: hands.clone(),
         report_soon: Arc::clone(&changed),
     };
-    let here = Here { birth: birth.clone(), random: Executor::random() };
+    let (probe_soon, read_soon, announce_again) = (Arc::default(), Arc::default(), Arc::default());
+    let here = Here {
+        birth: birth.clone(),
+        probe_soon: Arc::clone(&probe_soon),
+        announce_again: Arc::clone(&announce_again),
+        random: Executor::random(),
+    };
     let follower = Follower::new(employer, quorum.clone(), here);
     let follow = supervisor.passing("what follows the state", follower.run(letting_go.clone()));
     let following = SimRuntime::spawn(follow);
-    let observations = birth.sight.observations(
+    let (sight, site) = (birth.sight.clone(), birth.site.clone());
+    let outside = probe(me, sight.clone(), birth.end.net.clone(), raft.clone(), probe_soon);
+    let announced = birth.files.read_back(site.clone(), raft.clone(), Arc::clone(&read_soon));
+    let under = Arc::default();
+    let observations = Eyes {
         me,
-        birth.incarnation,
+        incarnation: birth.incarnation,
+        opinions: sight.opinions(),
+        outside: outside.clone(),
+        announced,
+        under: Arc::clone(&under),
+        hands: hands.clone(),
+        peers_heard: Arc::clone(&heard),
+        draining: Arc::clone(&draining),
+        changed: Arc::clone(&changed),
+    };
+    let files = birth.files.clone();
+    let announcing = Announcing {
+        me,
+        raft: raft.clone(),
+        quorum: quorum.clone(),
         hands,
-        Arc::clone(&heard),
-        Arc::clone(&draining),
-        Arc::clone(&changed),
-    );
+        instances: Writer { me, site, files, sight, soon: read_soon, random: Executor::random() },
+        outside: Probed(outside),
+        under,
+        again: announce_again,
+    };
+    let announcing = announcing.run(stop.clone());
+    drop(SimRuntime::spawn(supervisor.lasting("the delivery of announced addresses", announcing)));
     let reporter = Reporter {
         me,
         raft: raft.clone(),
@@ -143,6 +175,8 @@ impl Running {
 /// What follows the state on a simulated machine.
 struct Here {
     birth: Birth,
+    probe_soon: Arc<Notify>,
+    announce_again: Arc<Notify>,
     random: fastrand::Rng,
 }
 
@@ -155,7 +189,12 @@ impl Surroundings for Here {
         self.birth.end.know(spec.nodes.iter().map(|node| node.id).collect());
     }
 
-    fn follow(&mut self, _: &State, _: &[Event]) {}
+    fn follow(&mut self, _: &State, events: &[Event]) {
+        if events.iter().any(|event| matches!(event, Event::OwnerChanged { .. })) {
+            self.probe_soon.notify_one();
+        }
+        self.announce_again.notify_one();
+    }
 
     fn tools(&mut self, ip: &FloatingIpSpec) -> Option<Tools> {
         let Birth { kernel, guardian, incarnation, pace, mistake, .. } = &self.birth;
