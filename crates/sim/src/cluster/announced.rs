@@ -5,7 +5,7 @@ use super::instances::{Files, Written};
 use super::oracle::Oracle;
 use crate::clock::TrueTime;
 use crate::violation::Rule;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twinsite_model::spec::AnnounceMode;
 use twinsite_model::{ClusterSpec, FloatingIpName, SiteName, State, Token};
@@ -47,10 +47,11 @@ pub(super) fn look(written: &Written, spec: &ClusterSpec, now: TrueTime, oracle:
     }
 }
 
-/// The first instance that does not announce what it should, or is not agreed to.
-pub(super) fn misannounced(files: &Files, state: &State) -> Option<String> {
+/// The first instance of these sites that does not announce what it should, or is not agreed to.
+pub(super) fn misannounced(files: &Files, state: &State, sites: &BTreeSet<SiteName>) -> Option<String> {
     let spec = state.spec.as_ref()?;
-    files.announced().into_iter().find_map(|(upstream, site, address)| {
+    let mut tended = files.announced().into_iter().filter(|(_, site, _)| sites.contains(site));
+    tended.find_map(|(upstream, site, address)| {
         let expected = expected(state, spec, &site);
         let agreed = state.announced.get(&upstream).map(|record| record.address);
         (address != expected || agreed != expected)

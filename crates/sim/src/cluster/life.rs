@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use twinsite_consensus::{ElectionBias, Options};
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{FloatingIpName, NodeId, Verdict};
+use twinsite_model::{FloatingIpName, NodeId, State, Verdict};
 
 pub(super) const MS: TrueTime = 1_000_000;
 /// How long misfortunes happen.
@@ -343,7 +343,7 @@ impl Life {
             && verdicts_are_right
             && rafts.first().is_some_and(|raft| (raft.generation(), newest) >= acknowledged)
             && self.addresses.all().all(|ip| self.is_answered_for(ip))
-            && rafts.first().is_some_and(|raft| announced::misannounced(&self.files, &raft.state()).is_none())
+            && rafts.first().is_some_and(|raft| self.misannounced(&raft.state()).is_none())
     }
 
     fn is_answered_for(&self, ip: &FloatingIpName) -> bool {
@@ -352,6 +352,14 @@ impl Life {
         };
         let owner = state.owner(ip).map(|owner| (owner.node, owner.token));
         owner.is_some() && self.addresses.answers(ip) == owner
+    }
+
+    /// Instances of a site that was lost for good are told nothing any more.
+    fn misannounced(&self, state: &State) -> Option<String> {
+        let places = self.nodes.iter().zip(&self.plan.spec.nodes);
+        let kept = places.filter(|(node, _)| self.kept().any(|kept| kept.id == node.id));
+        let sites = kept.map(|(_, place)| place.site.clone()).collect();
+        announced::misannounced(&self.files, state, &sites)
     }
 
     /// Whether a move of an address is under way, as this node knows it.
@@ -387,7 +395,7 @@ impl Life {
             text.push_str(&format!(" {id}: {what};"));
         }
         let state = self.kept().find_map(Node::raft).map(|raft| raft.state());
-        let misannounced = state.and_then(|state| announced::misannounced(&self.files, &state));
+        let misannounced = state.and_then(|state| self.misannounced(&state));
         text.push_str(&misannounced.map_or_else(String::new, |wrong| format!(" {wrong};")));
         for ip in self.addresses.all() {
             let owners = self.nodes.iter().filter_map(Node::raft).map(|raft| {
