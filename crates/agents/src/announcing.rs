@@ -96,21 +96,41 @@ impl<M: Machine, I: Instances, O: Outside> Announcing<M, I, O> {
         }
     }
 
-    /// What the instances of this site should announce, by what is observed now. `None`: nothing can be told.
     fn wanted(&mut self) -> Option<Announcement> {
         let state = self.raft.state();
         let spec = state.spec.as_ref()?;
-        let site = spec.site(&spec.node(self.me)?.site)?;
-        let cut_off = self.quorum.age::<M>().is_some_and(|age| age > spec.timing().lease);
-        let outside = self.outside.answers(&spec.cluster);
-        let observed = spec.floating_ips.iter().map(|ip| {
-            let held = self.hands.of(&ip.name).and_then(|hands| hands.observe().attached);
-            let seen = seen(&state, spec, &site.name, &ip.name, held, outside.get(&ip.name), cut_off);
-            FloatingObserved { address: ip.address, seen }
-        });
-        let address = decide(site.announce, site.announced_ip, &observed.collect::<Vec<_>>())?;
-        Some(Announcement { address, token: state.session_token() })
+        let seen = Sight {
+            held: |ip: &FloatingIpName| self.hands.of(ip).and_then(|hands| hands.observe().attached),
+            outside: self.outside.answers(&spec.cluster),
+            cut_off: self.quorum.age::<M>().is_some_and(|age| age > spec.timing().lease),
+        };
+        wanted(&state, self.me, &seen)
     }
+}
+
+/// What this node sees of the addresses.
+struct Sight<H> {
+    /// The token under which it answers for an address itself.
+    held: H,
+    outside: BTreeMap<FloatingIpName, OutsideView>,
+    /// Whether no quorum was heard of for a whole lease.
+    cut_off: bool,
+}
+
+/// What the instances of a node's site should announce, by what is observed now. `None`: nothing can be told.
+fn wanted(
+    state: &State,
+    me: NodeId,
+    sight: &Sight<impl Fn(&FloatingIpName) -> Option<Token>>,
+) -> Option<Announcement> {
+    let spec = state.spec.as_ref()?;
+    let site = spec.site(&spec.node(me)?.site)?;
+    let observed = spec.floating_ips.iter().map(|ip| {
+        let seen = seen(state, spec, &site.name, &ip.name, sight);
+        FloatingObserved { address: ip.address, seen }
+    });
+    let address = decide(site.announce, site.announced_ip, &observed.collect::<Vec<_>>())?;
+    Some(Announcement { address, token: state.session_token() })
 }
 
 /// Where an address is. An answer under an older token than the agreed one is on its way out, and tells nothing.
@@ -119,9 +139,7 @@ fn seen(
     spec: &ClusterSpec,
     here: &SiteName,
     ip: &FloatingIpName,
-    held: Option<Token>,
-    outside: Option<&OutsideView>,
-    cut_off: bool,
+    sight: &Sight<impl Fn(&FloatingIpName) -> Option<Token>>,
 ) -> Seen {
     let owner = state.owner(ip);
     let is_at = |node: NodeId| spec.node(node).is_some_and(|node| node.site == *here);
@@ -132,12 +150,12 @@ fn seen(
     if let Some(owner) = owner.filter(|_| Faults::here().has(Fault::AnnounceFromIntention)) {
         return at(is_at(owner.node));
     }
-    match (held, outside) {
+    match ((sight.held)(ip), sight.outside.get(ip)) {
         (Some(token), _) if is_newest(token) => Seen::Here,
         (None, Some(OutsideView::Answered { node, token })) if is_newest(*token) => at(is_at(*node)),
         // Whoever holds it renews through a quorum. Nobody answers here, and no quorum was heard of for a whole lease:
         // this site is cut off, and whether or not another one holds it by now, this one does not.
-        (None, Some(OutsideView::Silent { .. })) if cut_off => Seen::Elsewhere,
+        (None, Some(OutsideView::Silent { .. })) if sight.cut_off => Seen::Elsewhere,
         _ => Seen::Nowhere { expected_here: owner.is_some_and(|owner| is_at(owner.node)) },
     }
 }
@@ -145,43 +163,105 @@ fn seen(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use twinsite_announce::{There, compare};
+    use twinsite_model::spec::AnnounceMode;
     use twinsite_model::state::{FloatingIpState, Owner};
     use twinsite_model::{Epoch, Incarnation, WallTime};
 
+    /// Two addresses, `public` and `second`, which sites announce where they are.
+    fn spec() -> ClusterSpec {
+        let text = include_str!("../../../deploy/example/cluster.toml");
+        let mut spec = twinsite_model::spec::from_toml(text).unwrap();
+        let mut second = spec.floating_ips[0].clone();
+        (second.name, second.address) = ("second".parse().unwrap(), "203.0.113.99".parse().unwrap());
+        spec.floating_ips.truncate(1);
+        spec.floating_ips.push(second);
+        for site in spec.sites.iter_mut().filter(|site| !site.witness) {
+            site.announce = AnnounceMode::Floating;
+        }
+        spec
+    }
+
+    fn owned(spec: &ClusterSpec, moves: u64, owners: &[(NodeId, u64)]) -> State {
+        let entries = spec.floating_ips.iter().zip(owners).map(|(ip, (node, epoch))| {
+            let owner = Owner {
+                node: *node,
+                incarnation: Incarnation(1),
+                token: Token::new(1, *epoch),
+                since: WallTime::default(),
+                revoked: false,
+            };
+            let entry = FloatingIpState { epoch: Epoch(*epoch), owner: Some(owner), operation: None };
+            (ip.name.clone(), entry)
+        });
+        State {
+            spec: Some(Arc::new(spec.clone())),
+            moves: Epoch(moves),
+            floating_ips: entries.collect(),
+            ..State::default()
+        }
+    }
+
+    fn answered(node: NodeId, epoch: u64) -> OutsideView {
+        OutsideView::Answered { node, token: Token::new(1, epoch) }
+    }
+
+    fn silent() -> OutsideView {
+        OutsideView::Silent { detail: String::new() }
+    }
+
+    /// A node here and one at another site.
+    fn here_and_far(spec: &ClusterSpec) -> (NodeId, NodeId) {
+        let here = &spec.nodes[0];
+        let may = |far: &&twinsite_model::spec::NodeSpec| far.site != here.site && far.kind.may_own();
+        (here.id, spec.nodes.iter().find(may).unwrap().id)
+    }
+
     #[test]
     fn only_what_answers_as_freshly_as_was_agreed_is_seen() {
-        let text = include_str!("../../../deploy/example/cluster.toml");
-        let spec = twinsite_model::spec::from_toml(text).unwrap();
-        let ip = spec.floating_ips[0].name.clone();
-        let node = spec.nodes[0].clone();
-        let far = spec.nodes.iter().find(|far| far.site != node.site).unwrap().id;
-        let agreed = Token::new(1, 4);
-        let owner = Owner {
-            node: node.id,
-            incarnation: Incarnation(1),
-            token: agreed,
-            since: WallTime::default(),
-            revoked: false,
+        let spec = spec();
+        let (here, far) = here_and_far(&spec);
+        let (site, ip) = (&spec.node(here).unwrap().site, &spec.floating_ips[0].name);
+        let state = owned(&spec, 4, &[(here, 4)]);
+        let at = |site: &SiteName, held: Option<u64>, outside: Option<OutsideView>, cut_off| {
+            let held = |_: &FloatingIpName| held.map(|epoch| Token::new(1, epoch));
+            let outside = outside.map(|outside| (ip.clone(), outside)).into_iter().collect();
+            seen(&state, &spec, site, ip, &Sight { held, outside, cut_off })
         };
-        let entry = FloatingIpState { epoch: Epoch(4), owner: Some(owner), operation: None };
-        let state = State { floating_ips: [(ip.clone(), entry)].into(), ..State::default() };
-        let of = |held: Option<Token>, outside: Option<OutsideView>, cut_off| {
-            seen(&state, &spec, &node.site, &ip, held, outside.as_ref(), cut_off)
-        };
-        let answered = |node, epoch| Some(OutsideView::Answered { node, token: Token::new(1, epoch) });
-        let silent = || Some(OutsideView::Silent { detail: String::new() });
+        let of = |held, outside, cut_off| at(site, held, outside, cut_off);
         let nowhere = Seen::Nowhere { expected_here: true };
-        assert_eq!(of(Some(agreed), None, false), Seen::Here);
-        assert_eq!(of(Some(Token::new(1, 3)), answered(far, 4), false), nowhere, "held, and on its way out");
-        assert_eq!(of(None, answered(node.id, 4), false), Seen::Here);
-        assert_eq!(of(None, answered(node.id, 3), false), nowhere);
-        assert_eq!(of(None, answered(far, 5), false), Seen::Elsewhere, "newer than is known here");
-        assert_eq!(of(None, answered(far, 3), false), nowhere);
-        assert_eq!(of(None, silent(), false), nowhere);
-        assert_eq!(of(None, silent(), true), Seen::Elsewhere, "a site that is cut off holds nothing");
+        assert_eq!(of(Some(4), None, false), Seen::Here);
+        assert_eq!(of(Some(3), Some(answered(far, 4)), false), nowhere, "held, and on its way out");
+        assert_eq!(of(None, Some(answered(here, 4)), false), Seen::Here);
+        assert_eq!(of(None, Some(answered(here, 3)), false), nowhere);
+        assert_eq!(of(None, Some(answered(far, 5)), false), Seen::Elsewhere, "newer than is known here");
+        assert_eq!(of(None, Some(answered(far, 3)), false), nowhere);
+        assert_eq!(of(None, Some(silent()), false), nowhere);
+        assert_eq!(of(None, Some(silent()), true), Seen::Elsewhere, "a site that is cut off holds nothing");
         assert_eq!(of(None, None, true), nowhere, "never asked");
         let elsewhere = &spec.node(far).unwrap().site;
-        let there = seen(&state, &spec, elsewhere, &ip, None, silent().as_ref(), false);
-        assert_eq!(there, Seen::Nowhere { expected_here: false });
+        assert_eq!(at(elsewhere, None, Some(silent()), false), Seen::Nowhere { expected_here: false });
+    }
+
+    /// The tokens of two addresses cannot be compared: one that moved seldom must not wait for one that moved often.
+    #[test]
+    fn the_announcement_of_one_address_is_newer_than_that_of_another_before_it() {
+        let spec = spec();
+        let (here, far) = here_and_far(&spec);
+        let of = |state: &State, public: OutsideView, second: OutsideView| {
+            let names = spec.floating_ips.iter().map(|ip| ip.name.clone());
+            let outside = names.zip([public, second]).collect();
+            wanted(state, here, &Sight { held: |_: &FloatingIpName| None, outside, cut_off: false })
+        };
+        let before =
+            of(&owned(&spec, 11, &[(far, 9), (far, 2)]), answered(far, 9), answered(far, 2)).unwrap();
+        assert_eq!(Some(before.address), spec.site(&spec.nodes[0].site).unwrap().announced_ip);
+        let there = There { address: Some(before.address), token: Some(before.token) };
+
+        let moved = owned(&spec, 12, &[(far, 9), (here, 3)]);
+        let after = of(&moved, silent(), answered(here, 3)).unwrap();
+        assert_eq!(after.address, spec.floating_ips[1].address);
+        assert!(compare(there, &after).unwrap().address, "and the other one's silence does not keep it back");
+        assert!(compare(There { address: Some(after.address), token: Some(after.token) }, &before).is_err());
     }
 }
