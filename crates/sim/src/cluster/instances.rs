@@ -1,6 +1,7 @@
 //! The meeting instances, as far as they are told what to announce: a file for each, and the token beside it. They
 //! outlive the nodes that write them, and every node of a site writes those of its site.
 
+use super::process::Raft;
 use super::sight::Sight;
 use crate::runtime::{Executor, SimRuntime};
 use std::collections::BTreeMap;
@@ -13,8 +14,6 @@ use twinsite_agents::{Instances, timing};
 use twinsite_announce::{AnnounceError, Announcement, Missing, Reconciled, There, compare};
 use twinsite_consensus::AsyncRuntime;
 use twinsite_model::{ClusterSpec, NodeId, SiteName, Token, UpstreamName};
-
-use super::process::Raft;
 
 /// How long another process is let write first.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
