@@ -8,9 +8,12 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests live by the real clock"))]
 
+mod announcing;
+mod appoint;
 mod brain;
 mod desk;
 mod errands;
+mod follow;
 mod hand_over;
 mod hands;
 mod keeper;
@@ -24,9 +27,12 @@ mod report;
 mod supervise;
 mod telling;
 
+pub use announcing::{Announcing, Instances, Outside};
+pub use appoint::{AllHands, Employer};
 pub use brain::{Brain, Busy};
 pub use desk::Desk;
 pub use errands::{Errands, Runner, Said};
+pub use follow::{Follower, Surroundings};
 pub use hand_over::hand_leadership_over;
 pub use hands::{DataPlane, FloatingHands, Guarded, Tools};
 pub use keeper::{Keeper, Luggage};

@@ -1,15 +1,15 @@
 //! Delivers an address to the meeting servers of this node: a file for each, replaced whole.
 
+use crate::compare::{Missing, Stale, There, compare};
 use crate::decide::Announcement;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use twinsite_model::{Token, UpstreamName};
+use twinsite_model::UpstreamName;
 
 /// How long another process is let write first.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -30,14 +30,13 @@ pub enum AnnounceError {
         source: io::Error,
     },
     /// What is announced follows from a newer token.
-    #[error("{path} was written under token {written}, which is newer than {given}")]
+    #[error("cannot write {path}: {why}")]
     Stale {
         /// The file.
         path: PathBuf,
-        /// The token of what is there.
-        written: Token,
-        /// The token that was refused.
-        given: Token,
+        /// The two tokens.
+        #[source]
+        why: Stale,
     },
 }
 
@@ -85,20 +84,19 @@ fn reconcile(path: &Path, wanted: &Announcement) -> Result<bool, AnnounceError> 
     // may write.
     let _lock = lock(path)?;
     let token_path = token_path(path);
-    let written: Option<Token> = read(&token_path)?.and_then(|text| text.trim().parse().ok());
-    if let Some(written) = written.filter(|written| *written > wanted.token) {
-        return Err(AnnounceError::Stale { path: path.to_owned(), written, given: wanted.token });
-    }
-    // The token first: killed between the two, the file is repaired next time and no older token gets in meanwhile.
-    if written != Some(wanted.token) {
+    let there = There {
+        token: read(&token_path)?.and_then(|text| text.trim().parse().ok()),
+        address: read(path)?.and_then(|text| text.trim().parse().ok()),
+    };
+    let stale = |why| AnnounceError::Stale { path: path.to_owned(), why };
+    let Missing { token, address } = compare(there, wanted).map_err(stale)?;
+    if token {
         replace(&token_path, &format!("{}\n", wanted.token))?;
     }
-    let there: Option<IpAddr> = read(path)?.and_then(|text| text.trim().parse().ok());
-    if there == Some(wanted.address) {
-        return Ok(false);
+    if address {
+        replace(path, &format!("{}\n", wanted.address))?;
     }
-    replace(path, &format!("{}\n", wanted.address))?;
-    Ok(true)
+    Ok(address)
 }
 
 /// Beside the announcement, the token that it follows from.
@@ -162,6 +160,8 @@ fn replace(path: &Path, text: &str) -> Result<(), AnnounceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
+    use twinsite_model::Token;
 
     fn announcement(last: u8, epoch: u64) -> Announcement {
         Announcement { address: IpAddr::from([192, 0, 2, last]), token: Token::new(1, epoch) }

@@ -3,8 +3,10 @@
 //!
 //! See `OVERVIEW.md`.
 
+mod compare;
 mod decide;
 mod deliver;
 
-pub use decide::{Announcement, FloatingObserved, decide};
+pub use compare::{Missing, Stale, There, compare};
+pub use decide::{Announcement, FloatingObserved, Seen, decide};
 pub use deliver::{AnnounceError, Announcer, Reconciled};

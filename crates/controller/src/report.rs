@@ -147,7 +147,7 @@ pub struct AnnouncedView {
     pub upstream: UpstreamName,
     /// The address that it gives to its clients for media.
     pub address: IpAddr,
-    /// The token of the floating IP under which that was derived.
+    /// The token under which that was derived ([`State::session_token`](twinsite_model::State::session_token)).
     pub token: Token,
 }
 

@@ -51,11 +51,17 @@ pub enum Fault {
     ErrandWithoutEnd,
     /// Apply: the encoding is raised before every member reads the newer one.
     FormatRaisedTooEarly,
+    /// Announcing: by the agreed owner, before anybody was seen to hold the address.
+    AnnounceFromIntention,
+    /// Announcing: an answer under an older token than the agreed one counts.
+    OldAnswerCounts,
+    /// Announcing: an announcement under an older token replaces a newer one.
+    OlderAnnouncementReplaces,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::GrantWithoutRound,
         Self::GrantFromOlderRound,
         Self::GrantAfterProposedRevoke,
@@ -78,6 +84,9 @@ impl Fault {
         Self::ErrandWithoutRecheck,
         Self::ErrandWithoutEnd,
         Self::FormatRaisedTooEarly,
+        Self::AnnounceFromIntention,
+        Self::OldAnswerCounts,
+        Self::OlderAnnouncementReplaces,
     ];
 
     /// Those of the controller and the holder, which the simulation without consensus can notice.

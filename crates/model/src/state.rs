@@ -199,7 +199,7 @@ pub struct Owner {
 pub struct AnnouncedRecord {
     /// The address.
     pub address: IpAddr,
-    /// The token of the floating IP under which it was derived.
+    /// The token under which it was derived: the [`State::session_token`] of that time.
     pub token: Token,
     /// Since when.
     pub since: WallTime,

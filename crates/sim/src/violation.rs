@@ -38,6 +38,8 @@ pub enum Rule {
     OneCall,
     /// A node meets nothing in the log that it cannot read.
     Readable,
+    /// A floating address is announced only where it was seen to be answered for, as freshly as was agreed.
+    AnnouncedFollows,
     /// No assertion fails.
     NoPanic,
 }

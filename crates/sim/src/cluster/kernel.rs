@@ -17,6 +17,8 @@ pub(super) struct Kernel {
 #[derive(Default)]
 struct Rules {
     held: BTreeMap<FloatingIpName, (Token, BootTime)>,
+    /// The newest token under which each address was ever answered for.
+    answered: BTreeMap<FloatingIpName, Token>,
     /// Until when nothing here is held against anybody: the machine stood still together with its clock, which nothing
     /// on it can know (what a hypervisor may do, design section 5).
     excused: TrueTime,
@@ -41,6 +43,15 @@ impl Kernel {
         let mut rules = self.rules();
         let known = rules.held.get(ip).filter(|(known, _)| *known == token).map(|(_, until)| *until);
         rules.held.insert(ip.clone(), (token, known.map_or(until, |known| known.max(until))));
+        if Executor::boot(self.machine).is_some_and(|now| now < until) {
+            let newest = rules.answered.entry(ip.clone()).or_insert(token);
+            *newest = token.max(*newest);
+        }
+    }
+
+    /// The newest token under which it has ever answered.
+    pub(super) fn has_answered(&self, ip: &FloatingIpName) -> Option<Token> {
+        self.rules().answered.get(ip).copied()
     }
 
     /// Says nothing more under this token, or under any.

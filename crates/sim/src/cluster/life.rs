@@ -2,8 +2,10 @@
 
 use super::Mistake;
 use super::addresses::Addresses;
+use super::announced;
 use super::disaster::Disaster;
 use super::disk::SimDisk;
+use super::instances::{Files, Written};
 use super::misfortunes::Undo;
 use super::net::Net;
 use super::node::Node;
@@ -24,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use twinsite_consensus::{ElectionBias, Options, StopReason};
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{ErrandEnd, FloatingIpName, Format, NodeId, Verdict};
+use twinsite_model::{ErrandEnd, FloatingIpName, Format, NodeId, State, Verdict};
 
 pub(super) const MS: TrueTime = 1_000_000;
 /// How long misfortunes happen.
@@ -41,6 +43,7 @@ pub(super) struct Life {
     pub(super) net: Net,
     pub(super) sight: Sight,
     pub(super) provider: SimProvider,
+    pub(super) files: Files,
     pub(super) oracle: Oracle,
     addresses: Addresses,
     watches: Watches,
@@ -83,9 +86,10 @@ impl Life {
                 Node::new(*id, machine, disk, &net, known.clone()).reading(plan.format)
             })
             .collect();
-        for node in &nodes {
-            sight.put(node.id, node.kernel.clone());
+        for (node, place) in nodes.iter().zip(&plan.spec.nodes) {
+            sight.put(node.id, place.site.clone(), node.kernel.clone());
         }
+        let files = Files::new(&plan.spec);
         let ids = known.last().map_or(0, |id| id.0);
         let mut trace = Trace::new(run.timeline);
         trace.note(0, || plan.describe());
@@ -99,6 +103,7 @@ impl Life {
             net,
             sight,
             provider,
+            files,
             oracle: Oracle::default(),
             addresses: Addresses::new(ips),
             watches: Watches::default(),
@@ -180,6 +185,7 @@ impl Life {
                 }
             });
             self.hear();
+            self.read_announcements();
             self.guardians();
             while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (node, undo) = entry.remove();
@@ -205,6 +211,20 @@ impl Life {
         self.count("tasks that failed", counts.tasks_failed);
         self.count("tasks that hung", counts.tasks_hung);
         self.count("tasks that came to pass twice", counts.tasks_twice);
+    }
+
+    fn read_announcements(&mut self) {
+        let (written, late) = self.files.take_written();
+        let now = Executor::now();
+        for written in &written {
+            let Written { upstream, by, wanted, .. } = written;
+            self.trace.mix(&[now, by.0, wanted.token.epoch.0]);
+            self.trace
+                .note(now, || format!("{by} tells {upstream} {} under {}", wanted.address, wanted.token));
+            announced::look(written, &self.plan.spec, now, &mut self.oracle);
+        }
+        self.count("announcements written", written.len() as u64);
+        self.count("announcements that came too late", late);
     }
 
     /// A misfortune or a wish, unless it is left out. It has chance of its own, so that leaving it out changes nothing
@@ -248,6 +268,7 @@ impl Life {
         let (watches, provider) = (self.watches.clone(), self.provider.clone());
         let note = self.disaster.note.as_ref().filter(|(survivor, _)| *survivor == node);
         let recovery = note.map(|(_, note)| note.clone());
+        let (site, files) = (spec.nodes[node].site.clone(), self.files.clone());
         let (kernel, end) = (self.nodes[node].kernel.clone(), self.nodes[node].end.clone());
         self.nodes[node].start(mistake, |process, incarnation, guardian| Birth {
             process,
@@ -263,6 +284,8 @@ impl Life {
             provider,
             mistake,
             watches,
+            site,
+            files,
         });
     }
 
@@ -351,7 +374,8 @@ impl Life {
         }
     }
 
-    /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, and every address is answered for by its agreed owner.
+    /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, every address is answered
+    /// for by its agreed owner, and every instance announces what follows from that.
     fn is_well(&self) -> bool {
         let rafts: Vec<_> = self.kept().filter_map(Node::raft).collect();
         let leaders = rafts.iter().filter(|raft| raft.status().borrow().is_leader).count();
@@ -371,6 +395,7 @@ impl Life {
             && verdicts_are_right
             && rafts.first().is_some_and(|raft| (raft.generation(), newest) >= acknowledged)
             && self.addresses.all().all(|ip| self.is_answered_for(ip))
+            && rafts.first().is_some_and(|raft| self.misannounced(&raft.state()).is_none())
     }
 
     fn is_answered_for(&self, ip: &FloatingIpName) -> bool {
@@ -384,6 +409,14 @@ impl Life {
                 && state.floating_ips[ip].errand.is_none()
         });
         owner.is_some() && self.addresses.answers(ip) == owner && routed
+    }
+
+    /// Instances of a site that was lost for good are told nothing any more.
+    fn misannounced(&self, state: &State) -> Option<String> {
+        let places = self.nodes.iter().zip(&self.plan.spec.nodes);
+        let kept = places.filter(|(node, _)| self.kept().any(|kept| kept.id == node.id));
+        let sites = kept.map(|(_, place)| place.site.clone()).collect();
+        announced::misannounced(&self.files, state, &sites)
     }
 
     /// Whether a move of an address is under way, as this node knows it.
@@ -418,6 +451,9 @@ impl Life {
             };
             text.push_str(&format!(" {id}: {what};"));
         }
+        let state = self.kept().find_map(Node::raft).map(|raft| raft.state());
+        let misannounced = state.and_then(|state| self.misannounced(&state));
+        text.push_str(&misannounced.map_or_else(String::new, |wrong| format!(" {wrong};")));
         for ip in self.addresses.all() {
             let owners = self.nodes.iter().filter_map(Node::raft).map(|raft| {
                 let state = raft.state();

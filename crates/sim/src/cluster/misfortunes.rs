@@ -9,7 +9,9 @@ use super::plan::Misfortune;
 use crate::clock::TrueTime;
 use crate::runtime::Executor;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
+use twinsite_announce::There;
 use twinsite_model::spec::SiteSpec;
 use twinsite_model::{Format, NodeId};
 
@@ -107,6 +109,7 @@ impl Life {
                 self.nodes[node].end();
             }
             Misfortune::FlippedBit => self.flip_a_bit(node),
+            Misfortune::TouchedFile => self.touch_file(),
         }
     }
 
@@ -184,7 +187,7 @@ impl Life {
         // Whoever sets a machine up takes the newest program: an older one may not read what was agreed meanwhile.
         self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, &self.net, known);
         self.sight.take(old);
-        self.sight.put(new, self.nodes[node].kernel.clone());
+        self.sight.put(new, self.plan.spec.nodes[node].site.clone(), self.nodes[node].kernel.clone());
         self.note(|| format!("{old} has lost its disk and joins again as {new}"));
         self.replacement = Some(Replacement { old, new });
         self.undo_later(node, Undo::Start, RESTART_MAX);
@@ -231,6 +234,17 @@ impl Life {
                 health.insert(upstream, well);
             }
         });
+    }
+
+    fn touch_file(&mut self) {
+        let (place, what) = (self.random.usize(..self.files.count()), self.random.u32(..4));
+        let touched = self.files.touch(place, |there| match what {
+            0 => there.address = None,
+            1 => there.address = Some(IpAddr::from([10, 9, 9, 9])),
+            2 => there.token = None,
+            _ => *there = There::default(),
+        });
+        self.note(|| format!("what {touched:?} is told was touched ({what})"));
     }
 
     /// Two parts do not hear each other; `bridge` hears both.
@@ -326,5 +340,6 @@ const fn name(misfortune: Misfortune) -> Option<&'static str> {
         Misfortune::MovedByHand => return None, // people do so in other ways, too, and all are counted
         Misfortune::Upgrade => "upgrades",
         Misfortune::FlippedBit => "flipped bits",
+        Misfortune::TouchedFile => "announced files that were touched",
     })
 }

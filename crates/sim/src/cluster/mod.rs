@@ -3,16 +3,19 @@
 #![allow(clippy::expect_used, reason = "a simulation that contradicts itself ends, and its seed is told")]
 
 mod addresses;
+mod announced;
 mod disaster;
 mod disk;
 mod guardian;
 mod holding;
+mod instances;
 mod kernel;
 mod life;
 mod misfortunes;
 mod net;
 mod node;
 mod oracle;
+mod outside;
 mod people;
 mod plan;
 mod process;

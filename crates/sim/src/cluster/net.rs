@@ -95,6 +95,12 @@ impl Net {
         }
     }
 
+    /// Whether a question reaches a node, and its answer comes back.
+    pub(super) fn is_open(&self, from: NodeId, to: NodeId) -> bool {
+        let links = self.links();
+        !links.cut.contains(&(from, to)) && !links.cut.contains(&(to, from))
+    }
+
     /// Nothing is cut any more.
     pub(super) fn mend(&self) {
         self.links().cut.clear();

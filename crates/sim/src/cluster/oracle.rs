@@ -1,6 +1,7 @@
 //! What is true, as seen from outside every node: one log, one leader per term, nothing acknowledged is lost, no read
 //! is older than what was acknowledged before it began.
 
+use super::announced::Agreed;
 use super::node::Node;
 use super::process::Raft;
 use crate::clock::TrueTime;
@@ -34,6 +35,8 @@ pub(super) struct Oracle {
     seen: BTreeMap<NodeId, Seen>,
     eras: BTreeMap<Generation, Era>,
     violation: Option<Violation>,
+    /// Who owned what, move by move.
+    pub(super) agreed: Agreed,
     /// Terms that had a leader.
     pub(super) elections: u64,
     /// Owners that changed while a call under their predecessor's token was under way.
@@ -125,6 +128,7 @@ impl Oracle {
         if let Some(was) = was.filter(|was| revision < *was) {
             self.report(Rule::SameState, now, format!("{id} went back from {was} to {revision}"));
         }
+        self.agreed.note(state);
         let print = fingerprint(state);
         trace.mix(&[now, id.0, revision.0, print]);
         let newest = state.requests.back().filter(|(_, at)| *at == revision).map(|(request, _)| request);

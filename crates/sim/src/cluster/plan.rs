@@ -8,7 +8,7 @@ use crate::clock::TrueTime;
 use crate::scenario::base;
 use std::sync::Arc;
 use std::time::Duration;
-use twinsite_model::spec::{Failback, HumanDuration, ProviderKind};
+use twinsite_model::spec::{AnnounceMode, Failback, HumanDuration, ProviderKind};
 use twinsite_model::{ClusterSpec, Format};
 
 const MS: TrueTime = 1_000_000;
@@ -66,9 +66,11 @@ pub(super) enum Misfortune {
     Upgrade,
     /// A bit of a disk has flipped, and the machine joins again under a new id.
     FlippedBit,
+    /// Somebody edits or deletes what an instance is told to announce.
+    TouchedFile,
 }
 
-const ALL: [Misfortune; 25] = [
+const ALL: [Misfortune; 26] = [
     Misfortune::Crash,
     Misfortune::CrashOfAll,
     Misfortune::PowerLoss,
@@ -94,6 +96,7 @@ const ALL: [Misfortune; 25] = [
     Misfortune::MovedByHand,
     Misfortune::Upgrade,
     Misfortune::FlippedBit,
+    Misfortune::TouchedFile,
 ];
 
 /// One seed's mixture.
@@ -226,6 +229,11 @@ fn spec(random: &mut fastrand::Rng, drift_ppm: i32) -> ClusterSpec {
     if random.u32(..5) == 0 {
         for ip in &mut spec.floating_ips {
             ip.failback = Failback::After(HumanDuration(Duration::from_secs(1)));
+        }
+    }
+    for site in spec.sites.iter_mut().filter(|site| !site.witness) {
+        if random.u32(..3) > 0 {
+            site.announce = AnnounceMode::Floating;
         }
     }
     spec

@@ -4,25 +4,28 @@
 use super::Mistake;
 use super::guardian::Guardian;
 use super::holding::{Pace, tools};
+use super::instances::{Files, Writer};
 use super::kernel::Kernel;
 use super::net::{Door, End};
+use super::outside::{Probed, probe};
 use super::provider::SimProvider;
-use super::sight::Sight;
+use super::sight::{Eyes, Sight};
 use super::watch::Watches;
-use crate::runtime::{Executor, JoinHandle, ProcessId, SimRuntime, spawn};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::runtime::{Executor, JoinHandle, ProcessId, SimRuntime};
+use futures_util::future::BoxFuture;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    Agent, Brain, Charge, Desk, Errands, FloatingHands, Hands, Identity, Keeper, Luggage, QuorumWatch,
-    RecoveryNote, Reporter, Runner, Supervisor, hand_leadership_over, listen_to_peers,
+    AllHands, Announcing, Brain, Desk, Employer, Errands, Follower, Keeper, Luggage, QuorumWatch,
+    RecoveryNote, Reporter, Runner, Supervisor, Surroundings, Tools, hand_leadership_over, listen_to_peers,
 };
-use twinsite_consensus::{AsyncRuntime, Consensus, Disk, Options, StartError};
-use twinsite_controller::election_turn;
-use twinsite_model::{ClusterSpec, FloatingIpName, Incarnation, NodeId, NodeName, State, Step, Token};
+use twinsite_consensus::{AsyncRuntime, Change, Consensus, Disk, Options, StartError};
+use twinsite_model::spec::FloatingIpSpec;
+use twinsite_model::{ClusterSpec, Event, FloatingIpName, Incarnation, NodeId, NodeName, SiteName, State};
 
 /// The consensus as it runs here.
 pub(super) type Raft = Consensus<SimRuntime>;
@@ -48,6 +51,9 @@ pub(super) struct Birth {
     pub(super) provider: SimProvider,
     pub(super) mistake: Option<Mistake>,
     pub(super) watches: Watches,
+    /// Where the node is, and the files of the instances there.
+    pub(super) site: SiteName,
+    pub(super) files: Files,
 }
 
 /// A node that runs.
@@ -72,34 +78,60 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     let (quorum, changed, letting_go) =
         (QuorumWatch::default(), Arc::new(Notify::new()), CancellationToken::new());
     let (draining, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
-    let hands = Arc::default();
+    let hands = AllHands::default();
     let errands = Errands::default();
-    let follower = Follower {
-        birth: birth.clone(),
+    let employer = Employer {
+        me,
+        incarnation: birth.incarnation,
         raft: raft.clone(),
         brain: brain.clone(),
-        quorum: quorum.clone(),
-        hands: Arc::clone(&hands),
-        changed: Arc::clone(&changed),
+        peers: birth.end.clone(),
         supervisor: supervisor.clone(),
-        agents: BTreeMap::new(),
-        holding: Vec::new(),
-        drains: BTreeMap::new(),
+        hands: hands.clone(),
+        report_soon: Arc::clone(&changed),
+    };
+    let (probe_soon, read_soon, announce_again) = (Arc::default(), Arc::default(), Arc::default());
+    let here = Here {
+        birth: birth.clone(),
+        probe_soon: Arc::clone(&probe_soon),
+        announce_again: Arc::clone(&announce_again),
         random: Executor::random(),
     };
+    let follower = Follower::new(employer, quorum.clone(), here);
     let follow = supervisor.passing("what follows the state", follower.run(letting_go.clone()));
     let following = SimRuntime::spawn(follow);
-    let observations = birth.sight.observations(
+    let (sight, site) = (birth.sight.clone(), birth.site.clone());
+    let outside = probe(me, sight.clone(), birth.end.net.clone(), raft.clone(), probe_soon);
+    let announced = birth.files.read_back(site.clone(), raft.clone(), Arc::clone(&read_soon));
+    let under = Arc::default();
+    let observations = Eyes {
         me,
-        birth.incarnation,
-        hands,
-        Arc::clone(&heard),
-        Arc::clone(&draining),
-        Arc::clone(&changed),
-        errands.clone(),
-        birth.options.format_max,
-    );
+        incarnation: birth.incarnation,
+        opinions: sight.opinions(),
+        outside: outside.clone(),
+        announced,
+        under: Arc::clone(&under),
+        hands: hands.clone(),
+        peers_heard: Arc::clone(&heard),
+        draining: Arc::clone(&draining),
+        changed: Arc::clone(&changed),
+        errands: errands.clone(),
+        format_max: birth.options.format_max,
+    };
     go_on_errands(&birth, &raft, &errands, &changed, &supervisor, &stop);
+    let files = birth.files.clone();
+    let announcing = Announcing {
+        me,
+        raft: raft.clone(),
+        quorum: quorum.clone(),
+        hands,
+        instances: Writer { me, site, files, sight, soon: read_soon, random: Executor::random() },
+        outside: Probed(outside),
+        under,
+        again: announce_again,
+    };
+    let announcing = announcing.run(stop.clone());
+    drop(SimRuntime::spawn(supervisor.lasting("the delivery of announced addresses", announcing)));
     let reporter = Reporter {
         me,
         raft: raft.clone(),
@@ -171,138 +203,39 @@ impl Running {
     }
 }
 
-/// The floating IPs that a node may hold.
-pub(super) type AllHands = Arc<Mutex<BTreeMap<FloatingIpName, Arc<FloatingHands>>>>;
-
-/// Brings the agents of a node in line with the replicated state.
-struct Follower {
+/// What follows the state on a simulated machine.
+struct Here {
     birth: Birth,
-    raft: Raft,
-    brain: Brain,
-    quorum: QuorumWatch,
-    hands: AllHands,
-    changed: Arc<Notify>,
-    supervisor: Supervisor,
-    agents: BTreeMap<FloatingIpName, (watch::Sender<Charge>, CancellationToken)>,
-    holding: Vec<JoinHandle<()>>,
-    drains: BTreeMap<FloatingIpName, Token>,
+    probe_soon: Arc<Notify>,
+    announce_again: Arc<Notify>,
     random: fastrand::Rng,
 }
 
-impl Follower {
-    async fn run(mut self, stop: CancellationToken) {
-        let (state, mut changes) = self.raft.subscribe();
-        self.bring_in_line(&state);
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                change = changes.next() => match change {
-                    Ok(change) => self.bring_in_line(&change.state),
-                    Err(_) if self.raft.status().borrow().stopped.is_some() => break,
-                    Err(_) => {
-                        let (state, again) = self.raft.subscribe();
-                        changes = again;
-                        self.bring_in_line(&state);
-                    }
-                },
-            }
-        }
-        for (_, stop) in self.agents.values() {
-            stop.cancel();
-        }
-        for agent in self.holding {
-            let _killed = agent.await;
-        }
+impl Surroundings for Here {
+    fn begin(&mut self, _: &Arc<State>) {}
+
+    fn publish(&mut self, _: &Change) {}
+
+    fn configure(&mut self, spec: &ClusterSpec) {
+        self.birth.end.know(spec.nodes.iter().map(|node| node.id).collect());
     }
 
-    fn hands(&self) -> MutexGuard<'_, BTreeMap<FloatingIpName, Arc<FloatingHands>>> {
-        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    fn follow(&mut self, _: &State, events: &[Event]) {
+        if events.iter().any(|event| matches!(event, Event::OwnerChanged { .. })) {
+            self.probe_soon.notify_one();
+        }
+        self.announce_again.notify_one();
     }
 
-    fn bring_in_line(&mut self, state: &Arc<State>) {
-        self.quorum.applied(state);
-        let me = self.birth.end.node;
-        if let Some(spec) = &state.spec {
-            self.birth.end.know(spec.nodes.iter().map(|node| node.id).collect());
-            self.appoint(spec);
-        }
-        if let Some(place) = election_turn(state, me) {
-            self.raft.set_election_turn(place);
-        }
-        self.follow_drains(state);
+    fn tools(&mut self, ip: &FloatingIpSpec) -> Option<Tools> {
+        let Birth { kernel, guardian, incarnation, pace, mistake, .. } = &self.birth;
+        Some(tools(&ip.name, kernel, guardian, *incarnation, *pace, *mistake))
     }
 
-    /// One agent for each address, as long as this node may own it.
-    fn appoint(&mut self, spec: &ClusterSpec) {
-        let me = self.birth.end.node;
-        let may_own = spec.node(me).is_some_and(|node| node.kind.may_own());
-        if !may_own {
-            for (charge, _) in self.agents.values() {
-                charge.send_replace(None);
-            }
-            self.hands().clear();
-            return;
-        }
-        for ip in &spec.floating_ips {
-            let known = self.hands().get(&ip.name).cloned();
-            if let Some(hands) = known {
-                hands.set_timing(spec.timing());
-                continue;
-            }
-            let Birth { kernel, guardian, incarnation, pace, mistake, .. } = &self.birth;
-            let hands = FloatingHands::start::<SimRuntime>(
-                ip.name.clone(),
-                Vec::new(),
-                spec.timing(),
-                tools(&ip.name, kernel, guardian, *incarnation, *pace, *mistake),
-                Arc::clone(&self.changed),
-                &self.supervisor,
-            );
-            self.hands().insert(ip.name.clone(), Arc::clone(&hands));
-            let charge = watch::Sender::new(Some(hands as Arc<dyn Hands>));
-            let identity = Identity { ip: ip.name.clone(), node: me, incarnation: *incarnation };
-            let agent = Agent::new(
-                identity,
-                self.raft.clone(),
-                self.brain.clone(),
-                self.birth.end.clone(),
-                charge.subscribe(),
-                spec.timing(),
-            );
-            let stop = CancellationToken::new();
-            let run = self.supervisor.passing("a floating IP's agent", agent.run(stop.clone()));
-            self.holding.push(SimRuntime::spawn(run));
-            self.agents.insert(ip.name.clone(), (charge, stop));
-        }
+    fn drain(&mut self, _: &FloatingIpName, _: Duration) -> BoxFuture<'static, ()> {
+        let takes = Duration::from_nanos(self.random.u64(..=DRAIN_MAX.as_nanos() as u64));
+        Box::pin(SimRuntime::sleep(takes))
     }
 
-    /// A planned move begins with the owner running empty, which takes a moment.
-    fn follow_drains(&mut self, state: &State) {
-        let me = (self.birth.end.node, self.birth.incarnation);
-        for (ip, entry) in &state.floating_ips {
-            let owner = entry.owner.as_ref().filter(|owner| (owner.node, owner.incarnation) == me);
-            let drains = entry.operation.as_ref().is_some_and(|operation| {
-                operation.kind.drains() && operation.steps.iter().any(|record| record.step == Step::Drain)
-            });
-            let wanted = owner.filter(|_| drains).map(|owner| owner.token);
-            let Some(hands) = self.hands().get(ip).cloned() else { continue };
-            if self.drains.get(ip).copied() == wanted {
-                continue;
-            }
-            let Some(token) = wanted else {
-                self.drains.remove(ip);
-                hands.set_drained(None);
-                continue;
-            };
-            self.drains.insert(ip.clone(), token);
-            let takes = Duration::from_nanos(self.random.u64(..=DRAIN_MAX.as_nanos() as u64));
-            let changed = Arc::clone(&self.changed);
-            drop(spawn(self.birth.process, async move {
-                SimRuntime::sleep(takes).await;
-                hands.set_drained(Some(token));
-                changed.notify_one();
-            }));
-        }
-    }
+    fn undrain(&mut self, _: &FloatingIpName) {}
 }

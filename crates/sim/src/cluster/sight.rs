@@ -1,53 +1,90 @@
 //! What nodes see: the upstreams, after the moment that probes take, and the addresses from outside.
 
 use super::kernel::Kernel;
-use super::process::AllHands;
+use super::outside::Answers;
 use super::provider::SimProvider;
 use crate::runtime::{Executor, SimRuntime};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use twinsite_agents::{Changed, Errands, Observations};
+use twinsite_agents::{AllHands, Changed, Errands, Observations};
 use twinsite_consensus::AsyncRuntime;
-use twinsite_controller::{FloatingIpView, LoadView, NodeReport, OutsideView, StoreView, UpstreamView};
+use twinsite_controller::{AnnouncedView, FloatingIpView, LoadView, NodeReport, StoreView, UpstreamView};
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{ClusterSpec, Format, Incarnation, NodeId, State, UpstreamName};
+use twinsite_model::{
+    ClusterSpec, FloatingIpName, Format, Incarnation, NodeId, SiteName, State, Token, UpstreamName,
+};
 
 /// How long probes need to agree that something has changed, at most.
 const NOTICED_WITHIN: Duration = Duration::from_millis(150);
 
-type Health = BTreeMap<UpstreamName, bool>;
+pub(super) type Health = BTreeMap<UpstreamName, bool>;
 
 /// The upstreams as they are, and the machines. Clones share it.
 #[derive(Clone)]
 pub(super) struct Sight {
     health: watch::Sender<Health>,
     provider: SimProvider,
-    /// The kernels of all machines, with the node that is on each.
-    kernels: Arc<Mutex<BTreeMap<NodeId, Kernel>>>,
+    machines: Arc<Mutex<Machines>>,
+}
+
+/// The kernels of all machines, with the node that is on each and its site.
+#[derive(Default)]
+struct Machines {
+    now: BTreeMap<NodeId, (SiteName, Kernel)>,
+    /// Those whose node is nowhere any more.
+    former: Vec<(SiteName, Kernel)>,
+    addresses: BTreeMap<IpAddr, FloatingIpName>,
 }
 
 impl Sight {
     /// Everything is well.
     pub(super) fn new(spec: &ClusterSpec, provider: SimProvider) -> Self {
         let health = spec.upstreams.iter().map(|upstream| (upstream.name.clone(), true)).collect();
-        Self { health: watch::Sender::new(health), provider, kernels: Arc::default() }
+        let addresses = spec.floating_ips.iter().map(|ip| (ip.address, ip.name.clone())).collect();
+        let machines = Machines { addresses, ..Machines::default() };
+        Self { health: watch::Sender::new(health), provider, machines: Arc::new(Mutex::new(machines)) }
     }
 
-    fn kernels(&self) -> MutexGuard<'_, BTreeMap<NodeId, Kernel>> {
-        self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
+    fn machines(&self) -> MutexGuard<'_, Machines> {
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A node is on this machine.
-    pub(super) fn put(&self, node: NodeId, kernel: Kernel) {
-        self.kernels().insert(node, kernel);
+    /// A node is on this machine, at this site.
+    pub(super) fn put(&self, node: NodeId, site: SiteName, kernel: Kernel) {
+        self.machines().now.insert(node, (site, kernel));
     }
 
     /// A node is nowhere any more.
     pub(super) fn take(&self, node: NodeId) {
-        self.kernels().remove(&node);
+        let mut machines = self.machines();
+        let former = machines.now.remove(&node);
+        machines.former.extend(former);
+    }
+
+    /// Who answers for an address, of the nodes that can be reached.
+    pub(super) fn answers(
+        &self,
+        ip: &FloatingIpName,
+        is_reached: impl Fn(NodeId) -> bool,
+    ) -> Option<(NodeId, Token)> {
+        let machines = self.machines();
+        // What is sent to a routed address goes to one machine, whoever else would answer.
+        let routed = self.provider.routing(ip);
+        let is_routed = |node: NodeId| routed.as_ref().is_none_or(|routed| routed.to == Some(node));
+        let mut reached = machines.now.iter().filter(|(node, _)| is_routed(**node) && is_reached(**node));
+        reached.find_map(|(node, (_, kernel))| Some((*node, kernel.answers(ip)?.0)))
+    }
+
+    /// The newest token under which a node of this site has ever answered for an address, if it is a floating one.
+    pub(super) fn has_answered(&self, site: &SiteName, address: IpAddr) -> Option<Token> {
+        let machines = self.machines();
+        let ip = machines.addresses.get(&address)?;
+        let there = machines.now.values().chain(&machines.former).filter(|(at, _)| at == site);
+        there.filter_map(|(_, kernel)| kernel.has_answered(ip)).max()
     }
 
     /// Upstreams fail or come back.
@@ -55,18 +92,8 @@ impl Sight {
         self.health.send_modify(change);
     }
 
-    /// What one life of a node sees.
-    pub(super) fn observations(
-        &self,
-        me: NodeId,
-        incarnation: Incarnation,
-        hands: AllHands,
-        peers_heard: Arc<Mutex<BTreeSet<NodeId>>>,
-        draining: Arc<AtomicBool>,
-        changed: Arc<Notify>,
-        errands: Errands,
-        format_max: Format,
-    ) -> Eyes {
+    /// What one life of a node thinks of the upstreams, which takes it a moment.
+    pub(super) fn opinions(&self) -> watch::Receiver<Health> {
         let mut truth = self.health.subscribe();
         let seen = watch::Sender::new(truth.borrow_and_update().clone());
         let opinions = seen.subscribe();
@@ -78,33 +105,25 @@ impl Sight {
                 seen.send_replace(truth.borrow_and_update().clone());
             }
         }));
-        Eyes {
-            me,
-            incarnation,
-            sight: self.clone(),
-            opinions,
-            hands,
-            peers_heard,
-            draining,
-            changed,
-            errands,
-            format_max,
-        }
+        opinions
     }
 }
 
 /// The observations of one life of a node.
 pub(super) struct Eyes {
-    me: NodeId,
-    incarnation: Incarnation,
-    sight: Sight,
-    opinions: watch::Receiver<Health>,
-    hands: AllHands,
-    peers_heard: Arc<Mutex<BTreeSet<NodeId>>>,
-    draining: Arc<AtomicBool>,
-    changed: Arc<Notify>,
-    errands: Errands,
-    format_max: Format,
+    pub(super) me: NodeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) opinions: watch::Receiver<Health>,
+    pub(super) outside: watch::Receiver<Answers>,
+    /// What the instances of its site were read back to announce, and the token of its last announcement.
+    pub(super) announced: watch::Receiver<BTreeMap<UpstreamName, Option<IpAddr>>>,
+    pub(super) under: Arc<Mutex<Token>>,
+    pub(super) hands: AllHands,
+    pub(super) peers_heard: Arc<Mutex<BTreeSet<NodeId>>>,
+    pub(super) draining: Arc<AtomicBool>,
+    pub(super) changed: Arc<Notify>,
+    pub(super) errands: Errands,
+    pub(super) format_max: Format,
 }
 
 impl Observations for Eyes {
@@ -117,24 +136,16 @@ impl Observations for Eyes {
             healthy: *healthy,
             detail: String::new(),
         });
-        let hands = self.hands.lock().unwrap_or_else(PoisonError::into_inner);
+        let (hands, outside) = (self.hands.now(), self.outside.borrow());
         let views = state.floating_ips.keys().map(|ip| {
             let own = hands.get(ip);
-            let kernels = self.sight.kernels();
-            // Whoever has it: a provider's packets go to one machine only.
-            let routed = self.sight.provider.routing(ip);
-            let reached = |node: NodeId| routed.as_ref().is_none_or(|routed| routed.to == Some(node));
-            let answers = kernels.iter().filter(|(node, _)| reached(**node)).find_map(|(node, kernel)| {
-                kernel.answers(ip).map(|(token, _)| OutsideView::Answered { node: *node, token })
-            });
             let said = self.errands.of(ip);
-            let silent = || OutsideView::Silent { detail: "nobody answers".to_owned() };
             let view = FloatingIpView {
                 held: own.and_then(|hands| hands.observe().attached),
                 drained: own.and_then(|hands| hands.drained()),
                 routing: said.routing,
                 errand: said.errand,
-                outside: Some(answers.unwrap_or_else(silent)),
+                outside: outside.get(ip).cloned(),
             };
             (ip.clone(), view)
         });
@@ -151,7 +162,7 @@ impl Observations for Eyes {
             peers_heard: self.peers_heard.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             upstreams: full.then(|| upstreams.collect()),
             floating_ips: views.collect(),
-            announced: Vec::new(),
+            announced: self.announced(),
             load: LoadView { rooms: 0, tunnels: 0 },
             rooms_in_use: Vec::new(),
         }
@@ -162,6 +173,19 @@ impl Observations for Eyes {
             biased;
             Ok(()) = self.opinions.changed() => Changed::Opinions,
             () = self.changed.notified() => Changed::Rest,
+            Ok(()) = self.outside.changed() => Changed::Rest,
+            Ok(()) = self.announced.changed() => Changed::Rest,
         }
+    }
+}
+
+impl Eyes {
+    fn announced(&self) -> Vec<AnnouncedView> {
+        let token = *self.under.lock().unwrap_or_else(PoisonError::into_inner);
+        let announced = self.announced.borrow();
+        let views = announced.iter().filter_map(|(upstream, address)| {
+            Some(AnnouncedView { upstream: upstream.clone(), address: (*address)?, token })
+        });
+        views.collect()
     }
 }

@@ -143,8 +143,8 @@ impl World {
             (AnnounceMode::Floating, Some(ip)) => Some(ip.address),
             _ => site.announced_ip,
         };
-        let token = host.state.floating_ips.values().filter_map(|ip| Some(ip.owner.as_ref()?.token)).max();
-        let (Some(address), Some(token)) = (address, token) else { return Vec::new() };
+        let Some(address) = address else { return Vec::new() };
+        let token = host.state.session_token();
         let here = spec.upstreams.iter().filter(|upstream| upstream.site == site.name);
         here.map(|upstream| AnnouncedView { upstream: upstream.name.clone(), address, token }).collect()
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, watch};
-use twinsite_agents::{Changed, FloatingHands, Observations};
+use twinsite_agents::{AllHands, Changed, Observations};
 use twinsite_controller::report::REPORT_ROOMS_MAX;
 use twinsite_controller::{
     AnnouncedView, FloatingIpView, LoadView, NodeReport, OutsideView, StoreView, UpstreamView,
@@ -31,7 +31,7 @@ pub struct Sources {
     /// The token under which the announcement was last derived.
     pub announced_token: Arc<Mutex<Token>>,
     /// The floating IPs that this node may hold.
-    pub hands: Arc<Mutex<BTreeMap<FloatingIpName, Arc<FloatingHands>>>>,
+    pub hands: AllHands,
     /// The places of rooms.
     pub sessions: Sessions,
     /// The data plane; a witness has none.
@@ -88,6 +88,14 @@ impl Observations for Sources {
     }
 }
 
+/// What of an answer is told to others.
+pub fn outside_view(answer: OutsideAnswer) -> OutsideView {
+    match answer {
+        OutsideAnswer::Answered { node, token, .. } => OutsideView::Answered { node, token },
+        OutsideAnswer::Silent { detail } => OutsideView::Silent { detail },
+    }
+}
+
 impl Sources {
     fn not_ready(&self) -> Option<String> {
         let nothing_known = self.proxy.is_some() && self.upstreams.borrow().is_empty();
@@ -118,12 +126,9 @@ impl Sources {
         for (ip, answer) in self.outside.borrow().iter() {
             let ours =
                 state.spec.as_ref().map_or_else(|| answer.clone(), |spec| answer.for_cluster(&spec.cluster));
-            views.entry(ip.clone()).or_default().outside = Some(match ours {
-                OutsideAnswer::Answered { node, token, .. } => OutsideView::Answered { node, token },
-                OutsideAnswer::Silent { detail } => OutsideView::Silent { detail },
-            });
+            views.entry(ip.clone()).or_default().outside = Some(outside_view(ours));
         }
-        for (ip, hands) in self.hands.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for (ip, hands) in self.hands.now().iter() {
             let view = views.entry(ip.clone()).or_default();
             view.held = hands.observe().attached;
             view.drained = hands.drained();

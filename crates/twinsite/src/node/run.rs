@@ -1,7 +1,7 @@
 //! One node, from its configuration to its last word.
 
-use super::announcing::Announcing;
-use super::follow::Follower;
+use super::announcing::{Announced, Files, Probed};
+use super::follow::Here;
 use super::guard::{Guard, Patience};
 use super::observe::Sources;
 use super::rooms::{self, PeerSpread, ProxyRooms};
@@ -14,7 +14,7 @@ use crate::identity::Credentials;
 use crate::recovery_note;
 use crate::sealed_file::SealedError;
 use crate::telemetry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    Brain, FloatingHands, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor,
+    AllHands, Announcing, Brain, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor,
     hand_leadership_over, listen_to_peers,
 };
 use twinsite_announce::Announcer;
@@ -35,7 +35,7 @@ use twinsite_consensus::{
 };
 use twinsite_health::{OutsideProbes, ReadBack, UpstreamProbes};
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{FloatingIpName, Incarnation, NodeId, NodeName, Timing};
+use twinsite_model::{Incarnation, NodeId, NodeName, Timing};
 use twinsite_proxy::{Proxy, ProxyOptions};
 use twinsite_sessions::{Sessions, SessionsOptions};
 
@@ -71,7 +71,7 @@ pub struct Shared {
     /// The line to the guardian; a node that may not own needs none.
     pub guard: Option<Guard>,
     /// The floating IPs that this node may hold.
-    pub hands: Arc<Mutex<BTreeMap<FloatingIpName, Arc<FloatingHands>>>>,
+    pub hands: AllHands,
     /// Told when something should be reported at once.
     pub report_soon: Arc<Notify>,
     /// What is known of a quorum.
@@ -147,7 +147,7 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
         sessions,
         proxy,
         guard,
-        hands: Arc::default(),
+        hands: AllHands::default(),
         report_soon: Arc::default(),
         quorum,
         supervisor,
@@ -187,7 +187,7 @@ async fn attend(
     let timing = loaded.spec.timing();
     let read_every = (timing.lease / 2).clamp(Duration::from_millis(100), Duration::from_secs(1));
     let read_back = Arc::new(ReadBack::start(dial, read_every));
-    let announcing = Announcing::new(Arc::clone(&read_back), names);
+    let announced = Announced::new(Arc::clone(&read_back), names);
     let announced_token = Arc::new(Mutex::default());
     let hub = WatchHub::new(shared.raft.state(), CHANGES_KEPT);
     let draining = Arc::new(AtomicBool::new(false));
@@ -196,28 +196,27 @@ async fn attend(
     let mut tasks = JoinSet::new();
     let supervisor = shared.supervisor.clone();
     let follow_stop = CancellationToken::new();
-    let follower = Follower {
+    let here = Here {
         shared: Arc::clone(&shared),
         upstreams: upstreams.clone(),
         outside: Arc::clone(&outside),
-        quorum: shared.quorum.clone(),
-        announcing: announcing.clone(),
+        announced: announced.clone(),
         hub: hub.clone(),
-        agents: BTreeMap::new(),
-        holding: JoinSet::new(),
-        configured: None,
-        draining: BTreeMap::new(),
     };
+    let follower = here.follow(shared.quorum.clone());
     let mut following =
         tokio::spawn(supervisor.passing("what follows the state", follower.run(follow_stop.clone())));
-    let announcing = announcing.run(
-        Arc::clone(&shared),
-        Announcer::new(instances),
-        outside.answers(),
-        Arc::clone(&announced_token),
-        stop.clone(),
-    );
-    tasks.spawn(supervisor.lasting("the delivery of announced addresses", announcing));
+    let announcing = Announcing {
+        me: shared.me,
+        raft: shared.raft.clone(),
+        quorum: shared.quorum.clone(),
+        hands: shared.hands.clone(),
+        instances: Files::new(Announcer::new(instances), Arc::clone(&read_back)),
+        outside: Probed(outside.answers()),
+        under: Arc::clone(&announced_token),
+        again: announced.again,
+    };
+    tasks.spawn(supervisor.lasting("the delivery of announced addresses", announcing.run(stop.clone())));
     let nothing = tokio::sync::watch::Sender::new(Arc::default());
     let reporter = Reporter {
         me: shared.me,
@@ -232,7 +231,7 @@ async fn attend(
             outside: outside.answers(),
             announced: read_back.announced(),
             announced_token,
-            hands: Arc::clone(&shared.hands),
+            hands: shared.hands.clone(),
             sessions: shared.sessions.clone(),
             proxy: shared.proxy.clone(),
             peers_heard: Arc::clone(&peers_heard),
