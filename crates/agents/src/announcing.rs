@@ -191,7 +191,8 @@ mod tests {
                 since: WallTime::default(),
                 revoked: false,
             };
-            let entry = FloatingIpState { epoch: Epoch(*epoch), owner: Some(owner), operation: None };
+            let entry =
+                FloatingIpState { epoch: Epoch(*epoch), owner: Some(owner), ..FloatingIpState::default() };
             (ip.name.clone(), entry)
         });
         State {

@@ -19,6 +19,9 @@ use twinsite_model::{
     BootTime, Errand, ErrandEnd, ErrandId, Fault, Faults, FloatingIpName, Incarnation, NodeId, State, Timing,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// How often a provider is looked at when nothing is expected of it, as a share of the time that a call may take.
 const LOOK_SHARE: u32 = 2;
 /// The same while it is expected to change something.

@@ -225,7 +225,12 @@ mod tests {
         let of = |owner: (NodeId, Incarnation), operation: Option<Operation>| {
             let (node, incarnation) = owner;
             let owner = Owner { node, incarnation, token, since: WallTime::default(), revoked: false };
-            let entry = FloatingIpState { epoch: Epoch(4), owner: Some(owner), operation };
+            let entry = FloatingIpState {
+                epoch: Epoch(4),
+                owner: Some(owner),
+                operation,
+                ..FloatingIpState::default()
+            };
             let state = State { floating_ips: [(ip.clone(), entry)].into(), ..State::default() };
             drains(&state, &ip, me)
         };

@@ -8,6 +8,8 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests live by the real clock"))]
 
+#[cfg(test)]
+mod alone;
 mod announcing;
 mod appoint;
 mod brain;

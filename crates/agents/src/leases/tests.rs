@@ -1,22 +1,16 @@
 //! One agent against a real log and a real controller, with hands that only note what they are told.
 
 use super::*;
-use crate::peers::{Heard, Noted};
+use crate::alone::{Lead, Nobody, WITHIN, becomes};
 use crate::supervise::Supervisor;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use twinsite_consensus::grpc::GrpcTransport;
-use twinsite_consensus::{Consensus, MemoryDisk, Options, TokioRuntime};
-use twinsite_controller::NodeReport;
-use twinsite_model::dial::DialMap;
 use twinsite_model::{
-    ClusterSpec, Command, Effect, Fence, Format, OperationId, OperationKind, Outcome, Profile, Proposal,
-    Reason, Refusal, Step, StepResult, WallTime,
+    Command, Effect, Fence, OperationId, OperationKind, Outcome, Profile, Reason, Refusal, Step, StepResult,
 };
 
 const INCARNATION: Incarnation = Incarnation(7);
-const WITHIN: Duration = Duration::from_secs(10);
 
 struct Noting {
     held: Mutex<Vec<Token>>,
@@ -57,112 +51,41 @@ impl Hands for Noting {
     }
 }
 
-type Raft = Consensus<TokioRuntime>;
-
-/// There is no other node.
-#[derive(Clone)]
-struct Nobody;
-
-#[derive(Debug, thiserror::Error)]
-#[error("there is nobody else")]
-struct NobodyElse;
-
-impl Peers for Nobody {
-    type Error = NobodyElse;
-
-    fn others(&self) -> Vec<NodeId> {
-        Vec::new()
-    }
-
-    fn everybody(&self) -> Vec<NodeId> {
-        Vec::new()
-    }
-
-    async fn report(&self, _: NodeId, _: NodeReport, _: Duration) -> Result<Heard, NobodyElse> {
-        Err(NobodyElse)
-    }
-
-    async fn ping(&self, _: NodeId, _: Duration) -> Result<(), NobodyElse> {
-        Err(NobodyElse)
-    }
-
-    async fn renew(&self, _: NodeId, _: Renewal, _: Duration) -> Result<RenewalAnswer, NobodyElse> {
-        Err(NobodyElse)
-    }
-
-    async fn release(&self, _: NodeId, _: &Release, _: Duration) -> Result<Noted, NobodyElse> {
-        Err(NobodyElse)
-    }
-}
-
 /// One node that leads, with a specification that names an address.
 struct Alone {
-    raft: Raft,
-    spec: ClusterSpec,
+    lead: Lead,
     charge: watch::Sender<Charge>,
     stop: CancellationToken,
 }
 
 impl Alone {
     async fn start(hands: &Arc<Noting>) -> Self {
-        let text = include_str!("../../../../deploy/example/cluster.toml");
-        let spec = twinsite_model::spec::from_toml(text).unwrap();
-        let me = spec.nodes[0].id;
-        let options = Options::new(spec.cluster.clone(), me, Timing::of(Profile::Lan));
-        let transport = GrpcTransport::new(spec.cluster.clone(), DialMap::default(), None);
-        let disk = Arc::new(MemoryDisk::new(1));
-        let raft = Consensus::<TokioRuntime>::start(options, disk, transport).await.unwrap();
-        raft.initialize(&[(me, "127.0.0.1:1".to_owned())].into()).await.unwrap();
-        let mut status = raft.status();
-        let leading = status.wait_for(|status| status.is_leader);
-        tokio::time::timeout(WITHIN, leading).await.unwrap().unwrap();
-
+        let lead = Lead::start(INCARNATION, |_| {}).await;
+        let me = lead.spec.nodes[0].id;
         let stop = CancellationToken::new();
-        let brain = Brain::start(me, raft.clone(), &Supervisor::new(stop.clone()), stop.clone());
+        let brain = Brain::start(me, lead.raft.clone(), &Supervisor::new(stop.clone()), stop.clone());
         let charge = watch::Sender::new(Some(Arc::clone(hands) as Arc<dyn Hands>));
-        let ip = spec.floating_ips[0].name.clone();
-        let identity = Identity { ip, node: me, incarnation: INCARNATION };
-        let agent =
-            Agent::new(identity, raft.clone(), brain, Nobody, charge.subscribe(), Timing::of(Profile::Lan));
+        let identity = Identity { ip: lead.ip(), node: me, incarnation: INCARNATION };
+        let agent = Agent::new(
+            identity,
+            lead.raft.clone(),
+            brain,
+            Nobody,
+            charge.subscribe(),
+            Timing::of(Profile::Lan),
+        );
         tokio::spawn(agent.run(stop.clone()));
-        let this = Self { raft, spec, charge, stop };
-        this.agree(Command::ApplySpec { spec: Arc::new(this.spec.clone()) }).await;
-        let version = String::new();
-        this.agree(Command::RecordLife {
-            node: me,
-            incarnation: INCARNATION,
-            format_max: Format::NEWEST,
-            version,
-        })
-        .await;
-        this
-    }
-
-    async fn propose(&self, command: Command) -> Result<Effect, Refusal> {
-        let by = "test".to_owned();
-        let proposal =
-            Proposal { at: WallTime::default(), by, request: None, expected_revision: None, command };
-        let deadline = Instant::now() + WITHIN;
-        loop {
-            match self.raft.propose(&proposal).await {
-                Ok(applied) => return applied.result,
-                Err(error) => assert!(Instant::now() < deadline, "{error}"),
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn agree(&self, command: Command) -> Effect {
-        self.propose(command).await.unwrap()
+        lead.agree_on_spec().await;
+        Self { lead, charge, stop }
     }
 
     /// Gives the address to this life, again or for the first time.
     async fn assign(&self) -> Token {
-        let ip = self.spec.floating_ips[0].name.clone();
+        let ip = self.lead.ip();
         let deadline = Instant::now() + WITHIN;
-        let before = self.raft.state().owner(&ip).map(|owner| owner.token);
+        let before = self.lead.raft.state().owner(&ip).map(|owner| owner.token);
         let operation = loop {
-            let owner = self.raft.state().owner(&ip).cloned();
+            let owner = self.lead.raft.state().owner(&ip).cloned();
             let kind = if owner.is_some() { OperationKind::Failover } else { OperationKind::Placement };
             let begin = Command::BeginOperation {
                 ip: ip.clone(),
@@ -170,11 +93,11 @@ impl Alone {
                 reason: Reason::Operator,
                 evidence: Vec::new(),
                 from: owner.map(|owner| owner.token),
-                target: self.spec.nodes[0].id,
+                target: self.lead.spec.nodes[0].id,
                 target_incarnation: INCARNATION,
                 overrides: Vec::new(),
             };
-            match self.propose(begin).await {
+            match self.lead.propose(begin).await {
                 Ok(Effect::Began(operation)) => break operation,
                 // The move before this one; the controller may be busy with it as well.
                 Err(Refusal::OperationRunning(running)) => self.finish(&ip, running).await,
@@ -185,10 +108,10 @@ impl Alone {
         };
         // The controller drives it as well; whoever is second is refused.
         let (fence, detail) = (Fence::Released, String::new());
-        drop(self.propose(Command::CompleteFence { ip: ip.clone(), operation, fence, detail }).await);
-        drop(self.propose(Command::Assign { ip: ip.clone(), operation }).await);
+        drop(self.lead.propose(Command::CompleteFence { ip: ip.clone(), operation, fence, detail }).await);
+        drop(self.lead.propose(Command::Assign { ip: ip.clone(), operation }).await);
         let given = || {
-            let state = self.raft.state();
+            let state = self.lead.raft.state();
             state.owner(&ip).map(|owner| owner.token).filter(|token| Some(*token) > before)
         };
         becomes("assigned", || given().is_some()).await;
@@ -199,26 +122,18 @@ impl Alone {
     async fn finish(&self, ip: &FloatingIpName, operation: OperationId) {
         for step in [Step::Observe, Step::Announce, Step::Verify] {
             let ip = ip.clone();
-            drop(self.propose(Command::StartStep { ip: ip.clone(), operation, step }).await);
+            drop(self.lead.propose(Command::StartStep { ip: ip.clone(), operation, step }).await);
             let (result, detail) = (StepResult::Done, String::new());
-            drop(self.propose(Command::FinishStep { ip, operation, step, result, detail }).await);
+            drop(self.lead.propose(Command::FinishStep { ip, operation, step, result, detail }).await);
         }
         let close = Command::CloseOperation { ip: ip.clone(), operation, outcome: Outcome::Verified };
-        drop(self.propose(close).await);
+        drop(self.lead.propose(close).await);
     }
 }
 
 impl Drop for Alone {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-async fn becomes(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + WITHIN;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{what} did not come true");
-        sleep(Duration::from_millis(2)).await;
     }
 }
 
