@@ -73,20 +73,35 @@ fn seen<'a>(
     nodes.filter_map(move |report| Some((report.node, report.floating_ips.get(ip)?.routing.as_ref()?)))
 }
 
-/// Where the provider routes an address, if all who have looked since the last errand say the same, and it is not busy.
-pub(crate) fn settled_route(view: &View<'_>, ip: &FloatingIpName) -> Option<Option<NodeId>> {
-    let last = view.state.floating_ips.get(ip)?.errands;
+/// Where a provider routes an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To a node.
+    To(NodeId),
+    /// To something that is no node.
+    Elsewhere,
+    /// There is no telling: nobody has looked since the last errand, some saw it busy, or they do not say the same.
+    Unsettled,
+}
+
+/// Where the provider routes an address, by all who have looked since the last errand.
+pub(crate) fn route(view: &View<'_>, ip: &FloatingIpName) -> Route {
+    let last = view.state.floating_ips.get(ip).map_or(ErrandId(0), |entry| entry.errands);
     let mut current = seen(view, ip).map(|(_, seen)| seen).filter(|seen| seen.after >= last);
-    let first = current.next()?;
-    (!first.busy && current.all(|other| !other.busy && other.to == first.to)).then_some(first.to)
+    let Some(first) = current.next() else { return Route::Unsettled };
+    if first.busy || current.any(|other| other.busy || other.to != first.to) {
+        return Route::Unsettled;
+    }
+    first.to.map_or(Route::Elsewhere, Route::To)
 }
 
 fn compare(view: &View<'_>, ip: &FloatingIpName, owner: &Owner, last: ErrandId) -> Next {
-    let Some(to) = settled_route(view, ip) else {
-        return Next::wait(None, "the provider to be seen, and to have done what it was told before");
-    };
-    if to == Some(owner.node) {
-        return Next::default();
+    match route(view, ip) {
+        Route::To(node) if node == owner.node => return Next::default(),
+        Route::To(_) | Route::Elsewhere => {}
+        Route::Unsettled => {
+            return Next::wait(None, "the provider to be seen, and to have done what it was told before");
+        }
     }
     let may_ask = view.tenure.errand_since(ip).map_or(BootTime::default(), |since| since + pause(view));
     if last > ErrandId(0) && view.now < may_ask {

@@ -1,7 +1,7 @@
 //! The journal of a move: which commands come next, given where it stands. Level-triggered, so that a new leader
 //! resumes at the recorded step as if it had been there from the start.
 
-use crate::errands;
+use crate::errands::{self, Route};
 use crate::placement::{self, Preference};
 use crate::rules::{self, Urgency};
 use crate::view::View;
@@ -158,7 +158,7 @@ impl Journal<'_> {
                 Err(format!("{target} to hold the address"))
             } else if !routed {
                 Ok(format!("{target} is seen to hold the address"))
-            } else if errands::settled_route(self.view, &self.ip.name) == Some(Some(self.operation.target)) {
+            } else if errands::route(self.view, &self.ip.name) == Route::To(self.operation.target) {
                 Ok(format!("{target} is seen to hold the address, and the provider to route it there"))
             } else {
                 Err(format!("the provider to route the address to {target}"))

@@ -56,6 +56,14 @@ struct Address {
     under_way: BTreeMap<ErrandId, (Kernel, BootTime)>,
 }
 
+/// What a task has done.
+#[derive(Debug, Clone, Copy)]
+enum Done {
+    RoutedTo(NodeId),
+    RoutedElsewhere,
+    Nothing,
+}
+
 /// What came up.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Counts {
@@ -137,7 +145,7 @@ impl SimProvider {
             let provider = self.clone();
             drop(spawn(ProcessId::WORLD, async move {
                 SimRuntime::sleep(Duration::from_nanos(works)).await;
-                provider.task_ends(&ip, Some(to));
+                provider.task_ends(&ip, to.map_or(Done::RoutedElsewhere, Done::RoutedTo));
             }));
         }
     }
@@ -194,7 +202,7 @@ impl SimProvider {
         drop(inside);
         drop(spawn(ProcessId::WORLD, async move {
             SimRuntime::sleep(Duration::from_nanos(works)).await;
-            provider.task_ends(&ip, (!fails && !hangs).then_some(Some(to)));
+            provider.task_ends(&ip, if fails || hangs { Done::Nothing } else { Done::RoutedTo(to) });
             if twice && !fails && !hangs {
                 SimRuntime::sleep(Duration::from_nanos(again)).await;
                 let mut inside = provider.inside();
@@ -207,18 +215,19 @@ impl SimProvider {
         Ok(())
     }
 
-    /// It has routed the address to a node, or to something else, or done nothing.
-    fn task_ends(&self, ip: &FloatingIpName, to: Option<Option<NodeId>>) {
+    fn task_ends(&self, ip: &FloatingIpName, done: Done) {
         let mut inside = self.inside();
         let Some(address) = inside.addresses.get_mut(ip) else { return };
         address.tasks -= 1;
-        if let Some(to) = to {
-            address.to = to;
-        }
-        let told = match to {
-            Some(Some(to)) => format!("the provider routes {ip} to {to}"),
-            Some(None) => format!("the provider routes {ip} to none of the nodes"),
-            None => format!("a task of the provider for {ip} has done nothing"),
+        address.to = match done {
+            Done::Nothing => address.to,
+            Done::RoutedTo(node) => Some(node),
+            Done::RoutedElsewhere => None,
+        };
+        let told = match done {
+            Done::RoutedTo(node) => format!("the provider routes {ip} to {node}"),
+            Done::RoutedElsewhere => format!("the provider routes {ip} to none of the nodes"),
+            Done::Nothing => format!("a task of the provider for {ip} has done nothing"),
         };
         inside.told.push(told);
     }
