@@ -193,10 +193,10 @@ impl Plan {
 fn habits(random: &mut fastrand::Rng) -> Habits {
     let mut chance = |max| if random.bool() { 0 } else { random.u32(..=max) };
     let (lost, refused, fail, hang, twice) = (chance(30), chance(20), chance(30), chance(20), chance(30));
-    let restless = chance(10);
+    let restless = chance(25);
     Habits {
         way_max: Duration::from_millis(random.u64(1..=200)),
-        connect_max: Duration::from_millis(if random.bool() { 20 } else { random.u64(20..=1_500) }),
+        connect_max: Duration::from_millis(if random.u32(..3) == 0 { 20 } else { random.u64(20..=1_500) }),
         task_max: Duration::from_millis(random.u64(20..=1_500)),
         lost,
         refused,
@@ -215,8 +215,13 @@ fn spec(random: &mut fastrand::Rng, drift_ppm: i32) -> ClusterSpec {
     }
     spec.floating_ips.truncate(random.usize(1..=2));
     if random.bool() {
+        let all = random.bool();
         let routed = random.usize(..spec.floating_ips.len());
-        spec.floating_ips[routed].provider = ProviderKind::Ovh;
+        for (place, ip) in spec.floating_ips.iter_mut().enumerate() {
+            if all || place == routed {
+                ip.provider = ProviderKind::Ovh;
+            }
+        }
         let call = Duration::from_millis(random.u64(400..=1_200));
         spec.timing.provider_call = Some(HumanDuration(call));
     }
