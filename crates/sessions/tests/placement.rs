@@ -1,4 +1,5 @@
 //! How rooms get their places, with a store and peers whose behaviour the test decides.
+#![allow(clippy::disallowed_methods, reason = "tests live by the real clock")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
 mod scripted;

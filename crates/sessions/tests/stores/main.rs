@@ -1,4 +1,5 @@
 //! What every store must do, asked of both; and what only a real Redis can go through.
+#![allow(clippy::disallowed_methods, reason = "tests live by the real clock")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
 mod access;
