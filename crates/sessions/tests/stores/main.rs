@@ -6,6 +6,7 @@ mod access;
 mod contract;
 mod embedded;
 mod redis_server;
+mod retold;
 mod trouble;
 
 use std::time::Duration;
