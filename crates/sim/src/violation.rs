@@ -34,6 +34,10 @@ pub enum Rule {
     SessionTokens,
     /// Who watches sees every change, as everybody else sees it.
     WatchIsComplete,
+    /// A new room is placed only where a quorum is known to exist.
+    QuorumFirst,
+    /// A session store that was emptied a moment ago gives a place only to who has asked all other nodes.
+    PeersFirst,
     /// No assertion fails.
     NoPanic,
 }

@@ -11,6 +11,10 @@ use super::oracle::Oracle;
 use super::people::{Heard, Replacement};
 use super::plan::Plan;
 use super::process::Birth;
+use super::redis::Redis;
+use super::redis_data::Omitted;
+use super::rooms::{Meetings, Told};
+use super::rooms_check::Fence;
 use super::run::{COUNTED, Report, Run};
 use super::sight::Sight;
 use super::watch::Watches;
@@ -42,6 +46,8 @@ pub(super) struct Life {
     pub(super) oracle: Oracle,
     addresses: Addresses,
     watches: Watches,
+    pub(super) meetings: Meetings,
+    pub(super) fence: Fence,
     pub(super) trace: Trace,
     pub(super) heard: Arc<Mutex<Vec<Heard>>>,
     counts: BTreeMap<&'static str, u64>,
@@ -81,6 +87,17 @@ impl Life {
         for node in &nodes {
             sight.put(node.id, node.kernel.clone());
         }
+        let meetings = Meetings {
+            redis: plan.rooms.redis.then(|| {
+                let beside = [nodes[0].id, nodes[nodes.len() / 2].id];
+                Redis::new(net.clone(), beside, Omitted::of(mistake))
+            }),
+            settle: plan.rooms.settle,
+            keep_interval: plan.rooms.keep_interval,
+            visit_every: plan.rooms.visit_every,
+            sight: sight.clone(),
+            told: Told::default(),
+        };
         let ids = known.last().map_or(0, |id| id.0);
         let mut trace = Trace::new(run.timeline);
         trace.note(0, || plan.describe());
@@ -96,6 +113,8 @@ impl Life {
             oracle: Oracle::default(),
             addresses: Addresses::new(ips),
             watches: Watches::default(),
+            meetings,
+            fence: Fence::default(),
             trace,
             heard: Arc::default(),
             counts: COUNTED.map(|what| (what, 0)).into(),
@@ -166,6 +185,7 @@ impl Life {
                 addresses.look(nodes, Executor::now(), trace, oracle);
             });
             self.hear();
+            self.look_at_rooms(Executor::now());
             self.guardians();
             while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (node, undo) = entry.remove();
@@ -211,7 +231,7 @@ impl Life {
         }
         self.note(|| format!("{id} starts"));
         let (sight, pace, mistake) = (self.sight.clone(), self.plan.pace, self.mistake);
-        let watches = self.watches.clone();
+        let (watches, meetings) = (self.watches.clone(), self.meetings.clone());
         let note = self.disaster.note.as_ref().filter(|(survivor, _)| *survivor == node);
         let recovery = note.map(|(_, note)| note.clone());
         let (kernel, end) = (self.nodes[node].kernel.clone(), self.nodes[node].end.clone());
@@ -228,6 +248,7 @@ impl Life {
             pace,
             mistake,
             watches,
+            meetings,
         });
     }
 
@@ -283,6 +304,9 @@ impl Life {
         self.plan.wishes = 0;
         self.later.clear();
         self.net.heal();
+        if let Some(redis) = &self.meetings.redis {
+            redis.heal();
+        }
         self.sight.change(|health| health.values_mut().for_each(|healthy| *healthy = true));
         for node in 0..self.nodes.len() {
             self.go_on(node);
@@ -319,6 +343,7 @@ impl Life {
             && verdicts_are_right
             && rafts.first().is_some_and(|raft| (raft.generation(), newest) >= acknowledged)
             && self.addresses.all().all(|ip| self.is_answered_for(ip))
+            && self.rooms_are_well()
     }
 
     fn is_answered_for(&self, ip: &FloatingIpName) -> bool {
@@ -360,6 +385,9 @@ impl Life {
                 (None, None) => "starting".to_owned(),
             };
             text.push_str(&format!(" {id}: {what};"));
+        }
+        if let Some(wrong) = self.what_is_wrong_with_rooms() {
+            text.push_str(&format!(" {wrong};"));
         }
         for ip in self.addresses.all() {
             let owners = self.nodes.iter().filter_map(Node::raft).map(|raft| {

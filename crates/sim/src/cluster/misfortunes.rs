@@ -11,6 +11,7 @@ use crate::runtime::Executor;
 use std::time::Duration;
 use twinsite_model::NodeId;
 use twinsite_model::spec::SiteSpec;
+use twinsite_sessions::Why;
 
 /// How long a stopped node lies there before its supervisor starts it again, at most.
 const RESTART_MAX: TrueTime = 2_000 * MS;
@@ -96,6 +97,10 @@ impl Life {
             Misfortune::Disaster if self.random.u32(..8) == 0 => self.disaster(),
             Misfortune::Disaster => {}
             Misfortune::Upstreams => self.upstreams(),
+            Misfortune::RedisEmptied
+            | Misfortune::RedisPromoted
+            | Misfortune::RedisHangs
+            | Misfortune::RedisRefuses => self.trouble_redis(which),
         }
     }
 
@@ -163,6 +168,9 @@ impl Life {
         let known = self.plan.spec.nodes.iter().map(|node| node.id).chain([new]).collect();
         self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, &self.net, known);
         self.sight.take(old);
+        if let Some(redis) = &self.meetings.redis {
+            redis.rename(old, new);
+        }
         self.sight.put(new, self.nodes[node].kernel.clone());
         self.note(|| format!("{old} has lost its disk and joins again as {new}"));
         self.replacement = Some(Replacement { old, new });
@@ -186,6 +194,23 @@ impl Life {
                 health.insert(upstream, well);
             }
         });
+    }
+
+    fn trouble_redis(&mut self, which: Misfortune) {
+        let Some(redis) = self.meetings.redis.clone() else { return };
+        let long = self.random.u64(10 * MS..=3_000 * MS);
+        match which {
+            Misfortune::RedisEmptied => redis.lose_everything(long / 2),
+            Misfortune::RedisPromoted => {
+                let lost = redis.promote_replica(long / 2);
+                self.count("writes lost with a Redis", lost as u64);
+            }
+            Misfortune::RedisHangs => redis.hang(long),
+            _ => {
+                let whys = [Why::ReadOnly, Why::Refusing, Why::Loading];
+                redis.refuse_writes(long, whys[self.random.usize(..whys.len())]);
+            }
+        }
     }
 
     /// Two parts do not hear each other; `bridge` hears both.
@@ -276,5 +301,9 @@ const fn name(misfortune: Misfortune) -> &'static str {
         Misfortune::LostDisk => "lost disks",
         Misfortune::Disaster => "disasters that were near",
         Misfortune::Upstreams => "upstreams that changed",
+        Misfortune::RedisEmptied => "Redis servers that lost everything",
+        Misfortune::RedisPromoted => "replicas that were promoted",
+        Misfortune::RedisHangs => "Redis servers that hung",
+        Misfortune::RedisRefuses => "Redis servers that took no writes",
     }
 }

@@ -6,6 +6,7 @@ use super::guardian::Guardian;
 use super::holding::{Pace, tools};
 use super::kernel::Kernel;
 use super::net::{Door, End};
+use super::rooms::{Meetings, Rooms};
 use super::sight::Sight;
 use super::watch::Watches;
 use crate::runtime::{Executor, JoinHandle, ProcessId, SimRuntime, spawn};
@@ -46,6 +47,7 @@ pub(super) struct Birth {
     pub(super) pace: Pace,
     pub(super) mistake: Option<Mistake>,
     pub(super) watches: Watches,
+    pub(super) meetings: Meetings,
 }
 
 /// A node that runs.
@@ -54,6 +56,7 @@ pub(super) struct Running {
     pub(super) raft: Raft,
     pub(super) brain: Brain,
     pub(super) supervisor: Supervisor,
+    pub(super) rooms: Rooms,
     draining: Arc<AtomicBool>,
     changed: Arc<Notify>,
     letting_go: CancellationToken,
@@ -71,11 +74,13 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
         (QuorumWatch::default(), Arc::new(Notify::new()), CancellationToken::new());
     let (draining, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
     let hands = Arc::default();
+    let rooms = birth.meetings.open(birth.process, &birth.end, &raft, quorum.view());
     let follower = Follower {
         birth: birth.clone(),
         raft: raft.clone(),
         brain: brain.clone(),
         quorum: quorum.clone(),
+        rooms: rooms.clone(),
         hands: Arc::clone(&hands),
         changed: Arc::clone(&changed),
         supervisor: supervisor.clone(),
@@ -93,6 +98,7 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
         Arc::clone(&heard),
         Arc::clone(&draining),
         Arc::clone(&changed),
+        rooms.clone(),
     );
     let reporter = Reporter {
         me,
@@ -114,11 +120,15 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     };
     drop(SimRuntime::spawn(supervisor.lasting("the keeper of the membership", keeper.run(stop))));
     let desk = Desk { me, peers: birth.end.clone(), brain: brain.clone(), raft: raft.clone() };
-    birth.end.net.attach(me, birth.process, Door { inbound: raft.inbound(), desk });
+    birth.end.net.attach(
+        me,
+        birth.process,
+        Door { inbound: raft.inbound(), desk, sessions: rooms.sessions.clone() },
+    );
     drop(SimRuntime::spawn(birth.watches.clone().watch(me, raft.clone(), birth.mistake)));
     raft.take_part();
     let following = Arc::new(Mutex::new(Some(following)));
-    Ok(Running { raft, brain, supervisor, draining, changed, letting_go, following })
+    Ok(Running { raft, brain, supervisor, rooms, draining, changed, letting_go, following })
 }
 
 fn name(node: NodeId) -> NodeName {
@@ -149,6 +159,7 @@ struct Follower {
     raft: Raft,
     brain: Brain,
     quorum: QuorumWatch,
+    rooms: Rooms,
     hands: AllHands,
     changed: Arc<Notify>,
     supervisor: Supervisor,
@@ -167,7 +178,10 @@ impl Follower {
                 biased;
                 () = stop.cancelled() => break,
                 change = changes.next() => match change {
-                    Ok(change) => self.bring_in_line(&change.state),
+                    Ok(change) => {
+                        self.bring_in_line(&change.state);
+                        self.rooms.hear(if change.skipped { &[] } else { &change.events });
+                    }
                     Err(_) if self.raft.status().borrow().stopped.is_some() => break,
                     Err(_) => {
                         let (state, again) = self.raft.subscribe();

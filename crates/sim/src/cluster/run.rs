@@ -9,7 +9,10 @@ use tokio::runtime::RngSeed;
 use tokio::task::unconstrained;
 
 /// Everything that is counted, and that must come up in a hundred seeds.
-pub(super) const COUNTED: [&str; 43] = [
+pub(super) const COUNTED: [&str; 55] = [
+    "Redis servers that hung",
+    "Redis servers that lost everything",
+    "Redis servers that took no writes",
     "addresses taken over",
     "batches lost in a crash",
     "bridges",
@@ -18,6 +21,7 @@ pub(super) const COUNTED: [&str; 43] = [
     "commands of unknown outcome",
     "commands refused",
     "commands that came too late",
+    "commands that came too late to the Redis",
     "crashes",
     "crashes of all",
     "disasters",
@@ -34,25 +38,33 @@ pub(super) const COUNTED: [&str; 43] = [
     "lost disks",
     "lost sites",
     "machines that were suspended",
-    "nodes that stopped",
     "nodes that ended in good order",
+    "nodes that stopped",
     "one-way cuts",
     "owners lost in the middle of a move",
     "power losses",
     "reads answered",
     "reads refused",
     "replaced nodes",
+    "replicas that were promoted",
     "restarts",
     "revisions skipped by snapshots",
     "rings",
+    "rooms found at peers",
+    "rooms found in memory",
+    "rooms placed by the store",
+    "rooms placed without the store",
+    "rooms that were not placed",
     "slow disks",
     "splits",
+    "stale writers that the Redis refused",
     "steps of a replacement that were tried again",
     "upstreams that changed",
     "wall clocks that were set",
     "wishes carried out",
     "wishes refused",
     "wishes that nobody answered",
+    "writes lost with a Redis",
 ];
 
 /// One life to be lived.

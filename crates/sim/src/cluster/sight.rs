@@ -2,6 +2,7 @@
 
 use super::kernel::Kernel;
 use super::process::AllHands;
+use super::rooms::Rooms;
 use crate::runtime::{Executor, SimRuntime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use twinsite_consensus::AsyncRuntime;
 use twinsite_controller::{FloatingIpView, LoadView, NodeReport, OutsideView, StoreView, UpstreamView};
 use twinsite_model::spec::NodeKind;
 use twinsite_model::{ClusterSpec, Format, Incarnation, NodeId, State, UpstreamName};
+use twinsite_sessions::{Role, StoreStatus};
 
 /// How long probes need to agree that something has changed, at most.
 const NOTICED_WITHIN: Duration = Duration::from_millis(150);
@@ -53,6 +55,11 @@ impl Sight {
         self.health.send_modify(change);
     }
 
+    /// Whether an upstream is well.
+    pub(super) fn is_healthy(&self, upstream: &UpstreamName) -> bool {
+        self.health.borrow().get(upstream).copied().unwrap_or_default()
+    }
+
     /// What one life of a node sees.
     pub(super) fn observations(
         &self,
@@ -62,6 +69,7 @@ impl Sight {
         peers_heard: Arc<Mutex<BTreeSet<NodeId>>>,
         draining: Arc<AtomicBool>,
         changed: Arc<Notify>,
+        rooms: Rooms,
     ) -> Eyes {
         let mut truth = self.health.subscribe();
         let seen = watch::Sender::new(truth.borrow_and_update().clone());
@@ -74,7 +82,7 @@ impl Sight {
                 seen.send_replace(truth.borrow_and_update().clone());
             }
         }));
-        Eyes { me, incarnation, sight: self.clone(), opinions, hands, peers_heard, draining, changed }
+        Eyes { me, incarnation, sight: self.clone(), opinions, hands, peers_heard, draining, changed, rooms }
     }
 }
 
@@ -88,6 +96,7 @@ pub(super) struct Eyes {
     peers_heard: Arc<Mutex<BTreeSet<NodeId>>>,
     draining: Arc<AtomicBool>,
     changed: Arc<Notify>,
+    rooms: Rooms,
 }
 
 impl Observations for Eyes {
@@ -125,13 +134,17 @@ impl Observations for Eyes {
             applied: state.revision,
             not_ready: None,
             draining: self.draining.load(Ordering::Relaxed),
-            store: StoreView::Embedded,
+            store: match *self.rooms.sessions.store_status().borrow() {
+                StoreStatus::Up { role: Role::Embedded } => StoreView::Embedded,
+                StoreStatus::Up { role: Role::Primary } => StoreView::Reachable,
+                StoreStatus::Down { why } => StoreView::Unreachable { detail: why.to_string() },
+            },
             peers_heard: self.peers_heard.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             upstreams: full.then(|| upstreams.collect()),
             floating_ips: views.collect(),
             announced: Vec::new(),
             load: LoadView { rooms: 0, tunnels: 0 },
-            rooms_in_use: Vec::new(),
+            rooms_in_use: if full { self.rooms.live().into_keys().collect() } else { Vec::new() },
         }
     }
 
