@@ -43,11 +43,17 @@ pub enum Fault {
     HalfDoneChangeStays,
     /// Reporter: what one leader has heard is not told to the next.
     OpinionsToldOnce,
+    /// Sessions: a store that has forgotten is not filled again.
+    StoreNotRefilled,
+    /// Sessions: new rooms are placed though no quorum is known.
+    RoomsWithoutQuorum,
+    /// Sessions: a node that did not answer counts as one that does not know the room.
+    SilentPeerCounts,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::GrantWithoutRound,
         Self::GrantFromOlderRound,
         Self::GrantAfterProposedRevoke,
@@ -66,6 +72,9 @@ impl Fault {
         Self::HoldBeforeGuardian,
         Self::HalfDoneChangeStays,
         Self::OpinionsToldOnce,
+        Self::StoreNotRefilled,
+        Self::RoomsWithoutQuorum,
+        Self::SilentPeerCounts,
     ];
 
     /// Those of the controller and the holder, which the simulation without consensus can notice.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use twinsite_model::{Fault, Faults};
 
 /// How long news is gathered before it is written, so that a burst of new rooms is a few large writes.
 const GATHER: Duration = Duration::from_millis(20);
@@ -93,7 +94,7 @@ async fn keep(inner: Arc<Inner>, mut lives: Option<watch::Receiver<u64>>) {
         }
         let life = lives.as_mut().map(|lives| *lives.borrow_and_update());
         let refill = life.is_some_and(|life| life != inner.kept_life.load(Ordering::Acquire));
-        if refill {
+        if refill && !Faults::here().has(Fault::StoreNotRefilled) {
             inner.table.mark_all_dirty();
         }
         let mut written = write_dirty(&inner).await;

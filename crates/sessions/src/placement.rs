@@ -8,7 +8,7 @@ use crate::spread::PeersAnswer;
 use crate::store::{PlaceRequest, Placement};
 use std::sync::Arc;
 use std::time::Duration;
-use twinsite_model::{RoomKey, Token, UpstreamName};
+use twinsite_model::{Fault, Faults, RoomKey, Token, UpstreamName};
 
 /// The share of the placement time that the store gets before the peers are asked, in hundredths.
 const STORE_SHARE: u32 = 60;
@@ -127,7 +127,7 @@ impl Inner {
                 return Ok(placed(pin, PlacedBy::Store));
             }
         }
-        if self.view.borrow().quorum == Quorum::Unknown {
+        if self.knows_no_quorum() {
             return self.find_existing(wish, store_deadline, deadline, Refused::QuorumUnknown).await;
         }
         let mut asked = None;
@@ -193,6 +193,10 @@ impl Inner {
         self.decide_admitted(wish, proposal, admitted)
     }
 
+    fn knows_no_quorum(&self) -> bool {
+        self.view.borrow().quorum == Quorum::Unknown && !Faults::here().has(Fault::RoomsWithoutQuorum)
+    }
+
     /// Only what is new everywhere, as far as this node knows, is counted.
     fn admit(&self, wish: &Wish) -> Result<Admitted<'_>, Refused> {
         if wish.replace.is_some() || self.table.peek(wish.room).is_some() {
@@ -243,6 +247,7 @@ impl Inner {
         }
         let asked = self.timeout_at(until, self.spread.ask_peers(wish.room, within)).await;
         let PeersAnswer { pin, complete } = asked.unwrap_or_default();
+        let complete = complete || Faults::here().has(Fault::SilentPeerCounts);
         let Some(heard) = pin else { return Asked::Unknown { complete } };
         // Also when it is the very place to be replaced: then its version is what the replacement must exceed.
         let pin = self.table.adopt_heard(wish.room, heard, true);
@@ -266,7 +271,7 @@ impl Inner {
         proposal: UpstreamName,
         admitted: Admitted<'_>,
     ) -> Result<Placed, Refused> {
-        if self.view.borrow().quorum == Quorum::Unknown {
+        if self.knows_no_quorum() {
             let known = self.table.peek(wish.room).filter(|pin| wish.is_met_by(pin));
             return known.map(|pin| placed(pin, PlacedBy::Memory)).ok_or(Refused::QuorumUnknown);
         }

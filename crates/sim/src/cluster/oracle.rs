@@ -8,9 +8,7 @@ use crate::trace::Trace;
 use crate::violation::{Rule, Violation};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use twinsite_model::{
-    Generation, NodeId, Pin, RequestId, Revision, RoomKey, State, WallTime, encoding,
-};
+use twinsite_model::{Generation, NodeId, Pin, RequestId, Revision, RoomKey, State, WallTime, encoding};
 
 /// What a node was last seen to be.
 struct Seen {

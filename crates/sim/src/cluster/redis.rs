@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use twinsite_consensus::AsyncRuntime;
-use twinsite_model::{NodeId, RoomKey, Token};
+use twinsite_model::{NodeId, RoomKey, Token, UpstreamName};
 use twinsite_sessions::{Pin, PinUpdate, Why};
 
 const MS: TrueTime = 1_000_000;
@@ -38,10 +38,21 @@ pub(super) enum Noted {
         token: Token,
         /// The token that is kept now.
         kept: Option<Token>,
-        /// A room that had no place got one: how old the data set was, in milliseconds, and whether the writer had
-        /// asked all other nodes.
-        created: Option<(RoomKey, Option<u64>, bool)>,
+        created: Option<Created>,
     },
+}
+
+/// A room that had no place got one.
+#[derive(Debug, Clone)]
+pub(super) struct Created {
+    pub(super) room: RoomKey,
+    pub(super) upstream: UpstreamName,
+    /// How old the data set was, in milliseconds; none: it was empty.
+    pub(super) age: Option<u64>,
+    /// Whether the writer had asked all other nodes.
+    pub(super) asked: bool,
+    /// Whether it is there instead of somewhere else.
+    pub(super) replaces: bool,
 }
 
 /// The primary, its replica, and the network around them.
@@ -75,10 +86,17 @@ impl Server {
     fn write(&mut self, by: NodeId, call: &Call) -> Answer {
         let now = self.clock();
         let before = self.data.token;
-        let had = match &call.what {
-            What::Place { room, peers_asked, .. } => {
+        let created = match &call.what {
+            What::Place { room, proposal, replace, peers_asked, .. } => {
                 self.data.forget(now);
-                Some((*room, self.data.pins.contains_key(room), *peers_asked))
+                let created = Created {
+                    room: *room,
+                    upstream: proposal.clone(),
+                    age: before.map(|(_, born)| now.saturating_sub(born)),
+                    asked: *peers_asked,
+                    replaces: replace.is_some(),
+                };
+                (!self.data.pins.contains_key(room)).then_some(created)
             }
             _ => None,
         };
@@ -91,10 +109,8 @@ impl Server {
         if matches!(answer, Answer::Late | Answer::Stale { .. } | Answer::StaleBeat { .. } | Answer::Ask) {
             return answer;
         }
-        let created = had.filter(|(_, had, _)| !had && matches!(answer, Answer::New(_)));
-        let age = before.map(|(_, born)| now.saturating_sub(born));
         let kept = self.data.token.map(|(token, _)| token);
-        let created = created.map(|(room, _, asked)| (room, age, asked));
+        let created = created.filter(|_| matches!(answer, Answer::New(_)));
         self.note(Noted::Accepted { by, token: call.token, kept, created });
         let last = self.on_its_way.back().map_or(0, |(at, ..)| *at);
         let heard = last.max(Executor::now() + self.random.u64(..=self.lag_max));

@@ -6,6 +6,7 @@ use super::redis::Redis;
 use super::redis_store::SimStore;
 use super::sight::Sight;
 use super::spread::{LogProposer, OnProcess, PeerSpread};
+use crate::clock::TrueTime;
 use crate::runtime::{Executor, ProcessId, SimInstant, SimRuntime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,12 +84,14 @@ pub(super) struct Meetings {
     pub(super) told: Told,
 }
 
+/// Rooms with somebody in them, the upstream to which their tunnel goes, and since when.
+type Tunnels = BTreeMap<RoomKey, (UpstreamName, TrueTime)>;
+
 /// The rooms of one life of a node.
 #[derive(Clone)]
 pub(super) struct Rooms {
     pub(super) sessions: Sessions,
-    /// Rooms with somebody in them through this node, and the upstream to which their tunnel goes.
-    tunnels: Arc<Mutex<BTreeMap<RoomKey, UpstreamName>>>,
+    tunnels: Arc<Mutex<Tunnels>>,
 }
 
 impl Meetings {
@@ -128,13 +131,19 @@ impl Meetings {
 }
 
 impl Rooms {
-    fn tunnels(&self) -> MutexGuard<'_, BTreeMap<RoomKey, UpstreamName>> {
+    fn tunnels(&self) -> MutexGuard<'_, Tunnels> {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rooms with somebody in them.
     pub(super) fn live(&self) -> BTreeMap<RoomKey, UpstreamName> {
-        self.tunnels().clone()
+        self.tunnels().iter().map(|(room, (at, _))| (*room, at.clone())).collect()
+    }
+
+    /// Where somebody has been in a room since then.
+    pub(super) fn lives_since(&self, room: RoomKey, since: TrueTime) -> Option<UpstreamName> {
+        let tunnels = self.tunnels();
+        tunnels.get(&room).filter(|(_, begun)| *begun <= since).map(|(at, _)| at.clone())
     }
 
     /// Upstreams that are agreed to be bad: their rooms are asked for again, as the program does it.
@@ -187,12 +196,12 @@ impl Visitors {
     fn gather(&self, event: PinEvent) {
         match event {
             PinEvent::Changed { room, upstream } => {
-                self.rooms.tunnels().retain(|live, at| *live != room || *at == upstream);
+                self.rooms.tunnels().retain(|live, (at, _)| *live != room || *at == upstream);
             }
             PinEvent::Removed { .. } => {}
             PinEvent::Resync => {
                 let sessions = &self.rooms.sessions;
-                let stays = |room: &RoomKey, at: &mut UpstreamName| {
+                let stays = |room: &RoomKey, (at, _): &mut (UpstreamName, TrueTime)| {
                     sessions.answer(*room).is_none_or(|pin| pin.upstream == *at)
                 };
                 self.rooms.tunnels().retain(stays);
@@ -210,7 +219,7 @@ impl Visitors {
     /// Somebody comes to a room, and perhaps somebody leaves another.
     fn visit(&mut self) {
         let sight = &self.meetings.sight;
-        self.rooms.tunnels().retain(|_, at| sight.is_healthy(at));
+        self.rooms.tunnels().retain(|_, (at, _)| sight.is_healthy(at));
         if self.random.u32(..4) == 0 {
             let leaves = self.some_room();
             self.rooms.tunnels().remove(&leaves);
@@ -274,7 +283,11 @@ impl Visit {
             }
         };
         if self.meetings.sight.is_healthy(&upstream) {
-            self.rooms.tunnels().insert(room, upstream);
+            let mut tunnels = self.rooms.tunnels();
+            let tunnel = tunnels.entry(room).or_insert((upstream.clone(), Executor::now()));
+            if tunnel.0 != upstream {
+                *tunnel = (upstream, Executor::now());
+            }
         }
     }
 }

@@ -1,17 +1,21 @@
 //! What must be true of rooms: fenced writes, nobody sent elsewhere by a store that has forgotten, and everybody of a
 //! room together when all is well.
 
-use super::life::Life;
+use super::life::{Life, MS};
 use super::node::Node;
-use super::redis::Noted;
+use super::redis::{Created, Noted};
 use super::rooms::Rooms;
 use crate::clock::TrueTime;
 use crate::violation::Rule;
 use std::collections::BTreeSet;
-use twinsite_model::{RoomKey, Token};
+use twinsite_agents::Peers;
+use twinsite_model::{NodeId, RoomKey, Token, UpstreamName};
 
 /// Versions from here on were given by a Redis.
 const FIRST_STORE_VERSION: u64 = 1_000_000_000_000;
+
+/// Longer than any decision, and the way of its command to the store.
+const KNOWN_FOR: TrueTime = 1_000 * MS;
 
 /// What the present data set of the Redis has seen, by what it answered and by nothing that it keeps.
 #[derive(Debug, Default)]
@@ -50,18 +54,33 @@ impl Life {
                     }
                     self.fence.newest = self.fence.newest.max(Some(token));
                     self.fence.kept = kept;
-                    if let Some((room, age, asked)) = created {
-                        let young = age.is_none_or(|age| u128::from(age) < self.meetings.settle.as_millis());
-                        if young && !asked {
-                            let detail = format!(
-                                "{by} had {room} created in a store that was emptied {age:?} ms ago, and asked nobody"
-                            );
-                            self.oracle.report(Rule::PeersFirst, at, detail);
-                        }
+                    if let Some(detail) = created.and_then(|created| self.created_too_soon(by, &created, at))
+                    {
+                        self.oracle.report(Rule::PeersFirst, at, detail);
                     }
                 }
             }
         }
+    }
+
+    /// What is wrong with a place that a store gave which had been emptied a moment before.
+    fn created_too_soon(&self, by: NodeId, created: &Created, at: TrueTime) -> Option<String> {
+        let Created { room, upstream, age, asked, replaces } = created;
+        if age.is_some_and(|age| u128::from(age) >= self.meetings.settle.as_millis()) {
+            return None;
+        }
+        if !asked {
+            return Some(format!(
+                "{by} had {room} created in a store emptied {age:?} ms ago, and asked nobody"
+            ));
+        }
+        // Who has been in it for longer than a decision and its way can take was asked, and knew where it is.
+        let asked = self.nodes.iter().find(|node| node.id == by)?.end.others();
+        let others = self.nodes.iter().filter(|node| asked.contains(&node.id));
+        let known =
+            others.filter_map(|node| node.running()?.rooms.lives_since(*room, at.checked_sub(KNOWN_FOR)?));
+        let elsewhere = known.filter(|_| !replaces).find(|known| known != upstream)?;
+        Some(format!("{by} had {room} created at {upstream}, and people were in it at {elsewhere}"))
     }
 
     fn rooms_of_kept(&self) -> Vec<Rooms> {
@@ -99,7 +118,7 @@ impl Life {
         Some(format!("{} is remembered at {}, and the store has forgotten it", missing.room, missing.pin))
     }
 
-    fn stored(&self, room: RoomKey) -> Option<twinsite_model::UpstreamName> {
+    fn stored(&self, room: RoomKey) -> Option<UpstreamName> {
         match &self.meetings.redis {
             Some(redis) => redis.place_of(room).map(|pin| pin.upstream),
             None => {
