@@ -47,13 +47,11 @@ pub enum Fault {
     StoreNotRefilled,
     /// Sessions: new rooms are placed though no quorum is known.
     RoomsWithoutQuorum,
-    /// Sessions: a node that did not answer counts as one that does not know the room.
-    SilentPeerCounts,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 20] = [
         Self::GrantWithoutRound,
         Self::GrantFromOlderRound,
         Self::GrantAfterProposedRevoke,
@@ -74,7 +72,6 @@ impl Fault {
         Self::OpinionsToldOnce,
         Self::StoreNotRefilled,
         Self::RoomsWithoutQuorum,
-        Self::SilentPeerCounts,
     ];
 
     /// Those of the controller and the holder, which the simulation without consensus can notice.

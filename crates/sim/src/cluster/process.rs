@@ -92,13 +92,12 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     let follow = supervisor.passing("what follows the state", follower.run(letting_go.clone()));
     let following = SimRuntime::spawn(follow);
     let observations = birth.sight.observations(
-        me,
+        rooms.clone(),
         birth.incarnation,
         hands,
         Arc::clone(&heard),
         Arc::clone(&draining),
         Arc::clone(&changed),
-        rooms.clone(),
     );
     let reporter = Reporter {
         me,

@@ -139,11 +139,11 @@ impl Link {
         let token = self.kept().asserted;
         match answer(line, Request::Write(Call { token, not_after: 0, what })).await? {
             Reply::Wrote(Answer::Beaten { blank, now }) => {
-                self.kept().clock_offset = Some(now as i64 - before);
+                self.kept().clock_offset = Some(now.cast_signed() - before);
                 Ok(blank)
             }
             Reply::Wrote(Answer::StaleBeat { now, .. }) => {
-                self.kept().clock_offset = Some(now as i64 - before);
+                self.kept().clock_offset = Some(now.cast_signed() - before);
                 Ok(false)
             }
             _ => Err(Why::Protocol),

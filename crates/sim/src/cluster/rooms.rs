@@ -1,5 +1,6 @@
 //! Who comes to which room through which node: the real session service, and around it what the proxy does with it.
 
+use super::life::MS;
 use super::net::End;
 use super::process::Raft;
 use super::redis::Redis;
@@ -14,14 +15,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use twinsite_consensus::AsyncRuntime;
 use twinsite_consensus::runtime::traits::Instant;
-use twinsite_model::spec::SiteSpec;
-use twinsite_model::{Event, NodeId, RoomKey, State, UpstreamName, Verdict, rendezvous};
+use twinsite_model::spec::FloatingIpSpec;
+use twinsite_model::{Event, NodeId, RoomKey, SiteName, State, UpstreamName, Verdict, rendezvous};
 use twinsite_sessions::{
     ClusterView, EmbeddedStore, NodeConnections, PinEvent, PlacedBy, Quorum, Sessions, SessionsOptions, Store,
 };
 
-/// Rooms that people come to.
+/// Rooms that people come to at a time.
 const ROOMS: u8 = 8;
+/// After so long one of them is over and another begins; nodes and stores remember the old ones.
+const ROOM_LASTS: TrueTime = 1_500 * MS;
 /// The first byte of their keys; other rooms are placed straight in the log.
 const FIRST_ROOM: u8 = 100;
 /// How often live tunnels are told to the session service, as in the program.
@@ -29,12 +32,15 @@ const LIVE_EVERY: Duration = Duration::from_secs(1);
 /// A decision that began before the quorum went is over after so long.
 const DECIDED_WITHIN: Duration = Duration::from_millis(100);
 
+/// How often things came up.
+type Counts = BTreeMap<&'static str, u64>;
+
 /// What a node must not do and did, and how often it did what.
 #[derive(Clone, Default)]
-pub(super) struct Told(Arc<Mutex<(Vec<String>, BTreeMap<&'static str, u64>)>>);
+pub(super) struct Told(Arc<Mutex<(Vec<String>, Counts)>>);
 
 impl Told {
-    fn lock(&self) -> MutexGuard<'_, (Vec<String>, BTreeMap<&'static str, u64>)> {
+    fn lock(&self) -> MutexGuard<'_, (Vec<String>, Counts)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -47,7 +53,7 @@ impl Told {
         *self.lock().1.entry(what).or_default() += 1;
     }
 
-    pub(super) fn take(&self) -> (Vec<String>, BTreeMap<&'static str, u64>) {
+    pub(super) fn take(&self) -> (Vec<String>, Counts) {
         std::mem::take(&mut *self.lock())
     }
 }
@@ -84,14 +90,17 @@ pub(super) struct Meetings {
     pub(super) told: Told,
 }
 
-/// Rooms with somebody in them, the upstream to which their tunnel goes, and since when.
-type Tunnels = BTreeMap<RoomKey, (UpstreamName, TrueTime)>;
+/// Rooms with somebody in them, and the upstream to which their tunnel goes.
+type Tunnels = BTreeMap<RoomKey, UpstreamName>;
 
 /// The rooms of one life of a node.
 #[derive(Clone)]
 pub(super) struct Rooms {
+    pub(super) me: NodeId,
     pub(super) sessions: Sessions,
     tunnels: Arc<Mutex<Tunnels>>,
+    /// Rooms that the node has in memory, and when it was first seen to.
+    known: Arc<Mutex<BTreeMap<RoomKey, TrueTime>>>,
 }
 
 impl Meetings {
@@ -116,7 +125,7 @@ impl Meetings {
         (options.settle, options.keep_interval) = (self.settle, self.keep_interval);
         let spread = Arc::new(PeerSpread(end.clone()));
         let sessions = Sessions::start_on(Arc::new(OnProcess(process)), options, store, spread, view.clone());
-        let rooms = Rooms { sessions, tunnels: Arc::default() };
+        let rooms = Rooms { me: end.node, sessions, tunnels: Arc::default(), known: Arc::default() };
         let visitors = Visitors {
             me: end.node,
             meetings: self.clone(),
@@ -137,13 +146,22 @@ impl Rooms {
 
     /// The rooms with somebody in them.
     pub(super) fn live(&self) -> BTreeMap<RoomKey, UpstreamName> {
-        self.tunnels().iter().map(|(room, (at, _))| (*room, at.clone())).collect()
+        self.tunnels().clone()
     }
 
-    /// Where somebody has been in a room since then.
-    pub(super) fn lives_since(&self, room: RoomKey, since: TrueTime) -> Option<UpstreamName> {
-        let tunnels = self.tunnels();
-        tunnels.get(&room).filter(|(_, begun)| *begun <= since).map(|(at, _)| at.clone())
+    /// Where a room is, if this node has known so since then.
+    pub(super) fn known_since(&self, room: RoomKey, since: TrueTime) -> Option<UpstreamName> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get(&room).is_some_and(|first| *first <= since);
+        self.sessions.answer(room).filter(|_| known).map(|pin| pin.upstream)
+    }
+
+    /// What was not known before is known from now on.
+    fn note_known(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        for update in self.sessions.snapshot() {
+            known.entry(update.room).or_insert_with(Executor::now);
+        }
     }
 
     /// Upstreams that are agreed to be bad: their rooms are asked for again, as the program does it.
@@ -196,12 +214,12 @@ impl Visitors {
     fn gather(&self, event: PinEvent) {
         match event {
             PinEvent::Changed { room, upstream } => {
-                self.rooms.tunnels().retain(|live, (at, _)| *live != room || *at == upstream);
+                self.rooms.tunnels().retain(|live, at| *live != room || *at == upstream);
             }
             PinEvent::Removed { .. } => {}
             PinEvent::Resync => {
                 let sessions = &self.rooms.sessions;
-                let stays = |room: &RoomKey, (at, _): &mut (UpstreamName, TrueTime)| {
+                let stays = |room: &RoomKey, at: &mut UpstreamName| {
                     sessions.answer(*room).is_none_or(|pin| pin.upstream == *at)
                 };
                 self.rooms.tunnels().retain(stays);
@@ -210,6 +228,7 @@ impl Visitors {
     }
 
     fn tell(&self) {
+        self.rooms.note_known();
         let live = self.rooms.live();
         let counts = live.keys().map(|room| (*room, 1)).collect();
         self.rooms.sessions.put_connections(NodeConnections { rooms: counts, upstreams: BTreeMap::new() });
@@ -219,17 +238,18 @@ impl Visitors {
     /// Somebody comes to a room, and perhaps somebody leaves another.
     fn visit(&mut self) {
         let sight = &self.meetings.sight;
-        self.rooms.tunnels().retain(|_, (at, _)| sight.is_healthy(at));
-        if self.random.u32(..4) == 0 {
-            let leaves = self.some_room();
-            self.rooms.tunnels().remove(&leaves);
+        self.rooms.tunnels().retain(|_, at| sight.is_healthy(at));
+        if self.random.bool() {
+            let mut tunnels = self.rooms.tunnels();
+            let leaves = tunnels.keys().nth(self.random.usize(..tunnels.len().max(1))).copied();
+            leaves.map(|room| tunnels.remove(&room));
         }
         let state = self.raft.state();
-        let serves =
-            |spec: &twinsite_model::ClusterSpec| spec.node(self.me).is_some_and(|node| node.kind.serves());
-        if !state.spec.as_ref().is_some_and(|spec| serves(spec)) {
+        let Some(spec) = state.spec.clone() else { return };
+        if !spec.node(self.me).is_some_and(|node| node.kind.serves()) {
             return;
         }
+        let ip = self.random.usize(..spec.floating_ips.len());
         let room = self.some_room();
         let visit = Visit {
             me: self.me,
@@ -237,11 +257,14 @@ impl Visitors {
             rooms: self.rooms.clone(),
             quorum: self.quorum.clone(),
         };
-        drop(SimRuntime::spawn(async move { visit.come_to(room, &state).await }));
+        drop(SimRuntime::spawn(async move { visit.come_to(room, &state, &spec.floating_ips[ip]).await }));
     }
 
     fn some_room(&mut self) -> RoomKey {
-        RoomKey([FIRST_ROOM + self.random.u8(..ROOMS); 16])
+        let over = u8::try_from(Executor::now() / ROOM_LASTS).unwrap_or(u8::MAX - FIRST_ROOM - ROOMS);
+        // Sometimes somebody comes back to an old one.
+        let first = if self.random.u32(..4) == 0 { 0 } else { over };
+        RoomKey([FIRST_ROOM + self.random.u8(first..over + ROOMS); 16])
     }
 }
 
@@ -255,13 +278,13 @@ struct Visit {
 
 impl Visit {
     /// As the proxy does it for a request with a room.
-    async fn come_to(self, room: RoomKey, state: &State) {
+    async fn come_to(self, room: RoomKey, state: &State, ip: &FloatingIpSpec) {
         let remembered = self.rooms.sessions.remembered(room);
         let stays = remembered.clone().filter(|upstream| keeps_rooms(state, upstream));
         let upstream = match stays {
             Some(upstream) => upstream,
             None => {
-                let Some(proposal) = place_of_room(state, room) else { return };
+                let Some(proposal) = place_of_room(state, room, ip) else { return };
                 let gone = self.quorum.since();
                 let placed = self.rooms.sessions.place(room, proposal, remembered).await;
                 let told = &self.meetings.told;
@@ -283,11 +306,7 @@ impl Visit {
             }
         };
         if self.meetings.sight.is_healthy(&upstream) {
-            let mut tunnels = self.rooms.tunnels();
-            let tunnel = tunnels.entry(room).or_insert((upstream.clone(), Executor::now()));
-            if tunnel.0 != upstream {
-                *tunnel = (upstream, Executor::now());
-            }
+            self.rooms.tunnels().insert(room, upstream);
         }
     }
 }
@@ -302,19 +321,18 @@ fn keeps_rooms(state: &State, upstream: &UpstreamName) -> bool {
     known && (state.verdict(upstream) != Verdict::Unhealthy || all_bad(state))
 }
 
-/// The best upstream of the best site, the same on every node.
-fn place_of_room(state: &State, room: RoomKey) -> Option<UpstreamName> {
+/// The best upstream of the best site, the same on every node for who comes to the same address.
+fn place_of_room(state: &State, room: RoomKey, ip: &FloatingIpSpec) -> Option<UpstreamName> {
     let spec = state.spec.as_ref()?;
     let all_bad = all_bad(state);
     let verdicts = [Verdict::Healthy, Verdict::Unknown, Verdict::Draining, Verdict::Unhealthy];
     let verdicts = verdicts.into_iter().filter(|verdict| *verdict != Verdict::Unhealthy || all_bad);
-    let tier = |verdict: Verdict, site: &SiteSpec| {
-        let of_tier = spec
-            .upstreams
-            .iter()
-            .filter(|upstream| upstream.site == site.name && state.verdict(&upstream.name) == verdict);
+    let sites = state.site_preference(Some(ip));
+    let tier = |verdict: Verdict, site: &SiteName| {
+        let upstreams = spec.upstreams.iter().filter(|upstream| upstream.site == *site);
+        let of_tier = upstreams.filter(|upstream| state.verdict(&upstream.name) == verdict);
         rendezvous::choose(of_tier, |upstream| &upstream.address, &room.0)
     };
-    let mut tiers = verdicts.flat_map(|verdict| spec.sites.iter().map(move |site| (verdict, site)));
+    let mut tiers = verdicts.flat_map(|verdict| sites.iter().map(move |site| (verdict, site)));
     tiers.find_map(|(verdict, site)| tier(verdict, site)).map(|upstream| upstream.name.clone())
 }

@@ -3,7 +3,7 @@
 
 use super::life::{Life, MS};
 use super::node::Node;
-use super::redis::{Created, Noted};
+use super::redis::{Created, Noted, Redis};
 use super::rooms::Rooms;
 use crate::clock::TrueTime;
 use crate::violation::Rule;
@@ -34,7 +34,7 @@ impl Life {
         for detail in broken {
             self.oracle.report(Rule::QuorumFirst, now, detail);
         }
-        let noted = self.meetings.redis.as_ref().map(|redis| redis.take_noted());
+        let noted = self.meetings.redis.as_ref().map(Redis::take_noted);
         for (at, noted) in noted.into_iter().flatten() {
             match noted {
                 Noted::Began { newest } => self.fence = Fence { newest, kept: newest },
@@ -74,13 +74,15 @@ impl Life {
                 "{by} had {room} created in a store emptied {age:?} ms ago, and asked nobody"
             ));
         }
-        // Who has been in it for longer than a decision and its way can take was asked, and knew where it is.
+        // Who has known it for longer than a decision and its way can take was asked, and did not say so.
         let asked = self.nodes.iter().find(|node| node.id == by)?.end.others();
         let others = self.nodes.iter().filter(|node| asked.contains(&node.id));
-        let known =
-            others.filter_map(|node| node.running()?.rooms.lives_since(*room, at.checked_sub(KNOWN_FOR)?));
-        let elsewhere = known.filter(|_| !replaces).find(|known| known != upstream)?;
-        Some(format!("{by} had {room} created at {upstream}, and people were in it at {elsewhere}"))
+        let mut known =
+            others.filter_map(|node| node.running()?.rooms.known_since(*room, at.checked_sub(KNOWN_FOR)?));
+        let there = known.find(|_| !replaces)?;
+        Some(format!(
+            "{by} had {room} created at {upstream}, was told that nobody knows it, and it was known to be at {there}"
+        ))
     }
 
     fn rooms_of_kept(&self) -> Vec<Rooms> {
@@ -95,7 +97,7 @@ impl Life {
     /// The first thing that is not as it should be in the end.
     pub(super) fn what_is_wrong_with_rooms(&self) -> Option<String> {
         let nodes = self.rooms_of_kept();
-        let live = || nodes.iter().flat_map(|rooms| rooms.live());
+        let live = || nodes.iter().flat_map(Rooms::live);
         let in_use: BTreeSet<RoomKey> = live().map(|(room, _)| room).collect();
         for room in &in_use {
             let places: Vec<_> = nodes

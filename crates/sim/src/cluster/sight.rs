@@ -63,13 +63,12 @@ impl Sight {
     /// What one life of a node sees.
     pub(super) fn observations(
         &self,
-        me: NodeId,
+        rooms: Rooms,
         incarnation: Incarnation,
         hands: AllHands,
         peers_heard: Arc<Mutex<BTreeSet<NodeId>>>,
         draining: Arc<AtomicBool>,
         changed: Arc<Notify>,
-        rooms: Rooms,
     ) -> Eyes {
         let mut truth = self.health.subscribe();
         let seen = watch::Sender::new(truth.borrow_and_update().clone());
@@ -82,13 +81,12 @@ impl Sight {
                 seen.send_replace(truth.borrow_and_update().clone());
             }
         }));
-        Eyes { me, incarnation, sight: self.clone(), opinions, hands, peers_heard, draining, changed, rooms }
+        Eyes { incarnation, sight: self.clone(), opinions, hands, peers_heard, draining, changed, rooms }
     }
 }
 
 /// The observations of one life of a node.
 pub(super) struct Eyes {
-    me: NodeId,
     incarnation: Incarnation,
     sight: Sight,
     opinions: watch::Receiver<Health>,
@@ -101,7 +99,7 @@ pub(super) struct Eyes {
 
 impl Observations for Eyes {
     fn report(&self, state: &State, seq: u64, full: bool) -> NodeReport {
-        let node = state.spec.as_ref().and_then(|spec| spec.node(self.me));
+        let node = state.spec.as_ref().and_then(|spec| spec.node(self.rooms.me));
         let serves = node.is_some_and(|node| node.kind != NodeKind::Witness);
         let opinions = self.opinions.borrow();
         let upstreams = opinions.iter().filter(|_| serves).map(|(upstream, healthy)| UpstreamView {
@@ -126,7 +124,7 @@ impl Observations for Eyes {
             (ip.clone(), view)
         });
         NodeReport {
-            node: self.me,
+            node: self.rooms.me,
             incarnation: self.incarnation,
             seq,
             format_max: Format::NEWEST,
