@@ -140,7 +140,8 @@ impl Inner {
         let Ok(admitted) = self.admit(wish) else {
             return self.find_existing(wish, store_deadline, deadline, Refused::TooManyNewRooms).await;
         };
-        while self.store_answers() {
+        // A process that stood still goes on where it was: what its peers said then is no news any more.
+        while self.store_answers() && self.now() < store_deadline {
             let request = PlaceRequest {
                 room: wish.room,
                 proposal: proposal.clone(),

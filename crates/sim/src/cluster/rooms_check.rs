@@ -15,7 +15,7 @@ use twinsite_model::{NodeId, RoomKey, Token, UpstreamName};
 const FIRST_STORE_VERSION: u64 = 1_000_000_000_000;
 
 /// Longer than any decision, and the way of its command to the store.
-const KNOWN_FOR: TrueTime = 1_000 * MS;
+const KNOWN_FOR: TrueTime = 1_500 * MS;
 
 /// What the present data set of the Redis has seen, by what it answered and by nothing that it keeps.
 #[derive(Debug, Default)]
@@ -74,9 +74,11 @@ impl Life {
                 "{by} had {room} created in a store emptied {age:?} ms ago, and asked nobody"
             ));
         }
-        // Who has known it for longer than a decision and its way can take was asked, and did not say so.
+        // Who has known it for longer than a decision and its way can take was asked, and did not say so; unless it
+        // is a machine that has joined since.
+        let first = |node: NodeId| self.plan.spec.node(node).is_some();
         let asked = self.nodes.iter().find(|node| node.id == by)?.end.others();
-        let others = self.nodes.iter().filter(|node| asked.contains(&node.id));
+        let others = self.nodes.iter().filter(|node| asked.contains(&node.id) && first(node.id));
         let mut known =
             others.filter_map(|node| node.running()?.rooms.known_since(*room, at.checked_sub(KNOWN_FOR)?));
         let there = known.find(|_| !replaces)?;
