@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use twinsite_model::{RoomKey, Token, UpstreamName};
 use twinsite_sessions::{Pin, PinUpdate};
 
-const COMMANDS: u32 = 4_000;
+/// Commands that are compared, for each seed, and how many more may be needed on a machine that is busy.
+const COMPARED: u32 = 3_000;
+const COMMANDS_MAX: u32 = 60_000;
 const PREFIX: &str = "twinsite:{meet}:";
 
 /// Every key of ours with its end and what it holds, at one instant.
@@ -217,7 +219,10 @@ async fn the_scripts_and_what_the_simulation_makes_of_them_are_the_same() {
         };
         let _: String = redis::cmd("FLUSHALL").query_async(&mut bench.connection).await.unwrap();
         let mut compared = 0;
-        for step in 0..COMMANDS {
+        let mut step = 0;
+        while compared < COMPARED {
+            step += 1;
+            assert!(step < COMMANDS_MAX, "only {compared} could be compared");
             if bench.random.u32(..300) == 0 {
                 let _: String = redis::cmd("FLUSHALL").query_async(&mut bench.connection).await.unwrap();
                 bench.data = Data::default();
@@ -240,15 +245,13 @@ async fn the_scripts_and_what_the_simulation_makes_of_them_are_the_same() {
             *came.entry(format!("{} {}", kind(&call.what), answer[0])).or_default() += 1;
             compared += 1;
             if step.is_multiple_of(50) {
-                let real = bench.dump().await;
+                let mut real = bench.dump().await;
                 let after = bench.now().await;
                 bench.data.forget(after);
-                let mut real = real;
                 real.forget(after);
                 assert_same(&bench.data, &real, seed, step);
             }
         }
-        assert!(compared > COMMANDS / 4, "only {compared} of {COMMANDS} could be compared");
     }
     for needed in [
         "place LATE",
