@@ -323,7 +323,8 @@ impl Life {
         }
     }
 
-    /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, and every address is answered for by its agreed owner.
+    /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, every address is
+    /// answered for by its agreed owner, and everybody of a room is together.
     fn is_well(&self) -> bool {
         let rafts: Vec<_> = self.kept().filter_map(Node::raft).collect();
         let leaders = rafts.iter().filter(|raft| raft.status().borrow().is_leader).count();
