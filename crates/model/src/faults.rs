@@ -57,11 +57,15 @@ pub enum Fault {
     OldAnswerCounts,
     /// Announcing: an announcement under an older token replaces a newer one.
     OlderAnnouncementReplaces,
+    /// Sessions: a store that has forgotten is not filled again.
+    StoreNotRefilled,
+    /// Sessions: new rooms are placed though no quorum is known.
+    RoomsWithoutQuorum,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::GrantWithoutRound,
         Self::GrantFromOlderRound,
         Self::GrantAfterProposedRevoke,
@@ -87,6 +91,8 @@ impl Fault {
         Self::AnnounceFromIntention,
         Self::OldAnswerCounts,
         Self::OlderAnnouncementReplaces,
+        Self::StoreNotRefilled,
+        Self::RoomsWithoutQuorum,
     ];
 
     /// Those of the controller and the holder, which the simulation without consensus can notice.

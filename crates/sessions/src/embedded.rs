@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use twinsite_model::{Applied, Command, Effect, Refusal, RoomKey, State, Token, UpstreamName, WallTime};
 
 /// Rooms that one [`Store::keep`] writes anew at most; each is a command. The rest follows at the next interval.
@@ -45,25 +44,13 @@ pub struct EmbeddedStore<P> {
 impl<P: Proposer> EmbeddedStore<P> {
     /// A store that proposes through `proposer`.
     pub fn new(proposer: P) -> Self {
-        let status = StoreStatus::Up { role: Role::Embedded, since: Instant::now() };
+        let status = StoreStatus::Up { role: Role::Embedded };
         Self { proposer, status: watch::Sender::new(status) }
-    }
-
-    fn set_status(&self, now: Result<Role, Why>) {
-        self.status.send_if_modified(|status| {
-            let next = status.next(now);
-            let changed = next != *status;
-            *status = next;
-            changed
-        });
     }
 
     async fn propose(&self, command: Command) -> Result<Applied, StoreError> {
         match self.proposer.propose(command).await {
-            Ok(applied) => {
-                self.set_status(Ok(Role::Embedded));
-                Ok(applied)
-            }
+            Ok(applied) => Ok(applied),
             // One lost proposal does not make the store useless: it is asked again each time.
             Err(ProposeFailed::NoLeader) => Err(StoreError::Away(Why::NoLeader)),
         }

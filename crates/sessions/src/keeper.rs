@@ -1,14 +1,15 @@
 //! The background work: spreading news, confirming rooms in use, and filling a store that has forgotten.
 
 use crate::pin::{Gossip, PIN_BATCH_MAX, PinUpdate};
+use crate::runtime::Turns;
 use crate::sessions::{Inner, lock};
-use crate::store::{LoadCursor, StoreError, StoreStatus, Why};
+use crate::store::{BoxFuture, LoadCursor, StoreError, StoreStatus, Why};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use twinsite_model::{Fault, Faults};
 
 /// How long news is gathered before it is written, so that a burst of new rooms is a few large writes.
 const GATHER: Duration = Duration::from_millis(20);
@@ -17,7 +18,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// The tasks; they end when this is dropped.
 pub(crate) struct Keeper {
-    _tasks: [AbortOnDropHandle<()>; 5],
+    _tasks: DropGuard,
 }
 
 impl Keeper {
@@ -26,12 +27,19 @@ impl Keeper {
         news: mpsc::Receiver<PinUpdate>,
         lives: Option<watch::Receiver<u64>>,
     ) -> Self {
-        let spread = tokio::spawn(spread_news(Arc::clone(inner), news));
-        let keep = tokio::spawn(keep(Arc::clone(inner), lives));
-        let token = tokio::spawn(assert_tokens(Arc::clone(inner)));
-        let tell = tokio::spawn(tell_use(Arc::clone(inner)));
-        let load = tokio::spawn(load(Arc::clone(inner)));
-        Self { _tasks: [spread, keep, token, tell, load].map(AbortOnDropHandle::new) }
+        let stop = CancellationToken::new();
+        let start = |work: BoxFuture<'static, ()>| {
+            let ended = stop.clone();
+            inner.runtime.spawn(Box::pin(async move {
+                ended.run_until_cancelled_owned(work).await;
+            }));
+        };
+        start(Box::pin(spread_news(Arc::clone(inner), news)));
+        start(Box::pin(keep(Arc::clone(inner), lives)));
+        start(Box::pin(assert_tokens(Arc::clone(inner))));
+        start(Box::pin(tell_use(Arc::clone(inner))));
+        start(Box::pin(load(Arc::clone(inner))));
+        Self { _tasks: stop.drop_guard() }
     }
 }
 
@@ -61,18 +69,16 @@ async fn assert_tokens(inner: Arc<Inner>) {
 
 /// Forgets what nobody uses and tells the other nodes what is used, however slow the store is.
 async fn tell_use(inner: Arc<Inner>) {
-    let mut tick = interval(inner.options.keep_interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turns = Turns::new(&*inner.runtime, inner.options.keep_interval);
     loop {
-        tick.tick().await;
+        turns.next(&*inner.runtime).await;
         inner.table.sweep();
         spread_used(&inner);
     }
 }
 
 async fn keep(inner: Arc<Inner>, mut lives: Option<watch::Receiver<u64>>) {
-    let mut tick = interval(inner.options.keep_interval);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut turns = Turns::new(&*inner.runtime, inner.options.keep_interval);
     let mut status = inner.store.status();
     loop {
         let mut due = false;
@@ -80,15 +86,15 @@ async fn keep(inner: Arc<Inner>, mut lives: Option<watch::Receiver<u64>>) {
             biased;
             () = changed(&mut lives) => {}
             _ = status.changed() => {}
-            _ = tick.tick() => due = true,
-            () = inner.keep_soon.notified() => sleep(GATHER).await,
+            () = turns.next(&*inner.runtime) => due = true,
+            () = inner.keep_soon.notified() => inner.runtime.sleep(GATHER).await,
         }
         if !matches!(*status.borrow_and_update(), StoreStatus::Up { .. }) {
             continue;
         }
         let life = lives.as_mut().map(|lives| *lives.borrow_and_update());
         let refill = life.is_some_and(|life| life != inner.kept_life.load(Ordering::Acquire));
-        if refill {
+        if refill && !Faults::here().has(Fault::StoreNotRefilled) {
             inner.table.mark_all_dirty();
         }
         let mut written = write_dirty(&inner).await;
@@ -97,14 +103,14 @@ async fn keep(inner: Arc<Inner>, mut lives: Option<watch::Receiver<u64>>) {
         }
         match (written, life) {
             (Ok(()), Some(life)) if refill => {
-                *lock(&inner.kept_since) = Instant::now();
+                *lock(&inner.kept_since) = inner.now();
                 inner.kept_life.store(life, Ordering::Release);
             }
             (Ok(()), _) => {}
             (Err(error), _) => {
                 tracing::debug!(%error, "session pins are kept in memory until the store takes them");
                 if !due {
-                    sleep(RETRY).await;
+                    inner.runtime.sleep(RETRY).await;
                 }
                 // A refused writer must first learn the newer token; all else is retried soon.
                 if error.retryable() && status.borrow().is_up() {
@@ -135,8 +141,9 @@ async fn load(inner: Arc<Inner>) {
         if status.wait_for(StoreStatus::is_up).await.is_err() {
             return;
         }
-        let Ok(Ok(loaded)) = timeout(inner.options.write_timeout, inner.store.load(from)).await else {
-            sleep(RETRY).await;
+        let loading = inner.store.load(from);
+        let Some(Ok(loaded)) = inner.timeout(inner.options.write_timeout, loading).await else {
+            inner.runtime.sleep(RETRY).await;
             continue;
         };
         for PinUpdate { room, pin } in loaded.pins {
@@ -187,7 +194,7 @@ async fn write_dirty(inner: &Inner) -> Result<(), StoreError> {
 
 async fn write_batch(inner: &Inner, batch: &[PinUpdate], ttl: Duration) -> Result<(), StoreError> {
     let keeping = inner.store.keep(batch.to_vec(), inner.token(), ttl);
-    let answer = timeout(inner.options.write_timeout, keeping).await;
+    let answer = inner.timeout(inner.options.write_timeout, keeping).await;
     let stored = answer.unwrap_or(Err(StoreError::Away(Why::ResponseTimeout)))?;
     for (sent, stored) in batch.iter().zip(stored) {
         inner.table.adopt_kept(sent, stored);
@@ -203,5 +210,6 @@ async fn write_registry(inner: &Inner) -> Result<(), StoreError> {
         inner.store.put_connections(counts, token, ttl).await?;
         inner.store.put_drains(drains, token, ttl).await
     };
-    timeout(inner.options.write_timeout, writing).await.unwrap_or(Err(StoreError::Away(Why::ResponseTimeout)))
+    let written = inner.timeout(inner.options.write_timeout, writing).await;
+    written.unwrap_or(Err(StoreError::Away(Why::ResponseTimeout)))
 }

@@ -11,6 +11,7 @@ mod new_rooms;
 mod pin;
 mod placement;
 mod redis;
+mod runtime;
 mod sessions;
 mod spread;
 mod store;
@@ -19,6 +20,7 @@ pub use embedded::{EmbeddedStore, ProposeFailed, Proposer};
 pub use pin::{Gossip, NodeConnections, PIN_BATCH_MAX, Pin, PinEvent, PinUpdate};
 pub use placement::{Placed, PlacedBy, Refused};
 pub use redis::{Credentials, RedisConfig, RedisConfigError, RedisStore, SecretSource};
+pub use runtime::{Moment, Runtime};
 pub use sessions::{ClusterView, PinFeed, Quorum, Sessions, SessionsOptions};
 pub use spread::{PeersAnswer, Spread};
 pub use store::{

@@ -1,11 +1,15 @@
 //! The pins in memory. Bounded; every change of a room's place is told to the proxy.
+#![allow(
+    clippy::disallowed_types,
+    reason = "looked up with every request; what is told is told in another order"
+)]
 
 use crate::pin::{Pin, PinEvent, PinUpdate, VERSION_PROVISIONAL};
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use crate::runtime::{Moment, Runtime};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::broadcast;
-use tokio::time::Instant;
 use twinsite_model::{RoomKey, Token, UpstreamName};
 
 /// Cores look up rooms at the same time; with so many locks they seldom meet.
@@ -20,13 +24,13 @@ const LIVE_LASTS: Duration = Duration::from_secs(30);
 struct Entry {
     pin: Pin,
     /// The store, or a peer, said so at this time. Older than the loss of the upstream: the room may have moved.
-    vouched: Instant,
+    vouched: Moment,
     /// When it was last used, here or on a peer.
-    touched: Instant,
+    touched: Moment,
     /// When use here was last noted for the store and for the other nodes.
-    noted: Instant,
+    noted: Moment,
     /// When a tunnel of this node was last seen in it.
-    live: Option<Instant>,
+    live: Option<Moment>,
     /// Whether a tunnel of this node was ever in it: anyone can name a room, and until then nobody is there.
     proven: bool,
     /// The store has acknowledged it.
@@ -34,7 +38,7 @@ struct Entry {
 }
 
 impl Entry {
-    fn is_live(&self, now: Instant) -> bool {
+    fn is_live(&self, now: Moment) -> bool {
         self.live.is_some_and(|seen| now < seen + LIVE_LASTS)
     }
 }
@@ -44,9 +48,9 @@ struct Shard {
     rooms: HashMap<RoomKey, Entry>,
     /// Used here, or decided here, since they were last sent to the store. Apart from the entries, so that finding
     /// them looks at nothing else while requests wait for the lock.
-    dirty: HashSet<RoomKey>,
+    dirty: BTreeSet<RoomKey>,
     /// The same since they were last spread to the other nodes.
-    unspread: HashSet<RoomKey>,
+    unspread: BTreeSet<RoomKey>,
 }
 
 impl Shard {
@@ -90,7 +94,8 @@ pub(crate) struct PinTable {
     shards: Vec<Mutex<Shard>>,
     shard_max: usize,
     limits: TableLimits,
-    lost: RwLock<HashMap<UpstreamName, Instant>>,
+    runtime: Arc<dyn Runtime>,
+    lost: RwLock<HashMap<UpstreamName, Moment>>,
     events: broadcast::Sender<PinEvent>,
 }
 
@@ -100,13 +105,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl PinTable {
-    pub(crate) fn new(limits: TableLimits) -> Self {
+    pub(crate) fn new(limits: TableLimits, runtime: Arc<dyn Runtime>) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             shard_max: limits.pins_max.div_ceil(SHARDS).max(1),
             lost: RwLock::default(),
             events: broadcast::Sender::new(limits.events_max.max(1)),
             limits,
+            runtime,
         }
     }
 
@@ -124,7 +130,7 @@ impl PinTable {
         let _ = self.events.send(event);
     }
 
-    fn alive(&self, entry: &Entry, now: Instant) -> bool {
+    fn alive(&self, entry: &Entry, now: Moment) -> bool {
         let ttl = if entry.proven { self.limits.ttl } else { self.limits.unproven_ttl };
         now < entry.touched + ttl
     }
@@ -138,7 +144,7 @@ impl PinTable {
 
     /// The room's place, if memory alone may answer; counts as use.
     pub(crate) fn find(&self, room: RoomKey, replace: Option<&UpstreamName>) -> Option<Pin> {
-        let now = Instant::now();
+        let now = self.runtime.now();
         let mut shard = self.shard(room);
         let entry = shard.rooms.get_mut(&room)?;
         if !self.alive(entry, now) || Some(&entry.pin.upstream) == replace || self.suspect(entry) {
@@ -153,7 +159,7 @@ impl PinTable {
     }
 
     /// Whether this use is to be noted: not each of many, or the store would hear of every request.
-    fn is_to_note(&self, entry: &mut Entry, now: Instant) -> bool {
+    fn is_to_note(&self, entry: &mut Entry, now: Moment) -> bool {
         let due = now >= entry.noted + self.limits.note_interval;
         if due {
             entry.noted = now;
@@ -163,7 +169,7 @@ impl PinTable {
 
     /// What memory has, trusted or not. For peers that ask, and for people.
     pub(crate) fn peek(&self, room: RoomKey) -> Option<Pin> {
-        let now = Instant::now();
+        let now = self.runtime.now();
         let shard = self.shard(room);
         shard.rooms.get(&room).filter(|entry| self.alive(entry, now)).map(|entry| entry.pin.clone())
     }
@@ -203,7 +209,7 @@ impl PinTable {
             self.tell(PinEvent::Changed { room: sent.room, upstream: answer.upstream.clone() });
         }
         entry.pin = answer;
-        entry.vouched = Instant::now();
+        entry.vouched = self.runtime.now();
         entry.confirmed = true;
     }
 
@@ -243,7 +249,7 @@ impl PinTable {
             self.tell(PinEvent::Changed { room, upstream: pin.upstream });
             return stray;
         }
-        let now = Instant::now();
+        let now = self.runtime.now();
         let mut shard = self.shard(room);
         if let Some(entry) = shard.rooms.get_mut(&room) {
             entry.touched = now;
@@ -270,7 +276,7 @@ impl PinTable {
         confirmed: bool,
         against: impl FnOnce(&Pin, Pin) -> Option<(Pin, bool)>,
     ) -> Pin {
-        let now = Instant::now();
+        let now = self.runtime.now();
         let mut shard = self.shard(room);
         if let Some(known) = shard.rooms.get_mut(&room) {
             if self.alive(known, now) {
@@ -308,7 +314,7 @@ impl PinTable {
     /// Makes space: of a sample goes a room that nobody was seen in, else one that the store has, which then only
     /// costs a question to the store; of those the least recently used. A room with a live tunnel of this node stays:
     /// its tunnels bound how many there are.
-    fn evict(&self, shard: &mut Shard, now: Instant) {
+    fn evict(&self, shard: &mut Shard, now: Moment) {
         let idle = shard.rooms.iter().filter(|(_, entry)| !entry.is_live(now)).take(EVICTION_SAMPLE);
         let first = idle.min_by_key(|(_, entry)| (entry.proven, !entry.confirmed, entry.touched));
         if let Some(room) = first.map(|(room, _)| *room) {
@@ -321,14 +327,15 @@ impl PinTable {
     /// The upstream went away: what is known of rooms on it must be asked again before it is used again.
     pub(crate) fn upstream_lost(&self, upstream: &UpstreamName) {
         let mut lost = self.lost.write().unwrap_or_else(PoisonError::into_inner);
-        lost.insert(upstream.clone(), Instant::now());
+        let now = self.runtime.now();
+        lost.insert(upstream.clone(), now);
         // Nothing that was vouched for before its time to live is in memory any more.
-        lost.retain(|_, at| at.elapsed() <= self.limits.ttl);
+        lost.retain(|_, at| now.since(*at) <= self.limits.ttl);
     }
 
     /// Takes all pins that were used since the last call.
     pub(crate) fn take_dirty(&self) -> Dirty {
-        let now = Instant::now();
+        let now = self.runtime.now();
         let mut taken = Dirty::default();
         for shard in &self.shards {
             let mut shard = lock(shard);
@@ -344,7 +351,7 @@ impl PinTable {
 
     /// Takes the pins that were used here since the last call, for the other nodes.
     pub(crate) fn take_unspread(&self) -> Vec<PinUpdate> {
-        let now = Instant::now();
+        let now = self.runtime.now();
         let mut taken = Vec::new();
         for shard in &self.shards {
             let mut shard = lock(shard);
@@ -377,30 +384,31 @@ impl PinTable {
 
     /// Forgets rooms that nobody used for their time to live.
     pub(crate) fn sweep(&self) {
-        let now = Instant::now();
+        let now = self.runtime.now();
         for shard in &self.shards {
             let Shard { rooms, dirty, unspread } = &mut *lock(shard);
-            rooms.retain(|room, entry| {
-                let keep = self.alive(entry, now);
-                if !keep {
-                    dirty.remove(room);
-                    unspread.remove(room);
-                    self.tell(PinEvent::Removed { room: *room });
-                }
-                keep
-            });
+            let over = rooms.iter().filter(|(_, entry)| !self.alive(entry, now)).map(|(room, _)| *room);
+            // Told in order, not in that of the table, which is another in each process.
+            for room in over.collect::<BTreeSet<_>>() {
+                rooms.remove(&room);
+                dirty.remove(&room);
+                unspread.remove(&room);
+                self.tell(PinEvent::Removed { room });
+            }
         }
     }
 
     /// All live pins.
     pub(crate) fn snapshot(&self) -> Vec<PinUpdate> {
-        let now = Instant::now();
+        let now = self.runtime.now();
         let mut all = Vec::new();
         for shard in &self.shards {
             let shard = lock(shard);
             let alive = shard.rooms.iter().filter(|(_, entry)| self.alive(entry, now));
             all.extend(alive.map(|(room, entry)| PinUpdate { room: *room, pin: entry.pin.clone() }));
         }
+        // Not in the order of the table, which is another in each process.
+        all.sort_unstable_by_key(|update| update.room);
         all
     }
 

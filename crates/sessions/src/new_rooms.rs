@@ -4,9 +4,9 @@
 //! command of the whole cluster) and a place in every node's memory. So each node creates them at a bounded rate.
 //! Rooms that exist are never held up.
 
+use crate::runtime::Moment;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// New rooms of one node: a burst, then a steady rate.
 #[derive(Debug)]
@@ -16,18 +16,17 @@ pub(crate) struct NewRooms {
     /// How far ahead of the clock the use may be.
     ahead_max: Duration,
     /// Up to when everything is used up; in the past: nothing is.
-    used_until: Mutex<Instant>,
+    used_until: Mutex<Moment>,
 }
 
 impl NewRooms {
     pub(crate) fn new(burst: u32, per_second: u32) -> Self {
         let each = Duration::from_secs(1) / per_second.max(1);
-        Self { each, ahead_max: each * burst.max(1), used_until: Mutex::new(Instant::now()) }
+        Self { each, ahead_max: each * burst.max(1), used_until: Mutex::default() }
     }
 
     /// The right to create one room. `None`: too many were created lately.
-    pub(crate) fn admit(&self) -> Option<Admitted<'_>> {
-        let now = Instant::now();
+    pub(crate) fn admit(&self, now: Moment) -> Option<Admitted<'_>> {
         let mut used_until = self.used_until.lock().unwrap_or_else(PoisonError::into_inner);
         let next = (*used_until).max(now) + self.each;
         if next > now + self.ahead_max {
@@ -61,9 +60,7 @@ impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         if let Some(all) = self.counted_in {
             let mut used_until = all.used_until.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(earlier) = used_until.checked_sub(all.each) {
-                *used_until = earlier;
-            }
+            used_until.0 = used_until.0.saturating_sub(all.each);
         }
     }
 }
@@ -72,31 +69,26 @@ impl Drop for Admitted<'_> {
 mod tests {
     use super::*;
 
+    const BEGUN: Moment = Moment(Duration::from_secs(100));
+
     #[test]
     fn a_burst_passes_and_what_is_not_used_is_given_back() {
         let rooms = NewRooms::new(3, 1);
         for _ in 0..10 {
-            assert!(rooms.admit().is_some(), "given back each time");
+            assert!(rooms.admit(BEGUN).is_some(), "given back each time");
         }
         for _ in 0..3 {
-            rooms.admit().unwrap().spend();
+            rooms.admit(BEGUN).unwrap().spend();
         }
-        assert!(rooms.admit().is_none());
+        assert!(rooms.admit(BEGUN).is_none());
     }
 
     #[test]
     fn the_right_comes_back_with_time() {
         let rooms = NewRooms::new(1, 50);
-        rooms.admit().unwrap().spend();
-        let begun = Instant::now();
-        let again = loop {
-            if let Some(again) = rooms.admit() {
-                break again;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(10), "never comes back");
-            std::thread::yield_now();
-        };
-        again.spend();
-        assert!(begun.elapsed() >= Duration::from_millis(15), "came back after {:?}", begun.elapsed());
+        rooms.admit(BEGUN).unwrap().spend();
+        assert!(rooms.admit(BEGUN + Duration::from_millis(19)).is_none());
+        rooms.admit(BEGUN + Duration::from_millis(20)).unwrap().spend();
+        assert!(rooms.admit(BEGUN + Duration::from_millis(39)).is_none(), "one at a time");
     }
 }

@@ -1,9 +1,9 @@
 //! A room's place, and what nodes tell each other about it.
 
+use crate::runtime::Moment;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
 use twinsite_model::{NodeId, RoomKey, Token, UpstreamName};
 
 /// How many pins one message between nodes, and one write to the store, may carry.
@@ -118,13 +118,7 @@ pub enum PinEvent {
 #[derive(Debug, Clone)]
 pub(crate) struct HeardConnections {
     pub counts: NodeConnections,
-    pub expires: tokio::time::Instant,
-}
-
-impl HeardConnections {
-    pub(crate) fn new(counts: NodeConnections, lasts: Duration) -> Self {
-        Self { counts, expires: tokio::time::Instant::now() + lasts }
-    }
+    pub expires: Moment,
 }
 
 #[cfg(test)]

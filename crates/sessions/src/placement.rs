@@ -2,13 +2,13 @@
 
 use crate::new_rooms::Admitted;
 use crate::pin::{Pin, PinUpdate};
+use crate::runtime::Moment;
 use crate::sessions::{Inner, Quorum};
 use crate::spread::PeersAnswer;
 use crate::store::{PlaceRequest, Placement};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
-use twinsite_model::{RoomKey, Token, UpstreamName};
+use twinsite_model::{Fault, Faults, RoomKey, Token, UpstreamName};
 
 /// The share of the placement time that the store gets before the peers are asked, in hundredths.
 const STORE_SHARE: u32 = 60;
@@ -108,7 +108,7 @@ impl Inner {
     ) -> Result<Placed, Refused> {
         let limit = self.options.placement_timeout;
         if let Some(mut decision) = self.join(&wish, &proposal)
-            && let Ok(Ok(decision)) = timeout(limit, decision.wait_for(Option::is_some)).await
+            && let Some(Ok(decision)) = self.timeout(limit, decision.wait_for(Option::is_some)).await
             && let Some(decision) = decision.clone()
         {
             return decision;
@@ -118,7 +118,7 @@ impl Inner {
 
     /// The whole way: a local replica, the store, the peers, the proposal.
     pub(crate) async fn decide(&self, wish: &Wish, proposal: UpstreamName) -> Result<Placed, Refused> {
-        let begun = Instant::now();
+        let begun = self.now();
         let deadline = begun + share(self.options.placement_timeout, DECISION_SHARE);
         let store_deadline = begun + share(self.options.placement_timeout, STORE_SHARE);
         if let Some(pin) = self.store.replica(wish.room) {
@@ -127,7 +127,7 @@ impl Inner {
                 return Ok(placed(pin, PlacedBy::Store));
             }
         }
-        if self.view.borrow().quorum == Quorum::Unknown {
+        if self.knows_no_quorum() {
             return self.find_existing(wish, store_deadline, deadline, Refused::QuorumUnknown).await;
         }
         let mut asked = None;
@@ -140,7 +140,8 @@ impl Inner {
         let Ok(admitted) = self.admit(wish) else {
             return self.find_existing(wish, store_deadline, deadline, Refused::TooManyNewRooms).await;
         };
-        while self.store_answers() {
+        // A process that stood still goes on where it was: what its peers said then is no news any more.
+        while self.store_answers() && self.now() < store_deadline {
             let request = PlaceRequest {
                 room: wish.room,
                 proposal: proposal.clone(),
@@ -149,8 +150,8 @@ impl Inner {
                 ttl: self.ttl_of(wish),
                 peers_asked: asked == Some(true),
             };
-            let Ok(answer) = timeout_at(store_deadline, self.store.place(request)).await else {
-                self.slowness.note_timeout();
+            let Some(answer) = self.timeout_at(store_deadline, self.store.place(request)).await else {
+                self.slowness.note_timeout(self.now());
                 break;
             };
             self.slowness.note_answer();
@@ -164,7 +165,7 @@ impl Inner {
                     return Ok(placed(pin, PlacedBy::Store));
                 }
                 Ok(Placement::AskPeersFirst) if asked.is_none() => {
-                    let until = store_deadline.min(Instant::now() + ASK_FIRST_MAX);
+                    let until = store_deadline.min(self.now() + ASK_FIRST_MAX);
                     match self.ask_peers(wish, until).await {
                         Asked::Found(found) => return Ok(found),
                         Asked::Unknown { complete } => asked = Some(complete),
@@ -193,12 +194,16 @@ impl Inner {
         self.decide_admitted(wish, proposal, admitted)
     }
 
+    fn knows_no_quorum(&self) -> bool {
+        self.view.borrow().quorum == Quorum::Unknown && !Faults::here().has(Fault::RoomsWithoutQuorum)
+    }
+
     /// Only what is new everywhere, as far as this node knows, is counted.
     fn admit(&self, wish: &Wish) -> Result<Admitted<'_>, Refused> {
         if wish.replace.is_some() || self.table.peek(wish.room).is_some() {
             return Ok(Admitted::uncounted());
         }
-        self.new_rooms.admit().ok_or(Refused::TooManyNewRooms)
+        self.new_rooms.admit(self.now()).ok_or(Refused::TooManyNewRooms)
     }
 
     /// A room that is being moved has been used; a new one must prove itself.
@@ -211,13 +216,13 @@ impl Inner {
     async fn find_existing(
         &self,
         wish: &Wish,
-        store_deadline: Instant,
-        deadline: Instant,
+        store_deadline: Moment,
+        deadline: Moment,
         otherwise: Refused,
     ) -> Result<Placed, Refused> {
         let mut certainly_new = false;
         if self.store_answers()
-            && let Ok(Ok(known)) = timeout_at(store_deadline, self.store.get(wish.room)).await
+            && let Some(Ok(known)) = self.timeout_at(store_deadline, self.store.get(wish.room)).await
         {
             certainly_new = known.is_none() && !self.store_may_have_forgotten();
             if let Some(pin) = known.filter(|pin| wish.is_met_by(pin)) {
@@ -236,12 +241,12 @@ impl Inner {
         known.map(|pin| placed(pin, PlacedBy::Memory)).ok_or(otherwise)
     }
 
-    async fn ask_peers(&self, wish: &Wish, until: Instant) -> Asked {
-        let within = until.saturating_duration_since(Instant::now()).saturating_sub(ASK_MARGIN);
+    async fn ask_peers(&self, wish: &Wish, until: Moment) -> Asked {
+        let within = until.since(self.now()).saturating_sub(ASK_MARGIN);
         if within.is_zero() {
             return Asked::Unknown { complete: false };
         }
-        let asked = timeout_at(until, self.spread.ask_peers(wish.room, within)).await;
+        let asked = self.timeout_at(until, self.spread.ask_peers(wish.room, within)).await;
         let PeersAnswer { pin, complete } = asked.unwrap_or_default();
         let Some(heard) = pin else { return Asked::Unknown { complete } };
         // Also when it is the very place to be replaced: then its version is what the replacement must exceed.
@@ -266,7 +271,7 @@ impl Inner {
         proposal: UpstreamName,
         admitted: Admitted<'_>,
     ) -> Result<Placed, Refused> {
-        if self.view.borrow().quorum == Quorum::Unknown {
+        if self.knows_no_quorum() {
             let known = self.table.peek(wish.room).filter(|pin| wish.is_met_by(pin));
             return known.map(|pin| placed(pin, PlacedBy::Memory)).ok_or(Refused::QuorumUnknown);
         }
@@ -280,9 +285,9 @@ impl Inner {
         Ok(placed(pin, PlacedBy::Proposal))
     }
 
-    async fn token_reaches(&self, seen: Token, until: Instant) -> bool {
+    async fn token_reaches(&self, seen: Token, until: Moment) -> bool {
         let mut view = self.view.clone();
-        matches!(timeout_at(until, view.wait_for(|view| view.token >= seen)).await, Ok(Ok(_)))
+        matches!(self.timeout_at(until, view.wait_for(|view| view.token >= seen)).await, Some(Ok(_)))
     }
 }
 

@@ -7,6 +7,7 @@ use crate::pin::{
     CONNECTION_ROOMS_MAX, Gossip, HeardConnections, NodeConnections, PIN_BATCH_MAX, Pin, PinEvent, PinUpdate,
 };
 use crate::placement::{Placed, Refused, Wish};
+use crate::runtime::{Moment, OnTokio, Runtime, timeout};
 use crate::spread::Spread;
 use crate::store::{Store, StoreStatus};
 use std::collections::BTreeMap;
@@ -14,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
-use tokio::time::Instant;
 use twinsite_model::{NodeId, RoomKey, Token, UpstreamName, WallTime};
 
 /// Whether this node can tell that a quorum exists.
@@ -112,6 +112,7 @@ type Decision = Option<Result<Placed, Refused>>;
 /// What the handle and the keeper share.
 pub(crate) struct Inner {
     pub options: SessionsOptions,
+    pub runtime: Arc<dyn Runtime>,
     pub table: PinTable,
     pub store: Arc<dyn Store>,
     pub spread: Arc<dyn Spread>,
@@ -121,7 +122,7 @@ pub(crate) struct Inner {
     pub keep_soon: Notify,
     /// The store's life in which every pin of this node was last written, and when that was.
     pub kept_life: AtomicU64,
-    pub kept_since: Mutex<Instant>,
+    pub kept_since: Mutex<Moment>,
     pub own_connections: Mutex<NodeConnections>,
     pub drains: Mutex<BTreeMap<UpstreamName, WallTime>>,
     asserted: Mutex<Token>,
@@ -130,7 +131,6 @@ pub(crate) struct Inner {
     lives: Option<watch::Receiver<u64>>,
     news: mpsc::Sender<PinUpdate>,
     deciding: Mutex<BTreeMap<Wish, watch::Receiver<Decision>>>,
-    runtime: tokio::runtime::Handle,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -142,14 +142,26 @@ impl Inner {
         self.view.borrow().token.max(*lock(&self.asserted))
     }
 
+    pub(crate) fn now(&self) -> Moment {
+        self.runtime.now()
+    }
+
+    pub(crate) async fn timeout<T>(&self, within: Duration, work: impl Future<Output = T>) -> Option<T> {
+        timeout(&*self.runtime, within, work).await
+    }
+
+    pub(crate) async fn timeout_at<T>(&self, until: Moment, work: impl Future<Output = T>) -> Option<T> {
+        self.timeout(until.since(self.now()), work).await
+    }
+
     pub(crate) fn store_answers(&self) -> bool {
-        self.status.borrow().is_up() && !self.slowness.is_slow()
+        self.status.borrow().is_up() && !self.slowness.is_slow(self.now())
     }
 
     pub(crate) fn store_may_have_forgotten(&self) -> bool {
         let Some(lives) = &self.lives else { return false };
         *lives.borrow() != self.kept_life.load(Ordering::Acquire)
-            || lock(&self.kept_since).elapsed() < self.options.settle
+            || self.now().since(*lock(&self.kept_since)) < self.options.settle
     }
 
     pub(crate) fn spread_soon(&self, update: PinUpdate) {
@@ -177,11 +189,11 @@ impl Inner {
         deciding.insert(wish.clone(), decision.clone());
         drop(deciding);
         let (inner, wish, proposal) = (Arc::clone(self), wish.clone(), proposal.clone());
-        self.runtime.spawn(async move {
+        self.runtime.spawn(Box::pin(async move {
             let result = inner.decide(&wish, proposal).await;
             lock(&inner.deciding).remove(&wish);
             tell.send_replace(Some(result));
-        });
+        }));
         Some(decision)
     }
 
@@ -206,9 +218,20 @@ impl Sessions {
         spread: Arc<dyn Spread>,
         view: watch::Receiver<ClusterView>,
     ) -> Self {
+        Self::start_on(Arc::new(OnTokio::current()), options, store, spread, view)
+    }
+
+    /// Starts the service on another runtime.
+    pub fn start_on(
+        runtime: Arc<dyn Runtime>,
+        options: SessionsOptions,
+        store: Arc<dyn Store>,
+        spread: Arc<dyn Spread>,
+        view: watch::Receiver<ClusterView>,
+    ) -> Self {
         let (news, news_queue) = mpsc::channel(NEWS_MAX);
         let inner = Arc::new(Inner {
-            table: PinTable::new(options.table_limits()),
+            table: PinTable::new(options.table_limits(), Arc::clone(&runtime)),
             status: store.status(),
             lives: store.lives(),
             store,
@@ -218,14 +241,14 @@ impl Sessions {
             new_rooms: NewRooms::new(options.new_rooms_burst, options.new_rooms_per_second),
             keep_soon: Notify::new(),
             kept_life: AtomicU64::new(u64::MAX),
-            kept_since: Mutex::new(Instant::now()),
+            kept_since: Mutex::new(runtime.now()),
             own_connections: Mutex::default(),
             drains: Mutex::default(),
             asserted: Mutex::default(),
             heard: Mutex::default(),
             news,
             deciding: Mutex::default(),
-            runtime: tokio::runtime::Handle::current(),
+            runtime,
             options,
         });
         let keeper = Arc::new(Keeper::start(&inner, news_queue, inner.lives.clone()));
@@ -290,7 +313,8 @@ impl Sessions {
         }
         if let Some(mut counts) = gossip.connections {
             bound_rooms(&mut counts);
-            let heard = HeardConnections::new(counts, self.inner.connections_ttl());
+            let expires = self.inner.now() + self.inner.connections_ttl();
+            let heard = HeardConnections { counts, expires };
             lock(&self.inner.heard).insert(gossip.from, heard);
         }
     }
@@ -328,7 +352,7 @@ impl Sessions {
 
     /// The open connections of every node that was heard of lately, this one included.
     pub fn connections(&self) -> BTreeMap<NodeId, NodeConnections> {
-        let now = Instant::now();
+        let now = self.inner.now();
         let mut heard = lock(&self.inner.heard);
         heard.retain(|_, heard| heard.expires > now);
         let mut all: BTreeMap<_, _> =
@@ -378,7 +402,7 @@ impl PinFeed {
 /// Keeps requests from waiting, one after the other, for a store that hangs and has not been declared away yet.
 #[derive(Debug, Default)]
 pub(crate) struct Slowness {
-    state: Mutex<(u32, Option<Instant>)>,
+    state: Mutex<(u32, Option<Moment>)>,
 }
 
 /// So many timeouts in a row make the store slow.
@@ -387,11 +411,11 @@ const SLOW_AFTER: u32 = 2;
 const SLOW_PAUSE: Duration = Duration::from_millis(250);
 
 impl Slowness {
-    pub(crate) fn note_timeout(&self) {
+    pub(crate) fn note_timeout(&self, now: Moment) {
         let mut state = lock(&self.state);
         state.0 += 1;
         if state.0 >= SLOW_AFTER {
-            state.1 = Some(Instant::now() + SLOW_PAUSE);
+            state.1 = Some(now + SLOW_PAUSE);
         }
     }
 
@@ -399,7 +423,7 @@ impl Slowness {
         *lock(&self.state) = (0, None);
     }
 
-    fn is_slow(&self) -> bool {
-        lock(&self.state).1.is_some_and(|until| Instant::now() < until)
+    fn is_slow(&self, now: Moment) -> bool {
+        lock(&self.state).1.is_some_and(|until| now < until)
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use twinsite_model::{RoomKey, Token, UpstreamName, WallTime};
 
 /// A boxed future, so that the traits of this crate work behind `dyn`.
@@ -153,15 +152,11 @@ pub enum StoreStatus {
     Up {
         /// As what.
         role: Role,
-        /// Since when.
-        since: Instant,
     },
     /// It does not.
     Down {
         /// Why.
         why: Why,
-        /// Since when.
-        since: Instant,
     },
 }
 
@@ -169,16 +164,6 @@ impl StoreStatus {
     /// Whether it can be used.
     pub fn is_up(&self) -> bool {
         matches!(self, Self::Up { .. })
-    }
-
-    /// The next status, which keeps its beginning where nothing changed.
-    pub(crate) fn next(self, now: Result<Role, Why>) -> Self {
-        match (self, now) {
-            (Self::Up { role: old, .. }, Ok(new)) if old == new => self,
-            (Self::Down { since, .. }, Err(why)) => Self::Down { why, since },
-            (_, Ok(role)) => Self::Up { role, since: Instant::now() },
-            (_, Err(why)) => Self::Down { why, since: Instant::now() },
-        }
     }
 }
 

@@ -1,4 +1,5 @@
 //! How rooms get their places, with a store and peers whose behaviour the test decides.
+#![allow(clippy::disallowed_methods, reason = "tests live by the real clock")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
 mod scripted;
@@ -6,14 +7,14 @@ mod scripted;
 use scripted::{Peers, Script, ScriptedStore, eventually, name, pin, room};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use twinsite_model::{NodeId, RoomKey, Token, WallTime};
 use twinsite_sessions::{
-    ClusterView, Gossip, PeersAnswer, PinEvent, PinUpdate, PlacedBy, Quorum, Refused, Sessions,
-    SessionsOptions,
+    BoxFuture, ClusterView, Gossip, Moment, PeersAnswer, PinEvent, PinUpdate, PlacedBy, Quorum, Refused,
+    Runtime, Sessions, SessionsOptions, Spread,
 };
 
 const TOKEN: Token = Token::new(1, 1);
@@ -233,4 +234,53 @@ async fn a_room_with_a_live_tunnel_is_never_given_up_for_others() {
     // More live rooms than there is space for: their tunnels bound them.
     bench.sessions.observe_live((0..9).map(|number| (key(number), name("one"))));
     assert!((0..9).all(|number| bench.sessions.answer(key(number)).is_some()));
+}
+
+/// A clock that can be put on, as if the process had stood still meanwhile.
+struct Standing {
+    begun: Instant,
+    stood: Arc<AtomicU64>,
+}
+
+impl Runtime for Standing {
+    fn now(&self) -> Moment {
+        Moment(self.begun.elapsed() + Duration::from_millis(self.stood.load(Ordering::Relaxed)))
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+
+    fn spawn(&self, work: BoxFuture<'static, ()>) {
+        drop(tokio::spawn(work));
+    }
+}
+
+/// Peers that know nothing, and after whose answer the asking process stands still.
+struct StandsStill(Arc<AtomicU64>);
+
+impl Spread for StandsStill {
+    fn broadcast(&self, _gossip: Gossip) {}
+
+    fn ask_peers(&self, _room: RoomKey, _within: Duration) -> BoxFuture<'_, PeersAnswer> {
+        Box::pin(async move {
+            self.0.fetch_add(10_000, Ordering::Relaxed);
+            PeersAnswer { pin: None, complete: true }
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_the_peers_said_before_a_stand_still_is_not_told_to_a_young_store() {
+    let store = Arc::new(ScriptedStore::new(Script { young: true, ..Script::default() }));
+    let view = watch::Sender::new(ClusterView { token: TOKEN, quorum: Quorum::Known });
+    let stood = Arc::new(AtomicU64::new(0));
+    let runtime = Arc::new(Standing { begun: Instant::now(), stood: Arc::clone(&stood) });
+    let peers = Arc::new(StandsStill(stood));
+    let sessions = Sessions::start_on(runtime, options(), Arc::clone(&store) as _, peers, view.subscribe());
+    let placed = sessions.place(room(1), name("one"), None).await.unwrap();
+    assert_eq!((placed.upstream, placed.by), (name("one"), PlacedBy::Proposal));
+    let requests = store.requests();
+    assert!(!requests.is_empty(), "it was asked before");
+    assert!(requests.iter().all(|request| !request.peers_asked), "{requests:?}");
 }

@@ -40,6 +40,10 @@ pub enum Rule {
     Readable,
     /// A floating address is announced only where it was seen to be answered for, as freshly as was agreed.
     AnnouncedFollows,
+    /// A new room is placed only where a quorum is known to exist.
+    QuorumFirst,
+    /// A session store that was emptied a moment ago gives a place only to who has asked all other nodes.
+    PeersFirst,
     /// No assertion fails.
     NoPanic,
 }

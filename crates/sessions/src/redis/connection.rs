@@ -57,7 +57,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(config: RedisConfig) -> Self {
-        let starting = StoreStatus::Down { why: Why::Starting, since: Instant::now() };
+        let starting = StoreStatus::Down { why: Why::Starting };
         Self {
             keys: Keys::new(&config.cluster, config.node),
             scripts: Scripts::new(),
@@ -113,7 +113,10 @@ impl Link {
 
     fn set_status(&self, now: Result<Role, Why>) {
         self.status.send_if_modified(|status| {
-            let next = status.next(now);
+            let next = match now {
+                Ok(role) => StoreStatus::Up { role },
+                Err(why) => StoreStatus::Down { why },
+            };
             let changed = next != *status;
             *status = next;
             changed

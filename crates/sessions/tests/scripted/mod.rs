@@ -64,11 +64,10 @@ pub(crate) struct ScriptedStore {
 
 impl ScriptedStore {
     pub(crate) fn new(script: Script) -> Self {
-        let since = Instant::now();
         let status = if script.away {
-            StoreStatus::Down { why: Why::Refused, since }
+            StoreStatus::Down { why: Why::Refused }
         } else {
-            StoreStatus::Up { role: Role::Primary, since }
+            StoreStatus::Up { role: Role::Primary }
         };
         Self {
             script,

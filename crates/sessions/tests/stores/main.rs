@@ -1,10 +1,12 @@
 //! What every store must do, asked of both; and what only a real Redis can go through.
+#![allow(clippy::disallowed_methods, reason = "tests live by the real clock")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
 mod access;
 mod contract;
 mod embedded;
 mod redis_server;
+mod retold;
 mod trouble;
 
 use std::time::Duration;

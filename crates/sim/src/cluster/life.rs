@@ -14,6 +14,10 @@ use super::people::{Heard, Replacement};
 use super::plan::Plan;
 use super::process::Birth;
 use super::provider::SimProvider;
+use super::redis::Redis;
+use super::redis_data::Omitted;
+use super::rooms::{Meetings, Told};
+use super::rooms_check::Fence;
 use super::run::{COUNTED, Report, Run};
 use super::sight::Sight;
 use super::watch::Watches;
@@ -47,6 +51,8 @@ pub(super) struct Life {
     pub(super) oracle: Oracle,
     addresses: Addresses,
     watches: Watches,
+    pub(super) meetings: Meetings,
+    pub(super) fence: Fence,
     pub(super) trace: Trace,
     pub(super) heard: Arc<Mutex<Vec<Heard>>>,
     counts: BTreeMap<&'static str, u64>,
@@ -90,6 +96,17 @@ impl Life {
             sight.put(node.id, place.site.clone(), node.kernel.clone());
         }
         let files = Files::new(&plan.spec);
+        let meetings = Meetings {
+            redis: plan.rooms.redis.then(|| {
+                let beside = [nodes[0].id, nodes[nodes.len() / 2].id];
+                Redis::new(net.clone(), beside, Omitted::of(mistake))
+            }),
+            settle: plan.rooms.settle,
+            keep_interval: plan.rooms.keep_interval,
+            visit_every: plan.rooms.visit_every,
+            sight: sight.clone(),
+            told: Told::default(),
+        };
         let ids = known.last().map_or(0, |id| id.0);
         let mut trace = Trace::new(run.timeline);
         trace.note(0, || plan.describe());
@@ -107,6 +124,8 @@ impl Life {
             oracle: Oracle::default(),
             addresses: Addresses::new(ips),
             watches: Watches::default(),
+            meetings,
+            fence: Fence::default(),
             trace,
             heard: Arc::default(),
             counts: COUNTED.map(|what| (what, 0)).into(),
@@ -186,6 +205,7 @@ impl Life {
             });
             self.hear();
             self.read_announcements();
+            self.look_at_rooms(Executor::now());
             self.guardians();
             while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= next) {
                 let (node, undo) = entry.remove();
@@ -265,7 +285,8 @@ impl Life {
         }
         self.note(|| format!("{id} starts"));
         let (sight, pace, mistake) = (self.sight.clone(), self.plan.pace, self.mistake);
-        let (watches, provider) = (self.watches.clone(), self.provider.clone());
+        let (watches, provider, meetings) =
+            (self.watches.clone(), self.provider.clone(), self.meetings.clone());
         let note = self.disaster.note.as_ref().filter(|(survivor, _)| *survivor == node);
         let recovery = note.map(|(_, note)| note.clone());
         let (site, files) = (spec.nodes[node].site.clone(), self.files.clone());
@@ -286,6 +307,7 @@ impl Life {
             watches,
             site,
             files,
+            meetings,
         });
     }
 
@@ -356,6 +378,9 @@ impl Life {
         self.later.clear();
         self.net.heal();
         self.provider.heal();
+        if let Some(redis) = &self.meetings.redis {
+            redis.heal();
+        }
         self.sight.change(|health| health.values_mut().for_each(|healthy| *healthy = true));
         for node in 0..self.nodes.len() {
             self.go_on(node);
@@ -375,7 +400,7 @@ impl Life {
     }
 
     /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, every address is answered
-    /// for by its agreed owner, and every instance announces what follows from that.
+    /// for by its agreed owner, every instance announces what follows from that, and everybody of a room is together.
     fn is_well(&self) -> bool {
         let rafts: Vec<_> = self.kept().filter_map(Node::raft).collect();
         let leaders = rafts.iter().filter(|raft| raft.status().borrow().is_leader).count();
@@ -396,6 +421,7 @@ impl Life {
             && rafts.first().is_some_and(|raft| (raft.generation(), newest) >= acknowledged)
             && self.addresses.all().all(|ip| self.is_answered_for(ip))
             && rafts.first().is_some_and(|raft| self.misannounced(&raft.state()).is_none())
+            && self.rooms_are_well()
     }
 
     fn is_answered_for(&self, ip: &FloatingIpName) -> bool {
@@ -454,6 +480,9 @@ impl Life {
         let state = self.kept().find_map(Node::raft).map(|raft| raft.state());
         let misannounced = state.and_then(|state| self.misannounced(&state));
         text.push_str(&misannounced.map_or_else(String::new, |wrong| format!(" {wrong};")));
+        if let Some(wrong) = self.what_is_wrong_with_rooms() {
+            text.push_str(&format!(" {wrong};"));
+        }
         for ip in self.addresses.all() {
             let owners = self.nodes.iter().filter_map(Node::raft).map(|raft| {
                 let state = raft.state();

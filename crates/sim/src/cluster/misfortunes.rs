@@ -14,6 +14,7 @@ use std::time::Duration;
 use twinsite_announce::There;
 use twinsite_model::spec::SiteSpec;
 use twinsite_model::{Format, NodeId};
+use twinsite_sessions::Why;
 
 /// How long a stopped node lies there before its supervisor starts it again, at most.
 const RESTART_MAX: TrueTime = 2_000 * MS;
@@ -110,6 +111,10 @@ impl Life {
             }
             Misfortune::FlippedBit => self.flip_a_bit(node),
             Misfortune::TouchedFile => self.touch_file(),
+            Misfortune::RedisEmptied
+            | Misfortune::RedisPromoted
+            | Misfortune::RedisHangs
+            | Misfortune::RedisRefuses => self.trouble_redis(which),
         }
     }
 
@@ -187,6 +192,9 @@ impl Life {
         // Whoever sets a machine up takes the newest program: an older one may not read what was agreed meanwhile.
         self.nodes[node] = Node::new(new, self.nodes[node].machine, disk, &self.net, known);
         self.sight.take(old);
+        if let Some(redis) = &self.meetings.redis {
+            redis.rename(old, new);
+        }
         self.sight.put(new, self.plan.spec.nodes[node].site.clone(), self.nodes[node].kernel.clone());
         self.note(|| format!("{old} has lost its disk and joins again as {new}"));
         self.replacement = Some(Replacement { old, new });
@@ -245,6 +253,23 @@ impl Life {
             _ => *there = There::default(),
         });
         self.note(|| format!("what {touched:?} is told was touched ({what})"));
+    }
+
+    fn trouble_redis(&mut self, which: Misfortune) {
+        let Some(redis) = self.meetings.redis.clone() else { return };
+        let long = self.random.u64(10 * MS..=3_000 * MS);
+        match which {
+            Misfortune::RedisEmptied => redis.lose_everything(long / 2),
+            Misfortune::RedisPromoted => {
+                let lost = redis.promote_replica(long / 2);
+                self.count("writes lost with a Redis", lost as u64);
+            }
+            Misfortune::RedisHangs => redis.hang(long),
+            _ => {
+                let whys = [Why::ReadOnly, Why::Refusing, Why::Loading];
+                redis.refuse_writes(long, whys[self.random.usize(..whys.len())]);
+            }
+        }
     }
 
     /// Two parts do not hear each other; `bridge` hears both.
@@ -341,5 +366,9 @@ const fn name(misfortune: Misfortune) -> Option<&'static str> {
         Misfortune::Upgrade => "upgrades",
         Misfortune::FlippedBit => "flipped bits",
         Misfortune::TouchedFile => "announced files that were touched",
+        Misfortune::RedisEmptied => "Redis servers that lost everything",
+        Misfortune::RedisPromoted => "replicas that were promoted",
+        Misfortune::RedisHangs => "Redis servers that hung",
+        Misfortune::RedisRefuses => "Redis servers that took no writes",
     })
 }

@@ -20,9 +20,15 @@ mod people;
 mod plan;
 mod process;
 mod provider;
+mod redis;
+mod redis_data;
+mod redis_store;
+mod rooms;
+mod rooms_check;
 mod run;
 mod shrink;
 mod sight;
+mod spread;
 mod sweep;
 mod watch;
 
@@ -56,6 +62,12 @@ pub enum Mistake {
     DamageIsGuessedAt,
     /// Somebody who watches misses a change, and is not told.
     WatchMisses,
+    /// The script of a session store does not compare the writer's token with the newest.
+    ScriptForgetsTokenCheck,
+    /// The script of a session store keeps the first token that it has seen.
+    ScriptForgetsMaximum,
+    /// A session store that was emptied a moment ago gives places before anybody was asked.
+    YoungStoreAsksNobody,
     /// One rule less in the product's own code; only in builds with the feature `seeded-faults`.
     Rule(Fault),
 }
@@ -75,6 +87,9 @@ impl Mistake {
             Self::GuardianSpeaksTooSoon,
             Self::DamageIsGuessedAt,
             Self::WatchMisses,
+            Self::ScriptForgetsTokenCheck,
+            Self::ScriptForgetsMaximum,
+            Self::YoungStoreAsksNobody,
         ];
         let rules = Fault::ALL.into_iter().filter(|_| cfg!(feature = "seeded-faults")).map(Self::Rule);
         own.into_iter().chain(rules).collect()

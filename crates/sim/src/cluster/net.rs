@@ -12,7 +12,8 @@ use twinsite_consensus::{
     AsyncRuntime, Destination, Inbound, Lane, LogIndex, SnapshotTransfer, Transport, TransportError, pb,
 };
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
-use twinsite_model::NodeId;
+use twinsite_model::{Applied, NodeId, Proposal};
+use twinsite_sessions::Sessions;
 
 /// How much later than the quickest the slowest message comes in a network that is well, in nanoseconds.
 const HEALTHY_SPREAD: TrueTime = 2_000_000;
@@ -35,6 +36,7 @@ pub(super) struct Weather {
 pub(super) struct Door {
     pub(super) inbound: Inbound<SimRuntime>,
     pub(super) desk: Desk<SimRuntime, End>,
+    pub(super) sessions: Sessions,
 }
 
 struct Links {
@@ -113,6 +115,11 @@ impl Net {
         links.weather.delay_max = links.weather.delay_max.min(links.weather.delay_min + HEALTHY_SPREAD);
         links.weather.lost = 0;
         links.weather.doubled = 0;
+    }
+
+    /// How long something takes that is sent once; none if it is lost.
+    pub(super) fn way(&self, from: NodeId, to: NodeId) -> Option<Duration> {
+        self.links().ways(from, to).first().copied()
     }
 
     /// Takes a question to a node and its answer back.
@@ -207,6 +214,31 @@ impl End {
             async move { ask(door.desk).await.ok_or_else(busy) }
         });
         SimRuntime::timeout(within, answer).await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    /// Asks a node's sessions.
+    pub(super) async fn ask_rooms<A: Send + 'static>(
+        &self,
+        to: NodeId,
+        within: Duration,
+        ask: impl Fn(&Sessions) -> A + Clone + Send + 'static,
+    ) -> Result<A, TransportError> {
+        let answer = self.net.carry(self.node, to, move |door| std::future::ready(Ok(ask(&door.sessions))));
+        SimRuntime::timeout(within, answer).await.unwrap_or_else(|_| Err(silent()))
+    }
+
+    /// Has another node propose something.
+    pub(super) async fn propose(
+        &self,
+        to: NodeId,
+        proposal: Proposal,
+        within: Duration,
+    ) -> Result<Applied, TransportError> {
+        self.ask(to, within, move |desk| {
+            let proposal = proposal.clone();
+            async move { desk.raft.propose(&proposal).await.ok() }
+        })
+        .await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::violation::{Rule, Violation};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use twinsite_model::state::FloatingIpState;
-use twinsite_model::{Generation, NodeId, RequestId, Revision, State, WallTime, encoding};
+use twinsite_model::{Generation, NodeId, Pin, RequestId, Revision, RoomKey, State, WallTime, encoding};
 
 /// What a node was last seen to be.
 struct Seen {
@@ -202,7 +202,12 @@ fn seen(raft: &Raft) -> (Generation, bool, u64, Arc<State>) {
 /// A room that was placed under an older token than had been reached before.
 fn stale_pin(before: &State, after: &State) -> Option<String> {
     let reached = before.session_token();
-    let placed = after.sessions.pins.iter().filter(|(room, pin)| before.sessions.pins.get(room) != Some(pin));
+    // A room that is merely confirmed keeps the token under which it was placed.
+    let stays = |room: &RoomKey, pin: &Pin| {
+        let known = before.sessions.pins.get(room);
+        known.is_some_and(|known| (&known.upstream, known.token) == (&pin.upstream, pin.token))
+    };
+    let placed = after.sessions.pins.iter().filter(|(room, pin)| !stays(room, pin));
     let stale = placed.map(|(_, pin)| pin.token).find(|token| *token < reached)?;
     Some(format!("a room was placed under {stale} after {reached} had been reached"))
 }

@@ -8,7 +8,7 @@ use crate::clock::TrueTime;
 use crate::scenario::base;
 use std::sync::Arc;
 use std::time::Duration;
-use twinsite_model::spec::{AnnounceMode, Failback, HumanDuration, ProviderKind};
+use twinsite_model::spec::{AnnounceMode, Failback, HumanDuration, ProviderKind, SessionStoreKind};
 use twinsite_model::{ClusterSpec, Format};
 
 const MS: TrueTime = 1_000_000;
@@ -68,9 +68,33 @@ pub(super) enum Misfortune {
     FlippedBit,
     /// Somebody edits or deletes what an instance is told to announce.
     TouchedFile,
+    /// The Redis is started again and has lost everything.
+    RedisEmptied,
+    /// The Redis is killed, and its replica takes its place without the last writes.
+    RedisPromoted,
+    /// The Redis stands still.
+    RedisHangs,
+    /// The Redis takes no writes.
+    RedisRefuses,
 }
 
-const ALL: [Misfortune; 26] = [
+impl Misfortune {
+    const fn is_of_redis(self) -> bool {
+        matches!(self, Self::RedisEmptied | Self::RedisPromoted | Self::RedisHangs | Self::RedisRefuses)
+    }
+}
+
+/// How rooms are kept, and how many people come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RoomsPlan {
+    /// In a Redis, or in the replicated state.
+    pub(super) redis: bool,
+    pub(super) settle: Duration,
+    pub(super) keep_interval: Duration,
+    pub(super) visit_every: Duration,
+}
+
+const ALL: [Misfortune; 30] = [
     Misfortune::Crash,
     Misfortune::CrashOfAll,
     Misfortune::PowerLoss,
@@ -97,6 +121,10 @@ const ALL: [Misfortune; 26] = [
     Misfortune::Upgrade,
     Misfortune::FlippedBit,
     Misfortune::TouchedFile,
+    Misfortune::RedisEmptied,
+    Misfortune::RedisPromoted,
+    Misfortune::RedisHangs,
+    Misfortune::RedisRefuses,
 ];
 
 /// One seed's mixture.
@@ -125,17 +153,26 @@ pub(super) struct Plan {
     pub(super) format: Format,
     /// How long a guardian needs to notice the end of a process, at most.
     pub(super) noticed_within: Duration,
+    pub(super) rooms: RoomsPlan,
 }
 
 impl Plan {
     pub(super) fn draw(random: &mut fastrand::Rng) -> Self {
         let few = random.u32(1..=3);
-        let misfortunes = ALL.into_iter().filter(|_| random.u32(..4) < few).collect();
+        let misfortunes = ALL.into_iter().filter(|_| random.u32(..4) < few);
+        let mut misfortunes: Vec<_> = misfortunes.collect();
+        let rooms = RoomsPlan {
+            redis: random.bool(),
+            settle: Duration::from_millis(random.u64(500..=5_000)),
+            keep_interval: Duration::from_millis(random.u64(500..=2_000)),
+            visit_every: Duration::from_millis(random.u64(50..=500)),
+        };
+        misfortunes.retain(|misfortune| rooms.redis || !misfortune.is_of_redis());
         let delay_min = random.u64(20_000..=MS);
         let far = random.u32(..4) == 0;
         let drift_ppm = if random.u32(..3) == 0 { 99_000 } else { random.i32(0..=1_000) };
         Self {
-            spec: Arc::new(spec(random, drift_ppm)),
+            spec: Arc::new(spec(random, drift_ppm, rooms.redis)),
             misfortunes,
             every: Duration::from_millis(random.u64(50..=1_500)),
             weather: Weather {
@@ -164,6 +201,7 @@ impl Plan {
             noticed_within: Duration::from_millis(if random.bool() { 20 } else { 600 }),
             habits: habits(random),
             format: if random.u32(..3) == 0 { Format::FIRST } else { Format::NEWEST },
+            rooms,
         }
     }
 }
@@ -181,9 +219,9 @@ impl Plan {
 
     /// For people.
     pub(super) fn describe(&self) -> String {
-        let Self { spec, misfortunes, every, weather, disk, pace, drift_ppm, .. } = self;
+        let Self { spec, misfortunes, every, weather, disk, pace, drift_ppm, rooms, .. } = self;
         format!(
-            "{} nodes, {} addresses; {misfortunes:?} every {every:?}; {weather:?}; {disk:?}; {pace:?}; clocks within {drift_ppm} ppm",
+            "{} nodes, {} addresses; {misfortunes:?} every {every:?}; {weather:?}; {disk:?}; {pace:?}; {rooms:?}; clocks within {drift_ppm} ppm",
             spec.nodes.len(),
             spec.floating_ips.len()
         )
@@ -208,8 +246,12 @@ fn habits(random: &mut fastrand::Rng) -> Habits {
 }
 
 /// Two sites and a witness, with one or two nodes at each site.
-fn spec(random: &mut fastrand::Rng, drift_ppm: i32) -> ClusterSpec {
+fn spec(random: &mut fastrand::Rng, drift_ppm: i32, redis: bool) -> ClusterSpec {
     let mut spec = base();
+    if redis {
+        spec.sessions.store = SessionStoreKind::Redis;
+        spec.sessions.url = Some("redis://10.9.0.1:6379/0".to_owned());
+    }
     if random.bool() {
         spec.nodes.retain(|node| [1, 3, 5].contains(&node.id.0));
     }

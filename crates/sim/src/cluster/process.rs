@@ -9,6 +9,7 @@ use super::kernel::Kernel;
 use super::net::{Door, End};
 use super::outside::{Probed, probe};
 use super::provider::SimProvider;
+use super::rooms::{Meetings, Rooms};
 use super::sight::{Eyes, Sight};
 use super::watch::Watches;
 use crate::runtime::{Executor, JoinHandle, ProcessId, SimRuntime};
@@ -54,6 +55,7 @@ pub(super) struct Birth {
     /// Where the node is, and the files of the instances there.
     pub(super) site: SiteName,
     pub(super) files: Files,
+    pub(super) meetings: Meetings,
 }
 
 /// A node that runs.
@@ -62,6 +64,7 @@ pub(super) struct Running {
     pub(super) raft: Raft,
     pub(super) brain: Brain,
     pub(super) supervisor: Supervisor,
+    pub(super) rooms: Rooms,
     draining: Arc<AtomicBool>,
     changed: Arc<Notify>,
     letting_go: CancellationToken,
@@ -80,6 +83,7 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     let (draining, heard) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
     let hands = AllHands::default();
     let errands = Errands::default();
+    let rooms = birth.meetings.open(birth.process, &birth.end, &raft, quorum.view());
     let employer = Employer {
         me,
         incarnation: birth.incarnation,
@@ -93,6 +97,7 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     let (probe_soon, read_soon, announce_again) = (Arc::default(), Arc::default(), Arc::default());
     let here = Here {
         birth: birth.clone(),
+        rooms: rooms.clone(),
         probe_soon: Arc::clone(&probe_soon),
         announce_again: Arc::clone(&announce_again),
         random: Executor::random(),
@@ -105,7 +110,6 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     let announced = birth.files.read_back(site.clone(), raft.clone(), Arc::clone(&read_soon));
     let under = Arc::default();
     let observations = Eyes {
-        me,
         incarnation: birth.incarnation,
         opinions: sight.opinions(),
         outside: outside.clone(),
@@ -117,6 +121,7 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
         changed: Arc::clone(&changed),
         errands: errands.clone(),
         format_max: birth.options.format_max,
+        rooms: rooms.clone(),
     };
     go_on_errands(&birth, &raft, &errands, &changed, &supervisor, &stop);
     let files = birth.files.clone();
@@ -152,11 +157,15 @@ pub(super) async fn begin(birth: Birth, disk: Arc<dyn Disk>) -> Result<Running, 
     };
     drop(SimRuntime::spawn(supervisor.lasting("the keeper of the membership", keeper.run(stop))));
     let desk = Desk { me, peers: birth.end.clone(), brain: brain.clone(), raft: raft.clone() };
-    birth.end.net.attach(me, birth.process, Door { inbound: raft.inbound(), desk });
+    birth.end.net.attach(
+        me,
+        birth.process,
+        Door { inbound: raft.inbound(), desk, sessions: rooms.sessions.clone() },
+    );
     drop(SimRuntime::spawn(birth.watches.clone().watch(me, raft.clone(), birth.mistake)));
     raft.take_part();
     let following = Arc::new(Mutex::new(Some(following)));
-    Ok(Running { raft, brain, supervisor, draining, changed, letting_go, following })
+    Ok(Running { raft, brain, supervisor, rooms, draining, changed, letting_go, following })
 }
 
 /// Looks at the provider of every address that it routes, and calls it when the leader says so.
@@ -206,6 +215,7 @@ impl Running {
 /// What follows the state on a simulated machine.
 struct Here {
     birth: Birth,
+    rooms: Rooms,
     probe_soon: Arc<Notify>,
     announce_again: Arc<Notify>,
     random: fastrand::Rng,
@@ -224,6 +234,7 @@ impl Surroundings for Here {
         if events.iter().any(|event| matches!(event, Event::OwnerChanged { .. })) {
             self.probe_soon.notify_one();
         }
+        self.rooms.hear(events);
         self.announce_again.notify_one();
     }
 

@@ -9,8 +9,11 @@ use tokio::runtime::RngSeed;
 use tokio::task::unconstrained;
 
 /// Everything that is counted, and that must come up in a hundred seeds.
-pub(super) const COUNTED: [&str; 66] = [
+pub(super) const COUNTED: [&str; 78] = [
     "addresses moved at the console",
+    "Redis servers that hung",
+    "Redis servers that lost everything",
+    "Redis servers that took no writes",
     "addresses taken over",
     "answers of the provider that were lost",
     "announced files that were touched",
@@ -25,6 +28,7 @@ pub(super) const COUNTED: [&str; 66] = [
     "commands of unknown outcome",
     "commands refused",
     "commands that came too late",
+    "commands that came too late to the Redis",
     "crashes",
     "crashes of all",
     "disasters",
@@ -47,8 +51,8 @@ pub(super) const COUNTED: [&str; 66] = [
     "lost disks",
     "lost sites",
     "machines that were suspended",
-    "nodes that stopped",
     "nodes that ended in good order",
+    "nodes that stopped",
     "one-way cuts",
     "owners that changed during a call",
     "owners lost in the middle of a move",
@@ -57,12 +61,19 @@ pub(super) const COUNTED: [&str; 66] = [
     "reads answered",
     "reads refused",
     "replaced nodes",
+    "replicas that were promoted",
     "restarts",
     "rings",
+    "rooms found at peers",
+    "rooms found in memory",
+    "rooms placed by the store",
+    "rooms placed without the store",
+    "rooms that were not placed",
     "slow disks",
     "splits",
     "snapshots installed",
     "snapshots installed in the middle of a move",
+    "stale writers that the Redis refused",
     "steps of a replacement that were tried again",
     "tasks that came to pass twice",
     "tasks that failed",
@@ -76,6 +87,7 @@ pub(super) const COUNTED: [&str; 66] = [
     "wishes carried out",
     "wishes refused",
     "wishes that nobody answered",
+    "writes lost with a Redis",
 ];
 
 /// One life to be lived.

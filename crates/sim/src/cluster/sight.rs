@@ -3,6 +3,7 @@
 use super::kernel::Kernel;
 use super::outside::Answers;
 use super::provider::SimProvider;
+use super::rooms::Rooms;
 use crate::runtime::{Executor, SimRuntime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use twinsite_model::spec::NodeKind;
 use twinsite_model::{
     ClusterSpec, FloatingIpName, Format, Incarnation, NodeId, SiteName, State, Token, UpstreamName,
 };
+use twinsite_sessions::{Role, StoreStatus};
 
 /// How long probes need to agree that something has changed, at most.
 const NOTICED_WITHIN: Duration = Duration::from_millis(150);
@@ -92,6 +94,11 @@ impl Sight {
         self.health.send_modify(change);
     }
 
+    /// Whether an upstream is well.
+    pub(super) fn is_healthy(&self, upstream: &UpstreamName) -> bool {
+        self.health.borrow().get(upstream).copied().unwrap_or_default()
+    }
+
     /// What one life of a node thinks of the upstreams, which takes it a moment.
     pub(super) fn opinions(&self) -> watch::Receiver<Health> {
         let mut truth = self.health.subscribe();
@@ -111,7 +118,6 @@ impl Sight {
 
 /// The observations of one life of a node.
 pub(super) struct Eyes {
-    pub(super) me: NodeId,
     pub(super) incarnation: Incarnation,
     pub(super) opinions: watch::Receiver<Health>,
     pub(super) outside: watch::Receiver<Answers>,
@@ -124,11 +130,12 @@ pub(super) struct Eyes {
     pub(super) changed: Arc<Notify>,
     pub(super) errands: Errands,
     pub(super) format_max: Format,
+    pub(super) rooms: Rooms,
 }
 
 impl Observations for Eyes {
     fn report(&self, state: &State, seq: u64, full: bool) -> NodeReport {
-        let node = state.spec.as_ref().and_then(|spec| spec.node(self.me));
+        let node = state.spec.as_ref().and_then(|spec| spec.node(self.rooms.me));
         let serves = node.is_some_and(|node| node.kind != NodeKind::Witness);
         let opinions = self.opinions.borrow();
         let upstreams = opinions.iter().filter(|_| serves).map(|(upstream, healthy)| UpstreamView {
@@ -150,7 +157,7 @@ impl Observations for Eyes {
             (ip.clone(), view)
         });
         NodeReport {
-            node: self.me,
+            node: self.rooms.me,
             incarnation: self.incarnation,
             seq,
             format_max: self.format_max,
@@ -158,13 +165,17 @@ impl Observations for Eyes {
             applied: state.revision,
             not_ready: None,
             draining: self.draining.load(Ordering::Relaxed),
-            store: StoreView::Embedded,
+            store: match *self.rooms.sessions.store_status().borrow() {
+                StoreStatus::Up { role: Role::Embedded } => StoreView::Embedded,
+                StoreStatus::Up { role: Role::Primary } => StoreView::Reachable,
+                StoreStatus::Down { why } => StoreView::Unreachable { detail: why.to_string() },
+            },
             peers_heard: self.peers_heard.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             upstreams: full.then(|| upstreams.collect()),
             floating_ips: views.collect(),
             announced: self.announced(),
             load: LoadView { rooms: 0, tunnels: 0 },
-            rooms_in_use: Vec::new(),
+            rooms_in_use: if full { self.rooms.live().into_keys().collect() } else { Vec::new() },
         }
     }
 
