@@ -23,7 +23,7 @@ fn every_mistake_of_the_controller_is_noticed() {
 
 /// Seeds that every mistake is given, and how many more if none of those shows it.
 const SEEDS: u64 = 20;
-const SEEDS_MAX: u64 = 600;
+const SEEDS_MAX: u64 = 1_000;
 
 /// The same of the whole cluster, with mistakes below and around the consensus as well. `TWINSITE_MISTAKE` asks for those
 /// alone that have this in their names.

@@ -231,11 +231,11 @@ impl Plan {
 fn habits(random: &mut fastrand::Rng) -> Habits {
     let mut chance = |max| if random.bool() { 0 } else { random.u32(..=max) };
     let (lost, refused, fail, hang, twice) = (chance(30), chance(20), chance(30), chance(20), chance(30));
-    let restless = chance(25);
+    let restless = chance(6);
     Habits {
         way_max: Duration::from_millis(random.u64(1..=200)),
         connect_max: Duration::from_millis(if random.u32(..3) == 0 { 20 } else { random.u64(20..=1_500) }),
-        task_max: Duration::from_millis(random.u64(20..=1_500)),
+        task_max: Duration::from_millis(if random.bool() { 100 } else { random.u64(100..=1_500) }),
         lost,
         refused,
         fail,

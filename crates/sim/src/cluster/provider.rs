@@ -44,6 +44,9 @@ pub(super) struct Habits {
 /// How long people of the provider need to end a task that hangs, at most.
 const ENDED_BY_PEOPLE: Duration = Duration::from_secs(3);
 
+/// How long what was done at the console takes, at most.
+const BY_HAND_MAX: Duration = Duration::from_millis(100);
+
 #[derive(Default)]
 struct Address {
     to: Option<NodeId>,
@@ -137,8 +140,7 @@ impl SimProvider {
         let mut inside = self.inside();
         let ips: Vec<_> = inside.addresses.keys().cloned().collect();
         for ip in ips {
-            let task_max = nanos(inside.habits.task_max);
-            let works = inside.random.u64(..=task_max);
+            let works = inside.random.u64(..=nanos(BY_HAND_MAX));
             if let Some(address) = inside.addresses.get_mut(&ip) {
                 address.tasks += 1;
             }
