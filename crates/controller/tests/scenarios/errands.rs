@@ -6,7 +6,7 @@ use twinsite_controller::{MoveKind, MoveTarget, OperatorAction};
 use twinsite_model::spec::ProviderKind;
 use twinsite_model::{Command, Errand, ErrandEnd, ErrandId, Format, NodeId, Step};
 
-/// The address is at GRA_1 and routed there.
+/// The address is at the first node, and routed there.
 fn routed() -> Cluster {
     let mut cluster = Cluster::new(|spec| spec.floating_ips[0].provider = ProviderKind::Ovh);
     cluster

@@ -84,9 +84,7 @@ pub fn from_toml(text: &str) -> Result<ClusterSpec, SpecError> {
     }
     let version: VersionOnly = toml::from_str(text).map_err(|error| SpecError::in_toml(&error, text))?;
     check_version(version)?;
-    let spec = validated(toml::from_str(text).map_err(|error| SpecError::in_toml(&error, text))?)?;
-    let unknown = validate::without_provider(&spec);
-    if unknown.is_empty() { Ok(spec) } else { Err(SpecError::Invalid(unknown)) }
+    validated(toml::from_str(text).map_err(|error| SpecError::in_toml(&error, text))?)
 }
 
 /// Reads and validates a specification in JSON, as the log keeps it.
@@ -114,7 +112,7 @@ fn check_version(VersionOnly { version }: VersionOnly) -> Result<(), SpecError> 
 }
 
 fn validated(spec: ClusterSpec) -> Result<ClusterSpec, SpecError> {
-    let findings = validate::check(&spec);
+    let findings = [validate::check(&spec), validate::without_provider(&spec)].concat();
     if findings.is_empty() { Ok(spec) } else { Err(SpecError::Invalid(findings)) }
 }
 
@@ -122,6 +120,7 @@ fn validated(spec: ClusterSpec) -> Result<ClusterSpec, SpecError> {
 mod tests {
     use super::*;
     use crate::samples::sound_text;
+    use crate::spec::ProviderKind;
 
     fn error(text: &str) -> String {
         from_toml(text).unwrap_err().in_file("cluster.toml")
@@ -156,6 +155,9 @@ mod tests {
     fn a_provider_that_cannot_be_used_yet_is_refused_where_people_write_it() {
         let routed = sound_text().replace("provider = \"loopback\"", "provider = \"ovh\"");
         assert!(error(&routed).contains("no way yet to move an address by `ovh`"), "{}", error(&routed));
+        let mut spec = from_toml(&sound_text()).unwrap();
+        spec.floating_ips[0].provider = ProviderKind::Ovh;
+        assert!(matches!(from_json(&to_json(&spec)), Err(SpecError::Invalid(_))), "nor over the API");
     }
 
     #[test]

@@ -222,7 +222,9 @@ struct Here {
 }
 
 impl Surroundings for Here {
-    fn begin(&mut self, _: &Arc<State>) {}
+    fn begin(&mut self, state: &Arc<State>) {
+        self.rooms.hear_of_all(state);
+    }
 
     fn publish(&mut self, _: &Change) {}
 

@@ -164,6 +164,13 @@ impl Rooms {
         }
     }
 
+    /// Any upstream may have been away: nothing can be told.
+    pub(super) fn hear_of_all(&self, state: &State) {
+        for upstream in state.spec.iter().flat_map(|spec| &spec.upstreams) {
+            self.sessions.upstream_lost(&upstream.name);
+        }
+    }
+
     /// Upstreams that are agreed to be bad: their rooms are asked for again, as the program does it.
     pub(super) fn hear(&self, events: &[Event]) {
         for event in events {

@@ -54,6 +54,10 @@ impl Here {
 impl Surroundings for Here {
     fn begin(&mut self, state: &Arc<State>) {
         self.hub.reset(Arc::clone(state));
+        // Any upstream may have been away meanwhile, and others have moved its rooms.
+        for upstream in state.spec.iter().flat_map(|spec| &spec.upstreams) {
+            self.shared.sessions.upstream_lost(&upstream.name);
+        }
     }
 
     fn publish(&mut self, change: &Change) {
