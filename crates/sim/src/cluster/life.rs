@@ -388,7 +388,7 @@ impl Life {
             Executor::change_clock(self.nodes[node].machine, |clock, _| clock.set_wall_error(0));
             let health = self.plan.disk;
             self.nodes[node].disk.set_health(|present| *present = health);
-            let upgrades = self.nodes[node].format < Format::NEWEST;
+            let upgrades = self.nodes[node].runs_format < Format::NEWEST;
             self.nodes[node].format = Format::NEWEST;
             if upgrades || self.has_stopped(node) || self.nodes[node].has_ended() {
                 self.nodes[node].kill(Duration::ZERO);
@@ -460,10 +460,12 @@ impl Life {
                 (Some(raft), _) => {
                     let status = raft.status().borrow().clone();
                     format!(
-                        "{} of term {}, state {}, stopped {:?}{}",
+                        "{} of term {}, state {} in format {:?} of {:?}, stopped {:?}{}",
                         if status.is_leader { "leader" } else { "follower" },
                         status.term,
                         raft.state().revision,
+                        raft.state().format.0,
+                        raft.state().nodes.values().map(|life| life.format_max.0).collect::<Vec<_>>(),
                         status.stopped,
                         if status.is_leader {
                             format!(", changing {}, members {:?}", status.is_changing, status.members)

@@ -36,8 +36,10 @@ pub(super) struct Node {
     pub(super) kernel: Kernel,
     pub(super) end: End,
     pub(super) process: Option<ProcessId>,
-    /// The newest format that its program reads.
+    /// The newest format that the program reads that is installed.
     pub(super) format: Format,
+    /// The same of the program that was started last: an upgrade counts from the next start.
+    pub(super) runs_format: Format,
     /// How often it was started.
     pub(super) lives: u64,
     guardian: Option<(ProcessId, Guardian)>,
@@ -60,6 +62,7 @@ impl Node {
             end: End::new(net.clone(), id, known),
             process: None,
             format: Format::NEWEST,
+            runs_format: Format::NEWEST,
             lives: 0,
             guardian: None,
             life: Arc::new(Mutex::new(Life::Starting)),
@@ -94,6 +97,7 @@ impl Node {
     ) {
         let process = Executor::add_process(self.machine);
         self.process = Some(process);
+        self.runs_format = self.format;
         let guardian = self.guardian(mistake == Some(Mistake::GuardianSpeaksTooSoon));
         guardian.clear(self.incarnation());
         self.lives += 1;
