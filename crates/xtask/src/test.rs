@@ -81,7 +81,11 @@ pub fn run_all() -> Result<(), TaskError> {
             "twinsite-sim",
             "--features",
             "seeded-faults",
+            "--test",
+            "mistakes",
             "--quiet",
+            "--",
+            "--nocapture", // in how many seeds each was noticed
         ]);
         run(command.env("CARGO_TARGET_DIR", target().join("mistakes"))).map(drop)
     });
