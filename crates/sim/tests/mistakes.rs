@@ -7,8 +7,9 @@ use twinsite_model::{Fault, Faults};
 use twinsite_sim::cluster::{Mistake, Run};
 use twinsite_sim::{Settings, sweep::sweep};
 
-/// Seeds within which each mistake must show.
-const WITHIN: u64 = 20_000;
+/// Seeds within which each mistake must show. All but one do so within some hundred; that a stop is followed by another before
+/// the first has ended, and the address is held again in between, is rare.
+const WITHIN: u64 = 150_000;
 
 #[test]
 fn every_mistake_of_the_controller_is_noticed() {
