@@ -2,6 +2,7 @@
 //! intended.
 
 use crate::appoint::AllHands;
+use crate::errands::Errands;
 use crate::machine::Machine;
 use crate::quorum::QuorumWatch;
 use std::collections::BTreeMap;
@@ -12,7 +13,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use twinsite_announce::{Announcement, FloatingObserved, Reconciled, Seen, decide};
 use twinsite_consensus::Consensus;
-use twinsite_controller::OutsideView;
+use twinsite_controller::{OutsideView, RoutingView};
+use twinsite_model::spec::FloatingIpSpec;
 use twinsite_model::{
     ClusterName, ClusterSpec, Fault, Faults, FloatingIpName, NodeId, SiteName, State, Token,
 };
@@ -49,6 +51,8 @@ pub struct Announcing<M: Machine, I: Instances, O: Outside> {
     pub quorum: QuorumWatch,
     /// What this node holds itself.
     pub hands: AllHands,
+    /// Where providers route what they route.
+    pub errands: Errands,
     /// To whom it is delivered.
     pub instances: I,
     /// What is seen of the addresses.
@@ -102,6 +106,7 @@ impl<M: Machine, I: Instances, O: Outside> Announcing<M, I, O> {
         let seen = Sight {
             held: |ip: &FloatingIpName| self.hands.of(ip).and_then(|hands| hands.observe().attached),
             outside: self.outside.answers(&spec.cluster),
+            routing: |ip: &FloatingIpName| self.errands.of(ip).routing,
             cut_off: self.quorum.age::<M>().is_some_and(|age| age > spec.timing().lease),
         };
         wanted(&state, self.me, &seen)
@@ -109,10 +114,12 @@ impl<M: Machine, I: Instances, O: Outside> Announcing<M, I, O> {
 }
 
 /// What this node sees of the addresses.
-struct Sight<H> {
+struct Sight<H, R> {
     /// The token under which it answers for an address itself.
     held: H,
     outside: BTreeMap<FloatingIpName, OutsideView>,
+    /// Where an address is routed, by its provider's own word.
+    routing: R,
     /// Whether no quorum was heard of for a whole lease.
     cut_off: bool,
 }
@@ -121,12 +128,12 @@ struct Sight<H> {
 fn wanted(
     state: &State,
     me: NodeId,
-    sight: &Sight<impl Fn(&FloatingIpName) -> Option<Token>>,
+    sight: &Sight<impl Fn(&FloatingIpName) -> Option<Token>, impl Fn(&FloatingIpName) -> Option<RoutingView>>,
 ) -> Option<Announcement> {
     let spec = state.spec.as_ref()?;
     let site = spec.site(&spec.node(me)?.site)?;
     let observed = spec.floating_ips.iter().map(|ip| {
-        let seen = seen(state, spec, &site.name, &ip.name, sight);
+        let seen = seen(state, spec, &site.name, ip, sight);
         FloatingObserved { address: ip.address, seen }
     });
     let address = decide(site.announce, site.announced_ip, &observed.collect::<Vec<_>>())?;
@@ -138,9 +145,10 @@ fn seen(
     state: &State,
     spec: &ClusterSpec,
     here: &SiteName,
-    ip: &FloatingIpName,
-    sight: &Sight<impl Fn(&FloatingIpName) -> Option<Token>>,
+    ip: &FloatingIpSpec,
+    sight: &Sight<impl Fn(&FloatingIpName) -> Option<Token>, impl Fn(&FloatingIpName) -> Option<RoutingView>>,
 ) -> Seen {
+    let (is_routed, ip) = (ip.provider.is_routed(), &ip.name);
     let owner = state.owner(ip);
     let is_at = |node: NodeId| spec.node(node).is_some_and(|node| node.site == *here);
     let at = |is_here: bool| if is_here { Seen::Here } else { Seen::Elsewhere };
@@ -150,13 +158,20 @@ fn seen(
     if let Some(owner) = owner.filter(|_| Faults::here().has(Fault::AnnounceFromIntention)) {
         return at(is_at(owner.node));
     }
+    let nowhere = Seen::Nowhere { expected_here: owner.is_some_and(|owner| is_at(owner.node)) };
+    if is_routed {
+        // Every candidate has the address, so who holds it, or reaches itself there, says nothing: packets go where
+        // the provider sends them.
+        let to = (sight.routing)(ip).and_then(|routing| routing.to);
+        return to.map_or(nowhere, |node| at(is_at(node)));
+    }
     match ((sight.held)(ip), sight.outside.get(ip)) {
         (Some(token), _) if is_newest(token) => Seen::Here,
         (None, Some(OutsideView::Answered { node, token })) if is_newest(*token) => at(is_at(*node)),
         // Whoever holds it renews through a quorum. Nobody answers here, and no quorum was heard of for a whole lease:
         // this site is cut off, and whether or not another one holds it by now, this one does not.
         (None, Some(OutsideView::Silent { .. })) if sight.cut_off => Seen::Elsewhere,
-        _ => Seen::Nowhere { expected_here: owner.is_some_and(|owner| is_at(owner.node)) },
+        _ => nowhere,
     }
 }
 
@@ -164,9 +179,9 @@ fn seen(
 mod tests {
     use super::*;
     use twinsite_announce::{There, compare};
-    use twinsite_model::spec::AnnounceMode;
+    use twinsite_model::spec::{AnnounceMode, ProviderKind};
     use twinsite_model::state::{FloatingIpState, Owner};
-    use twinsite_model::{Epoch, Incarnation, WallTime};
+    use twinsite_model::{Epoch, ErrandId, Incarnation, WallTime};
 
     /// Two addresses, `public` and `second`, which sites announce where they are.
     fn spec() -> ClusterSpec {
@@ -222,12 +237,18 @@ mod tests {
     fn only_what_answers_as_freshly_as_was_agreed_is_seen() {
         let spec = spec();
         let (here, far) = here_and_far(&spec);
-        let (site, ip) = (&spec.node(here).unwrap().site, &spec.floating_ips[0].name);
+        let (site, ip) = (&spec.node(here).unwrap().site, &spec.floating_ips[0]);
         let state = owned(&spec, 4, &[(here, 4)]);
         let at = |site: &SiteName, held: Option<u64>, outside: Option<OutsideView>, cut_off| {
             let held = |_: &FloatingIpName| held.map(|epoch| Token::new(1, epoch));
-            let outside = outside.map(|outside| (ip.clone(), outside)).into_iter().collect();
-            seen(&state, &spec, site, ip, &Sight { held, outside, cut_off })
+            let outside = outside.map(|outside| (ip.name.clone(), outside)).into_iter().collect();
+            seen(
+                &state,
+                &spec,
+                site,
+                ip,
+                &Sight { held, outside, routing: |_: &FloatingIpName| None, cut_off },
+            )
         };
         let of = |held, outside, cut_off| at(site, held, outside, cut_off);
         let nowhere = Seen::Nowhere { expected_here: true };
@@ -244,6 +265,25 @@ mod tests {
         assert_eq!(at(elsewhere, None, Some(silent()), false), Seen::Nowhere { expected_here: false });
     }
 
+    /// The owner may hold it long before its provider routes it there.
+    #[test]
+    fn a_routed_address_is_where_its_provider_says() {
+        let mut spec = spec();
+        spec.floating_ips[0].provider = ProviderKind::Ovh;
+        let (here, far) = here_and_far(&spec);
+        let (site, ip) = (&spec.node(here).unwrap().site, &spec.floating_ips[0]);
+        let state = owned(&spec, 4, &[(here, 4)]);
+        let of = |to: Option<NodeId>| {
+            let held = |_: &FloatingIpName| Some(Token::new(1, 4));
+            let routing = |_: &FloatingIpName| Some(RoutingView { to, busy: false, after: ErrandId(1) });
+            let outside = BTreeMap::from([(ip.name.clone(), answered(here, 4))]);
+            seen(&state, &spec, site, ip, &Sight { held, outside, routing, cut_off: false })
+        };
+        assert_eq!(of(Some(here)), Seen::Here);
+        assert_eq!(of(Some(far)), Seen::Elsewhere, "whoever holds it");
+        assert_eq!(of(None), Seen::Nowhere { expected_here: true });
+    }
+
     /// The tokens of two addresses cannot be compared: one that moved seldom must not wait for one that moved often.
     #[test]
     fn the_announcement_of_one_address_is_newer_than_that_of_another_before_it() {
@@ -252,7 +292,8 @@ mod tests {
         let of = |state: &State, public: OutsideView, second: OutsideView| {
             let names = spec.floating_ips.iter().map(|ip| ip.name.clone());
             let outside = names.zip([public, second]).collect();
-            wanted(state, here, &Sight { held: |_: &FloatingIpName| None, outside, cut_off: false })
+            let (held, routing) = (|_: &FloatingIpName| None, |_: &FloatingIpName| None);
+            wanted(state, here, &Sight { held, outside, routing, cut_off: false })
         };
         let before =
             of(&owned(&spec, 11, &[(far, 9), (far, 2)]), answered(far, 9), answered(far, 2)).unwrap();

@@ -3,12 +3,17 @@
 
 use super::instances::{Files, Written};
 use super::oracle::Oracle;
+use super::provider::SimProvider;
+use super::sight::Sight;
 use crate::clock::TrueTime;
 use crate::violation::Rule;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use twinsite_model::spec::AnnounceMode;
-use twinsite_model::{ClusterSpec, FloatingIpName, SiteName, State, Token};
+use twinsite_model::{ClusterSpec, FloatingIpName, NodeId, SiteName, State, Token};
+
+/// How old what a node saw at a provider may be when it is written down, at most.
+const SEEN_WITHIN: TrueTime = 8_000_000_000;
 
 /// Under which token every address was owned, by the token that counts all moves.
 #[derive(Default)]
@@ -30,13 +35,27 @@ impl Agreed {
 }
 
 /// Looks at what was written.
-pub(super) fn look(written: &Written, spec: &ClusterSpec, now: TrueTime, oracle: &mut Oracle) {
+pub(super) fn look(
+    written: &Written,
+    spec: &ClusterSpec,
+    (provider, sight): (&SimProvider, &Sight),
+    now: TrueTime,
+    oracle: &mut Oracle,
+) {
     let Written { upstream, site, by, wanted, newest, answered } = written;
     if let Some(newest) = newest.filter(|newest| *newest > wanted.token) {
         let detail = format!("{upstream}: {by} writes under {} after {newest}", wanted.token);
         oracle.report(Rule::AnnouncedGrows, now, detail);
     }
     let Some(ip) = spec.floating_ips.iter().find(|ip| ip.address == wanted.address) else { return };
+    if provider.routes(&ip.name) {
+        let is_there = |node: NodeId| sight.is_at(node, site);
+        if !provider.has_routed(&ip.name, now.saturating_sub(SEEN_WITHIN), is_there) {
+            let detail = format!("{upstream} is told {} by {by}, and it was not routed to {site}", ip.name);
+            oracle.report(Rule::AnnouncedFollows, now, detail);
+        }
+        return;
+    }
     let agreed = oracle.agreed.at(wanted.token, &ip.name);
     if answered.is_none() || *answered < agreed {
         let detail = format!(

@@ -241,7 +241,7 @@ impl Life {
             self.trace.mix(&[now, by.0, wanted.token.epoch.0]);
             self.trace
                 .note(now, || format!("{by} tells {upstream} {} under {}", wanted.address, wanted.token));
-            announced::look(written, &self.plan.spec, now, &mut self.oracle);
+            announced::look(written, &self.plan.spec, (&self.provider, &self.sight), now, &mut self.oracle);
         }
         self.count("announcements written", written.len() as u64);
         self.count("announcements that came too late", late);

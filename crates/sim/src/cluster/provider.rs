@@ -50,6 +50,8 @@ const BY_HAND_MAX: Duration = Duration::from_millis(100);
 #[derive(Default)]
 struct Address {
     to: Option<NodeId>,
+    /// Where it was routed before, and until when.
+    before: Vec<(TrueTime, NodeId)>,
     /// Tasks that are not finished.
     tasks: u32,
     /// The newest errand that was sent here, by its token and number.
@@ -65,6 +67,13 @@ enum Done {
     RoutedTo(NodeId),
     RoutedElsewhere,
     Nothing,
+}
+
+impl Address {
+    fn route(&mut self, to: Option<NodeId>) {
+        self.before.extend(self.to.map(|node| (Executor::now(), node)));
+        self.to = to;
+    }
 }
 
 /// What came up.
@@ -128,6 +137,19 @@ impl SimProvider {
         let inside = self.inside();
         let address = inside.addresses.get(ip)?;
         Some(Routing { to: address.to, busy: address.tasks > 0 })
+    }
+
+    /// Whether it routed an address to one of these nodes at any time since then.
+    pub(super) fn has_routed(
+        &self,
+        ip: &FloatingIpName,
+        since: TrueTime,
+        is_one: impl Fn(NodeId) -> bool,
+    ) -> bool {
+        let inside = self.inside();
+        let Some(address) = inside.addresses.get(ip) else { return false };
+        let mut before = address.before.iter().filter(|(until, _)| *until >= since);
+        address.to.is_some_and(&is_one) || before.any(|(_, node)| is_one(*node))
     }
 
     /// Nobody gets through from these nodes, or everybody does.
@@ -210,7 +232,7 @@ impl SimProvider {
                 let mut inside = provider.inside();
                 let well = inside.well;
                 if let Some(address) = inside.addresses.get_mut(&ip).filter(|_| !well) {
-                    address.to = Some(to);
+                    address.route(Some(to));
                 }
             }
         }));
@@ -221,11 +243,11 @@ impl SimProvider {
         let mut inside = self.inside();
         let Some(address) = inside.addresses.get_mut(ip) else { return };
         address.tasks -= 1;
-        address.to = match done {
-            Done::Nothing => address.to,
-            Done::RoutedTo(node) => Some(node),
-            Done::RoutedElsewhere => None,
-        };
+        match done {
+            Done::Nothing => {}
+            Done::RoutedTo(node) => address.route(Some(node)),
+            Done::RoutedElsewhere => address.route(None),
+        }
         let told = match done {
             Done::RoutedTo(node) => format!("the provider routes {ip} to {node}"),
             Done::RoutedElsewhere => format!("the provider routes {ip} to none of the nodes"),

@@ -40,6 +40,8 @@ struct Machines {
     /// Those whose node is nowhere any more.
     former: Vec<(SiteName, Kernel)>,
     addresses: BTreeMap<IpAddr, FloatingIpName>,
+    /// Where every node is, or was.
+    sites: BTreeMap<NodeId, SiteName>,
 }
 
 impl Sight {
@@ -57,7 +59,9 @@ impl Sight {
 
     /// A node is on this machine, at this site.
     pub(super) fn put(&self, node: NodeId, site: SiteName, kernel: Kernel) {
-        self.machines().now.insert(node, (site, kernel));
+        let mut machines = self.machines();
+        machines.sites.insert(node, site.clone());
+        machines.now.insert(node, (site, kernel));
     }
 
     /// A node is nowhere any more.
@@ -87,6 +91,11 @@ impl Sight {
         let ip = machines.addresses.get(&address)?;
         let there = machines.now.values().chain(&machines.former).filter(|(at, _)| at == site);
         there.filter_map(|(_, kernel)| kernel.has_answered(ip)).max()
+    }
+
+    /// Whether a node is, or was, at this site.
+    pub(super) fn is_at(&self, node: NodeId, site: &SiteName) -> bool {
+        self.machines().sites.get(&node) == Some(site)
     }
 
     /// Upstreams fail or come back.

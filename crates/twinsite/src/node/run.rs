@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    AllHands, Announcing, Brain, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor,
+    AllHands, Announcing, Brain, Errands, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor,
     hand_leadership_over, listen_to_peers,
 };
 use twinsite_announce::Announcer;
@@ -211,6 +211,7 @@ async fn attend(
         raft: shared.raft.clone(),
         quorum: shared.quorum.clone(),
         hands: shared.hands.clone(),
+        errands: Errands::default(), // no provider that routes is built in
         instances: Files::new(Announcer::new(instances), Arc::clone(&read_back)),
         outside: Probed(outside.answers()),
         under: Arc::clone(&announced_token),
