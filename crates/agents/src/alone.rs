@@ -9,8 +9,8 @@ use twinsite_consensus::{Consensus, LogIndex, MemoryDisk, Options, TokioRuntime}
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
 use twinsite_model::dial::DialMap;
 use twinsite_model::{
-    ClusterSpec, Command, Effect, FloatingIpName, Format, Incarnation, NodeId, Profile, Proposal, Refusal,
-    Timing, WallTime,
+    ClusterSpec, Command, Effect, FloatingIpName, Format, Incarnation, NodeId, OperationId, Outcome, Profile,
+    Proposal, Refusal, Step, StepResult, Timing, WallTime,
 };
 
 /// Within which everything comes true, or never.
@@ -103,6 +103,19 @@ impl Lead {
     /// The first address.
     pub(crate) fn ip(&self) -> FloatingIpName {
         self.spec.floating_ips[0].name.clone()
+    }
+
+    /// Brings a move of the address to its end: whatever of it is not done yet; what is done is refused.
+    pub(crate) async fn finish(&self, operation: OperationId) {
+        let ip = self.ip();
+        for step in [Step::Observe, Step::Announce, Step::Verify] {
+            let ip = ip.clone();
+            drop(self.propose(Command::StartStep { ip: ip.clone(), operation, step }).await);
+            let (result, detail) = (StepResult::Done, String::new());
+            drop(self.propose(Command::FinishStep { ip, operation, step, result, detail }).await);
+        }
+        let close = Command::CloseOperation { ip: ip.clone(), operation, outcome: Outcome::Verified };
+        drop(self.propose(close).await);
     }
 
     pub(crate) async fn propose(&self, command: Command) -> Result<Effect, Refusal> {

@@ -7,6 +7,7 @@
 
 use crate::machine::Machine;
 use crate::peers::Peers;
+use crate::report::timing;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use twinsite_consensus::Consensus;
 use twinsite_controller::RoutingView;
 use twinsite_floating_ip::routed::{RoutedApi, RoutedError};
 use twinsite_model::{
-    BootTime, Errand, ErrandEnd, ErrandId, Fault, Faults, FloatingIpName, Incarnation, NodeId, State, Timing,
+    BootTime, Errand, ErrandEnd, ErrandId, Fault, Faults, FloatingIpName, Incarnation, NodeId, State,
 };
 
 #[cfg(test)]
@@ -91,10 +92,9 @@ impl<M: Machine, P: Peers> Runner<M, P> {
                 self.say(|said| said.errand = Some((errand.id, end)));
                 continue;
             }
-            let timing = timing(&state);
-            self.look(&state, timing.provider_call).await;
-            let again =
-                timing.provider_call / if self.is_awaited(&state) { LOOK_SOON_SHARE } else { LOOK_SHARE };
+            let call = timing(&self.raft).provider_call;
+            self.look(&state, call).await;
+            let again = call / if self.is_awaited(&state) { LOOK_SOON_SHARE } else { LOOK_SHARE };
             let newer = async {
                 // Only what concerns the errands of this address brings the next look forward.
                 while self.standing(&self.raft.state()) == self.standing(&state) {
@@ -205,8 +205,4 @@ impl<M: Machine, P: Peers> Runner<M, P> {
         let owned = entry.owner.as_ref().is_some_and(|owner| owner.token == errand.token && !owner.revoked);
         known && owned
     }
-}
-
-fn timing(state: &State) -> Timing {
-    state.spec.as_ref().map_or_else(|| Timing::of(twinsite_model::Profile::default()), |spec| spec.timing())
 }

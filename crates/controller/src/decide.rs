@@ -130,6 +130,9 @@ impl Round<'_> {
 
     /// Where a provider routes an address.
     fn routing(&mut self, ip: &FloatingIpSpec) {
+        if !ip.provider.is_routed() {
+            return;
+        }
         let subject = Subject::Routing(ip.name.clone());
         let Some(view) = self.view().filter(|view| !view.tenure.is_busy(&subject)) else { return };
         let next = errands::next(&view, ip, &self.controller.faults);

@@ -19,9 +19,9 @@ fn pause(view: &View<'_>) -> Duration {
     view.timing.provider_call / 4
 }
 
-/// What the routing of an address needs now.
+/// What the routing of a routed address needs now.
 pub(crate) fn next(view: &View<'_>, ip: &FloatingIpSpec, faults: &Faults) -> Next {
-    if !ip.provider.is_routed() || view.state.format < Format::ERRANDS || view.spec.policy.observe_only {
+    if view.state.format < Format::ERRANDS || view.spec.policy.observe_only {
         return Next::default();
     }
     let Some(entry) = view.state.floating_ips.get(&ip.name) else { return Next::default() };

@@ -7,7 +7,7 @@ use twinsite_model::{Fault, Faults};
 use twinsite_sim::cluster::{Mistake, Run};
 use twinsite_sim::{Settings, sweep::sweep};
 
-/// Seeds within which each mistake must show. All but one do so within some hundred; that a stop is followed by another before
+/// Seeds within which each mistake must show. All but one do so within some thousand; that a stop is followed by another before
 /// the first has ended, and the address is held again in between, is rare.
 const WITHIN: u64 = 150_000;
 

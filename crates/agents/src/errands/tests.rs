@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use twinsite_floating_ip::Work;
 use twinsite_floating_ip::routed::Routing;
 use twinsite_model::spec::{HumanDuration, ProviderKind};
-use twinsite_model::{Command, Fence, Format, OperationKind, Reason, Step, Token};
+use twinsite_model::{Command, Fence, Format, OperationKind, Reason, Token};
 
 const INCARNATION: Incarnation = Incarnation(7);
 /// Nothing is given up while a test runs.
@@ -186,16 +186,7 @@ async fn what_was_recalled_or_lost_its_owner_is_not_begun() {
     // The owner loses its right to the address.
     let ip = away.lead.ip();
     let operation = away.lead.raft.state().floating_ips[&ip].operation.as_ref().map(|running| running.id);
-    let operation = operation.unwrap();
-    for step in [Step::Observe, Step::Announce, Step::Verify] {
-        drop(away.lead.propose(Command::StartStep { ip: ip.clone(), operation, step }).await);
-        let (result, detail) = (twinsite_model::StepResult::Done, String::new());
-        drop(
-            away.lead.propose(Command::FinishStep { ip: ip.clone(), operation, step, result, detail }).await,
-        );
-    }
-    let outcome = twinsite_model::Outcome::Verified;
-    away.lead.agree(Command::CloseOperation { ip: ip.clone(), operation, outcome }).await;
+    away.lead.finish(operation.unwrap()).await;
     away.lead
         .agree(Command::BeginOperation {
             ip,

@@ -6,9 +6,7 @@ use crate::supervise::Supervisor;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
-use twinsite_model::{
-    Command, Effect, Fence, OperationId, OperationKind, Outcome, Profile, Reason, Refusal, Step, StepResult,
-};
+use twinsite_model::{Command, Effect, Fence, OperationKind, Profile, Reason, Refusal};
 
 const INCARNATION: Incarnation = Incarnation(7);
 
@@ -100,7 +98,7 @@ impl Alone {
             match self.lead.propose(begin).await {
                 Ok(Effect::Began(operation)) => break operation,
                 // The move before this one; the controller may be busy with it as well.
-                Err(Refusal::OperationRunning(running)) => self.finish(&ip, running).await,
+                Err(Refusal::OperationRunning(running)) => self.lead.finish(running).await,
                 Err(Refusal::OwnerChanged { .. }) => {}
                 other => panic!("{other:?}"),
             }
@@ -116,18 +114,6 @@ impl Alone {
         };
         becomes("assigned", || given().is_some()).await;
         given().unwrap()
-    }
-
-    /// Whatever of it is not done yet; what is done is refused.
-    async fn finish(&self, ip: &FloatingIpName, operation: OperationId) {
-        for step in [Step::Observe, Step::Announce, Step::Verify] {
-            let ip = ip.clone();
-            drop(self.lead.propose(Command::StartStep { ip: ip.clone(), operation, step }).await);
-            let (result, detail) = (StepResult::Done, String::new());
-            drop(self.lead.propose(Command::FinishStep { ip, operation, step, result, detail }).await);
-        }
-        let close = Command::CloseOperation { ip: ip.clone(), operation, outcome: Outcome::Verified };
-        drop(self.lead.propose(close).await);
     }
 }
 

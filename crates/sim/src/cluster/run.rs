@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::runtime::RngSeed;
 use tokio::task::unconstrained;
 
-/// Everything that is counted, and that must come up in a hundred seeds.
+/// Everything that is counted, and that must come up in two hundred seeds.
 pub(super) const COUNTED: [&str; 78] = [
     "addresses moved at the console",
     "Redis servers that hung",
