@@ -7,6 +7,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+use twinsite_api::v1::{self, operation_service_client::OperationServiceClient};
 use twinsite_api::{Client, WatchMessage};
 use twinsite_drill::layout::{NodePlace, Store};
 use twinsite_model::{Event, Revision};
@@ -103,6 +104,38 @@ async fn channel(lab: &Lab, node: &NodePlace) -> Channel {
         .domain_name(lab.domain());
     let address = format!("https://{}", lab.cluster.layout().api(node));
     Endpoint::from_shared(address).unwrap().tls_config(config).unwrap().connect().await.unwrap()
+}
+
+/// Whose answer was lost asks again with the same request id, and follows the move that it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_is_asked_for_twice_is_one_move() {
+    let lab = Lab::start(Store::Embedded).await;
+    lab.wait("all is well", SOON, |status| {
+        status["nodes"].as_array().is_some_and(|nodes| nodes.iter().all(|node| node["heard"] == true))
+    });
+    let nodes = lab.cluster.layout().nodes.clone();
+    let request = v1::SwitchoverRequest {
+        mutation: Some(v1::Mutation { request_id: "asked-twice".to_owned(), expected_revision: None }),
+        r#move: Some(v1::Move::default()),
+    };
+    let deadline = std::time::Instant::now() + SOON;
+    let (mut began, mut refusal) = (Vec::new(), None);
+    while began.len() < 2 {
+        assert!(std::time::Instant::now() < deadline, "nobody carries it out: {refusal:?}");
+        for node in &nodes {
+            let mut service = OperationServiceClient::new(channel(&lab, node).await);
+            match service.switchover(request.clone()).await {
+                Ok(answer) => began.push(answer.into_inner()),
+                Err(status) => refusal = Some(status),
+            }
+        }
+    }
+    assert!(began.iter().all(|answer| answer.operation > 0), "{began:?}");
+    assert_eq!(began[0], began[1]);
+    let moves = lab.client(&nodes).operations().await.unwrap();
+    let by_hand = moves.iter().filter(|one| one.kind() == v1::OperationKind::Switchover).count();
+    assert_eq!(by_hand, 1, "{moves:?}");
+    lab.cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

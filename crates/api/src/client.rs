@@ -167,17 +167,25 @@ impl Client {
     }
 }
 
-/// Whether another node may do better.
+/// Whether another node, or a repetition, may do better. A change whose outcome is unknown is repeated: it has its
+/// request id, by which the cluster knows what it has done already.
 fn goes_on(error: &ApiError) -> bool {
     matches!(
         error.reason,
-        Reason::NotLeader | Reason::NoQuorum | Reason::Unavailable | Reason::Busy | Reason::NoSpec
+        Reason::NotLeader
+            | Reason::NoQuorum
+            | Reason::Unavailable
+            | Reason::Busy
+            | Reason::NoSpec
+            | Reason::OutcomeUnknown
     )
 }
 
-/// What is told in the end: that there is no quorum says more than that somebody did not answer.
+/// What is told in the end: that something may have happened before all, and that there is no quorum says more than
+/// that somebody did not answer.
 fn worse(known: Option<ApiError>, new: ApiError) -> ApiError {
     let rank = |error: &ApiError| match error.reason {
+        Reason::OutcomeUnknown => 3,
         Reason::NoQuorum => 2,
         Reason::Unavailable => 0,
         _ => 1,
@@ -211,3 +219,66 @@ macro_rules! service {
     };
 }
 use service;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A client of two addresses at which nobody listens: what they answer is up to the test.
+    fn client(patience: Duration) -> Client {
+        let nothing = ClientTls { ca: Vec::new(), cert: Vec::new(), key: Vec::new() };
+        let endpoints = vec![SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2))];
+        let nodes = endpoints.iter().map(|address| {
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+            Node { address: *address, channel: endpoint.connect_lazy() }
+        });
+        let nodes = nodes.collect();
+        let options = ClientOptions { patience, ..ClientOptions::new(endpoints, nothing, String::new()) };
+        Client { inner: Arc::new(Inner { options, nodes, best: Mutex::default() }) }
+    }
+
+    fn refused(reason: Reason) -> Result<u32, Status> {
+        Err(ApiError::new(reason, "told by the test").into())
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_outcome_is_unknown_is_repeated() {
+        let asked = AtomicUsize::new(0);
+        let client = client(Duration::from_secs(5));
+        let answer = client.ask(|_| async {
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => refused(Reason::OutcomeUnknown),
+                1 => refused(Reason::NoQuorum),
+                _ => Ok(7),
+            }
+        });
+        assert_eq!(answer.await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn that_something_may_have_happened_is_told_before_all_else() {
+        let asked = AtomicUsize::new(0);
+        let client = client(Duration::from_millis(200));
+        let answer = client.ask(|_| async {
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => refused(Reason::OutcomeUnknown),
+                _ => refused(Reason::NoQuorum),
+            }
+        });
+        assert_eq!(answer.await.unwrap_err().reason, Reason::OutcomeUnknown);
+        assert!(asked.load(Ordering::Relaxed) > 2, "it was not asked again");
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_for_good_is_not_asked_again() {
+        let asked = AtomicUsize::new(0);
+        let client = client(Duration::from_secs(5));
+        let answer = client.ask(|_| async {
+            asked.fetch_add(1, Ordering::Relaxed);
+            refused(Reason::RuleForbids)
+        });
+        assert_eq!(answer.await.unwrap_err().reason, Reason::RuleForbids);
+        assert_eq!(asked.into_inner(), 1);
+    }
+}

@@ -15,7 +15,9 @@ use twinsite_controller::{
     OutsideView,
 };
 use twinsite_model::spec::NodeSpec;
-use twinsite_model::{ClusterSpec, FloatingIpName, NodeId, NodeName, Refusal, Revision, State, UpstreamName};
+use twinsite_model::{
+    ClusterSpec, FloatingIpName, NodeId, NodeName, OperationId, Refusal, Revision, State, UpstreamName,
+};
 
 /// The longest wait for this node's state to catch up with a quorum.
 const APPLY_MAX: Duration = Duration::from_secs(2);
@@ -252,9 +254,13 @@ impl Backend for NodeBackend {
             OperatorAnswer::Began { operation, revision } => {
                 MoveAnswer { operation: Some(operation), revision, plan: None }
             }
-            OperatorAnswer::Done { revision }
-            | OperatorAnswer::Unchanged { revision }
-            | OperatorAnswer::Repeated { revision } => MoveAnswer { operation: None, revision, plan: None },
+            // The request began a move then, and a move's id is the revision at which it began.
+            OperatorAnswer::Repeated { revision } => {
+                MoveAnswer { operation: Some(OperationId(revision.0)), revision, plan: None }
+            }
+            OperatorAnswer::Done { revision } | OperatorAnswer::Unchanged { revision } => {
+                MoveAnswer { operation: None, revision, plan: None }
+            }
         })
     }
 
