@@ -57,6 +57,16 @@ pub fn cargo(arguments: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(root());
+    // `cargo run` tells a program which package it is of. Build scripts that look at these names would run again, and
+    // everything above them be built again, each time somebody calls cargo by hand in between.
+    for name in std::env::vars_os().map(|(name, _)| name) {
+        let told = name.to_str().is_some_and(|name| {
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_BIN_NAME"
+        });
+        if told {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
