@@ -97,9 +97,17 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
                 .command
                 .output()
                 .map_err(|source| TaskError::Start { program: crate::run::describe(&job.command), source })?;
+            if !printed.status.success() {
+                anstream::println!("{part}: {}: ended with {}", job.item, printed.status);
+                anstream::print!("{}", String::from_utf8_lossy(&printed.stderr));
+            }
             (printed.status.success(), serde_json::from_slice(&printed.stdout).ok().map(numbers))
         } else {
-            (run(&mut job.command).is_ok(), None)
+            let ended = run(&mut job.command);
+            if let Err(error) = &ended {
+                anstream::println!("{part}: {}: {error}", job.item);
+            }
+            (ended.is_ok(), None)
         };
         let seconds = began.elapsed().as_secs_f64();
         let word = if passed { "passed" } else { "FAILED" };

@@ -180,6 +180,7 @@ impl Life {
         self.count("snapshots installed in the middle of a move", in_a_move);
         self.count("owners that changed during a call", self.oracle.changed_during_a_call);
         self.count_calls();
+        self.net.close();
         Report {
             violation: self.oracle.violation(),
             hash: self.trace.hash(),

@@ -77,6 +77,13 @@ impl Net {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says later whether the network is still in memory.
+    #[cfg(test)]
+    pub(super) fn watch_memory(&self) -> impl Fn() -> bool + use<> {
+        let links = Arc::downgrade(&self.0);
+        move || links.strong_count() > 0
+    }
+
     /// A node answers from now on.
     pub(super) fn attach(&self, node: NodeId, process: ProcessId, door: Door) {
         self.links().nodes.insert(node, (process, door));
@@ -85,6 +92,13 @@ impl Net {
     /// A node's process is gone: whoever calls hears so at once.
     pub(super) fn detach(&self, node: NodeId) {
         self.links().nodes.remove(&node);
+    }
+
+    /// Nobody answers any more. What answers holds the network itself, and would keep it, and all that hangs on it, in
+    /// memory for ever.
+    pub(super) fn close(&self) {
+        let nodes = std::mem::take(&mut self.links().nodes);
+        drop(nodes);
     }
 
     /// Nothing reaches `to` from `from` any more, or it does again.

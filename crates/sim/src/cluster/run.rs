@@ -130,17 +130,20 @@ impl Run {
         Self { mistake: Some(mistake), ..self }
     }
 
-    /// Lives through it.
-    ///
     /// Inside a tokio runtime that does nothing itself: tokio's channels draw lots about whom they wake first, from the
     /// seed of the runtime that is entered.
-    pub fn live(&self) -> Report {
-        make_mistakes_here(self.mistake);
+    fn inside<T>(&self, work: impl FnOnce() -> T) -> T {
         let lots = RngSeed::from_bytes(&self.seed.to_le_bytes());
         let runtime = tokio::runtime::Builder::new_current_thread().rng_seed(lots).build();
         let runtime = runtime.expect("without drivers it needs nothing of the system");
         // Not by tokio's measure of fairness, which would make our tasks wait for a turn that it never gives.
-        let life = || runtime.block_on(unconstrained(async { Life::begin(self).run() }));
+        runtime.block_on(unconstrained(async { work() }))
+    }
+
+    /// Lives through it.
+    pub fn live(&self) -> Report {
+        make_mistakes_here(self.mistake);
+        let life = || self.inside(|| Life::begin(self).run());
         catch_unwind(AssertUnwindSafe(life)).unwrap_or_else(|panic| {
             let said = panic.downcast_ref::<&str>().map(ToString::to_string);
             let said = said.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -163,3 +166,21 @@ fn make_mistakes_here(mistake: Option<Mistake>) {
 
 #[cfg(not(feature = "seeded-faults"))]
 const fn make_mistakes_here(_: Option<Mistake>) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Thousands of lives follow one another in one process.
+    #[test]
+    fn a_life_leaves_nothing_behind_in_memory() {
+        let run = Run::of(1);
+        let left = run.inside(|| {
+            let life = Life::begin(&run);
+            let left = life.net.watch_memory();
+            assert!(life.run().violation.is_none());
+            left
+        });
+        assert!(!left(), "the network is still held by somebody");
+    }
+}
