@@ -119,21 +119,37 @@ impl Netlink {
         if self.extend(token, until) {
             return keeper.error().map_or(Ok(()), |why| Err(self.refused(&io::Error::other(why))));
         }
-        let rest = until.since(boot_now());
-        keeper.prepare(rest).await.map_err(|error| self.refused(&error))?;
+        // What listens under another lease would serve under that one.
+        self.stop_listening().await;
         let lease = Lease::new(token, until);
-        {
-            // Before it is light: who comes first finds somebody who listens, and is not refused.
-            let taker = (self.accepted)(lease.clone());
-            let mut state = self.state();
-            if state.listening.is_empty() {
-                let listening =
-                    self.addresses.iter().map(|address| Listening::start(*address, Arc::clone(&taker)));
-                state.listening = listening.collect::<Result<_, _>>()?;
+        // Known before anything is done, so that `end` ends it, whatever is under way.
+        self.state().lease = Some(lease.clone());
+        let lit = self.light(&keeper, lease).await;
+        if lit.is_err() {
+            // The next grant begins anew.
+            self.stop_listening().await;
+            if let Some(lease) = self.state().lease.take() {
+                lease.end();
             }
-            state.lease = Some(lease.clone());
         }
+        lit
+    }
+
+    async fn light(&self, keeper: &Keeper, lease: Lease) -> Result<(), ProviderError> {
+        let rest = lease.until().since(boot_now());
+        keeper.prepare(rest).await.map_err(|error| self.refused(&error))?;
+        // Before it is light: who comes first finds somebody who listens, and is not refused.
+        let taker = (self.accepted)(lease.clone());
+        let listening = self.addresses.iter().map(|address| Listening::start(*address, Arc::clone(&taker)));
+        self.state().listening = listening.collect::<Result<_, _>>()?;
         keeper.light(lease).await.map_err(|error| self.refused(&error))
+    }
+
+    async fn stop_listening(&self) {
+        let listening = std::mem::take(&mut self.state().listening);
+        for listening in listening {
+            listening.stop().await;
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -174,10 +190,7 @@ impl Provider for Netlink {
                     tracing::error!(ip = %self.place.address, %error, "a floating IP could not be darkened at once");
                 }
             }
-            let listening = std::mem::take(&mut self.state().listening);
-            for listening in listening {
-                listening.stop().await;
-            }
+            self.stop_listening().await;
         })
     }
 
