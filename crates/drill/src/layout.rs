@@ -11,7 +11,7 @@
 
 use crate::lab::INTERFACE;
 use crate::wan::{FloatingPassage, Passage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use twinsite_model::dial::DialRule;
@@ -358,7 +358,9 @@ impl Layout {
     /// The addresses at which a node is reached, from its own site and from the others.
     pub fn addresses_of(&self, node: &NodePlace) -> Vec<IpAddr> {
         let own = SocketAddr::new(node.ip, 0);
-        self.sites.iter().map(|from| self.seen_from(from, &node.site, own).ip()).collect()
+        let seen: BTreeSet<_> =
+            self.sites.iter().map(|from| self.seen_from(from, &node.site, own).ip()).collect();
+        seen.into_iter().collect()
     }
 
     /// The cluster's specification.
@@ -474,7 +476,6 @@ fn network(block: u8, network: u8) -> Cidr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use twinsite_model::dial::DialMap;
 
     fn layout(store: Store) -> Layout {
@@ -524,6 +525,23 @@ mod tests {
             passages.iter().map(|passage| passage.via).chain(floating.iter().map(|passage| passage.via));
         let addresses: BTreeSet<_> = vias.collect();
         assert_eq!(addresses.len(), passages.len() + floating.len());
+    }
+
+    /// In a lab all reach all: nothing is dialled through a relay, and the floating IP is one of the network.
+    #[test]
+    fn a_lab_has_the_same_places_and_no_relays() {
+        let lab = Layout::on(Ground::Lab, 70, Profile::Lan, &Shape::default(), Store::OwnRedis);
+        assert_eq!((lab.passages(), lab.floating_passages()), (Vec::new(), Vec::new()));
+        assert!(lab.sites.iter().all(|site| lab.dial_rules(site).is_empty()));
+        assert_eq!(lab.floating.to_string(), "10.88.0.10:8080");
+        assert_eq!(lab.nodes[3].ip.to_string(), "10.88.2.2");
+        assert_eq!(lab.addresses_of(&lab.nodes[3]), [lab.nodes[3].ip]);
+        assert_eq!(
+            (lab.client(0).to_string(), lab.client_network()),
+            ("10.88.128.1".into(), "10.88.128.0/18".into())
+        );
+        let text = toml::to_string(&lab.spec()).unwrap();
+        assert_eq!(twinsite_model::spec::from_toml(&text).unwrap(), lab.spec(), "{text}");
     }
 
     #[test]
