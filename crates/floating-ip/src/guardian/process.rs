@@ -322,7 +322,15 @@ async fn release(held: Vec<Holding>, incarnation: Incarnation, keeper: &Keeper) 
 async fn cleared(ip: &FloatingIpName, addresses: &[SocketAddr], interface: &InterfaceName) {
     let Some(address) = addresses.first().map(SocketAddr::ip) else { return };
     let mut told = None;
-    while let Err(error) = netlink::clear(ip, address, interface) {
+    loop {
+        let (name, interface) = (ip.clone(), interface.clone());
+        // It may wait in the kernel, and other processes are watched meanwhile.
+        let cleared = tokio::task::spawn_blocking(move || netlink::clear(&name, address, &interface)).await;
+        let error = match cleared {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
         if told.as_ref() != Some(&error) {
             tracing::error!(%ip, %error, "the node's process is gone, yet its address is not cleared away: not released");
         }

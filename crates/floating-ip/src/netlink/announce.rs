@@ -59,7 +59,7 @@ impl Announcing {
         while let Some(lit) = is_lit() {
             if lit && due.peek().is_some_and(|due| began.elapsed() >= *due) {
                 due.next();
-                if let Err(error) = self.tell(hardware) {
+                if let Err(error) = self.tell(hardware, &|| is_lit() == Some(true)) {
                     tracing::warn!(ip = %self.address, %error, "the network was not told where a floating IP is");
                 }
             }
@@ -67,15 +67,21 @@ impl Announcing {
         }
     }
 
-    fn tell(&self, hardware: [u8; 6]) -> io::Result<()> {
+    /// What has to be made ready may take its time: whether it may still be told is asked right before each word.
+    fn tell(&self, hardware: [u8; 6], may: &dyn Fn() -> bool) -> io::Result<()> {
         match self.address {
-            IpAddr::V4(address) => gratuitous_arp(address, &self.interface, hardware),
-            IpAddr::V6(address) => advertise(address, self.index, hardware),
+            IpAddr::V4(address) => gratuitous_arp(address, &self.interface, hardware, may),
+            IpAddr::V6(address) => advertise(address, self.index, hardware, may),
         }
     }
 }
 
-fn gratuitous_arp(address: Ipv4Addr, interface: &str, hardware: [u8; 6]) -> io::Result<()> {
+fn gratuitous_arp(
+    address: Ipv4Addr,
+    interface: &str,
+    hardware: [u8; 6],
+    may: &dyn Fn() -> bool,
+) -> io::Result<()> {
     let known = pnet_datalink::interfaces();
     let interface: NetworkInterface = known
         .into_iter()
@@ -89,6 +95,9 @@ fn gratuitous_arp(address: Ipv4Addr, interface: &str, hardware: [u8; 6]) -> io::
     // As a question and as an answer: some systems believe only the one, some only the other.
     for operation in [1, 2] {
         let frame = arp_frame(address, hardware, operation);
+        if !may() {
+            return Ok(());
+        }
         out.send_to(&frame, None).unwrap_or(Err(io::ErrorKind::WriteZero.into()))?;
     }
     Ok(())
@@ -109,13 +118,16 @@ fn arp_frame(address: Ipv4Addr, hardware: [u8; 6], operation: u8) -> Vec<u8> {
     .concat()
 }
 
-fn advertise(address: Ipv6Addr, index: u32, hardware: [u8; 6]) -> io::Result<()> {
+fn advertise(address: Ipv6Addr, index: u32, hardware: [u8; 6], may: &dyn Fn() -> bool) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6))?;
     socket.set_multicast_hops_v6(HOPS)?;
     socket.set_multicast_if_v6(index)?;
     socket.set_multicast_loop_v6(false)?;
     socket.bind(&SockAddr::from(SocketAddr::new(IpAddr::V6(address), 0)))?;
     let to = SocketAddrV6::new(ALL_NODES, 0, 0, index);
+    if !may() {
+        return Ok(());
+    }
     // The kernel fills in the checksum (RFC 3542, section 3.1).
     socket.send_to(&advertisement(address, hardware), &SockAddr::from(to)).map(drop)
 }

@@ -4,7 +4,7 @@
 //! it was made for: if anybody has changed any rule since we looked (`nft flush ruleset`, a firewall's restart), the
 //! kernel refuses it, we look at our own rules, and only if they are all there is the address lit.
 
-use super::rules::{ArpBy, Chain, DEADLINE, LIT, Rule, Seen, Table, before, tables};
+use super::rules::{Chain, DEADLINE, LIT, Rule, Seen, Table, before, tables};
 use super::socket::Line;
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_packet_netfilter::nftables::{
@@ -51,6 +51,15 @@ pub(super) enum NotLit {
     Refused(#[from] io::Error),
 }
 
+/// For how long an address is lit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// By the kernel's monotonic clock, from when it is written.
+    pub(super) timeout: Duration,
+    /// By the wall clock: nanoseconds since 1970.
+    pub(super) deadline: u64,
+}
+
 /// The tables of one address.
 pub(super) struct Firewall {
     line: Line,
@@ -72,29 +81,23 @@ impl Firewall {
 
     /// The tables as they are, if there are any: of whichever kind.
     pub(super) fn over(name: &str, address: IpAddr, interface: &str) -> io::Result<Self> {
-        let mut all = tables(address, interface, ArpBy::Egress);
-        for table in tables(address, interface, ArpBy::Output) {
-            if !all.contains(&table) {
-                all.push(table);
-            }
-        }
         Ok(Self {
             line: Line::open(NETLINK_NETFILTER)?,
             name: format!("twinsite-{name}"),
             address,
             interface: interface.to_owned(),
-            tables: all,
+            tables: tables(address, interface, true),
             generation: 0,
         })
     }
 
     /// Makes the tables anew, dark.
     pub(super) fn rebuild(&mut self) -> io::Result<()> {
-        self.tables = tables(self.address, &self.interface, ArpBy::Egress);
+        self.tables = tables(self.address, &self.interface, true);
         match self.make() {
             // Older than Linux 5.16, or built without it.
             Err(error) if is(&error, Errno::OPNOTSUPP) || is(&error, Errno::AFNOSUPPORT) => {
-                self.tables = tables(self.address, &self.interface, ArpBy::Output);
+                self.tables = tables(self.address, &self.interface, false);
                 self.make()?;
             }
             made => made?,
@@ -135,10 +138,11 @@ impl Firewall {
         self.commit(None, batch)
     }
 
-    /// Lets the address through for so long, and not after this time of the wall clock (nanoseconds since 1970).
-    pub(super) fn lighten(&mut self, timeout: Duration, deadline: u64) -> Result<(), NotLit> {
+    /// Lets the address through for as long as `moment` says right before it is written; false when that says nothing.
+    pub(super) fn lighten(&mut self, moment: impl Fn() -> Option<Moment>) -> Result<bool, NotLit> {
         for _ in 0..TRIES {
             let mut batch = self.darkness();
+            let Some(Moment { timeout, deadline }) = moment() else { return Ok(false) };
             for table in &self.tables {
                 batch.push((table.family, self.element(table, timeout), NLM_F_CREATE));
                 batch.push((table.family, self.rule(&before(deadline)), NLM_F_CREATE | NLM_F_APPEND));
@@ -146,7 +150,7 @@ impl Firewall {
             match self.commit(Some(self.generation), batch) {
                 Ok(()) => {
                     self.generation = next_generation(self.generation);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(error) if is(&error, Errno::RESTART) => {}
                 // A table is gone, or a set, or a chain.
@@ -199,9 +203,9 @@ impl Firewall {
         darkness.collect()
     }
 
-    /// Takes the tables away.
-    pub(super) fn remove(&mut self) -> io::Result<()> {
-        FAMILIES.into_iter().try_for_each(|family| self.remove_table(family))
+    /// Whether frames that programs make by hand are held back too.
+    pub(super) fn holds_frames_back(&self) -> bool {
+        self.address.is_ipv6() || self.tables.iter().any(|table| table.family == NetfilterProtoFamily::NetDev)
     }
 
     fn remove_table(&mut self, family: NetfilterProtoFamily) -> io::Result<()> {
@@ -218,7 +222,7 @@ impl Firewall {
             let table = &self.tables[at];
             let family = table.family;
             let mut wanted: Vec<_> =
-                table.rules.iter().map(|rule| (rule.chain.to_owned(), comment(rule.name))).collect();
+                table.rules.iter().map(|rule| (rule.chain.to_owned(), self.comment(rule))).collect();
             wanted.sort_by(|one, other| one.0.cmp(&other.0)); // stable: the order within a chain stays
             let mut found = match self.list_rules(family) {
                 Err(error) if is(&error, Errno::NOENT) => return Ok(false),
@@ -309,6 +313,14 @@ impl Firewall {
         self.line.transact(batch)
     }
 
+    /// A rule's name as its user data: kind, length, text, and the zero that ends it. With the address: rules of the
+    /// same name for another one are not these.
+    fn comment(&self, rule: &Rule) -> Vec<u8> {
+        let text = format!("{} {}", rule.name, self.address);
+        let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+        [&[COMMENT, length], text.as_bytes(), &[0]].concat()
+    }
+
     fn named(&self) -> TableMessage {
         TableMessage { attributes: vec![TableAttribute::Name(self.name.clone())] }
     }
@@ -370,7 +382,7 @@ impl Firewall {
             RuleAttribute::Table(self.name.clone()),
             RuleAttribute::Chain(rule.chain.to_owned()),
             RuleAttribute::Expressions(expressions),
-            RuleAttribute::UserData(comment(rule.name)),
+            RuleAttribute::UserData(self.comment(rule)),
         ];
         NfTablesMessage::NewRule(RuleMessage { attributes })
     }
@@ -378,12 +390,6 @@ impl Firewall {
 
 fn message(family: NetfilterProtoFamily, inner: NfTablesMessage) -> NetfilterMessage {
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
-}
-
-/// A rule's name as its user data: kind, length, text, and the zero that ends it.
-fn comment(name: &str) -> Vec<u8> {
-    let length = u8::try_from(name.len() + 1).unwrap_or(u8::MAX);
-    [&[COMMENT, length], name.as_bytes(), &[0]].concat()
 }
 
 /// The kernel counts from one, and skips zero when it comes round.

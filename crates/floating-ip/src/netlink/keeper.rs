@@ -7,17 +7,17 @@
 
 use super::address::Address;
 use super::announce::Announcing;
-use super::firewall::{Firewall, NotLit};
-use crate::clock::{Lease, boot_now};
+use super::firewall::{Firewall, Moment, NotLit};
+use super::presence::{Presence, rest};
+use crate::clock::Lease;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
-use twinsite_model::BootTime;
 
 /// The longest moment for which an address is lit at a time: so long does a frozen holder's kernel go on answering.
 pub const LIT_AT_MOST: Duration = Duration::from_millis(160);
@@ -39,8 +39,8 @@ pub(super) struct Place {
 type Done = oneshot::Sender<io::Result<()>>;
 
 enum Order {
-    /// The rules, dark, and then the address.
-    Prepare(Duration, Done),
+    /// The rules, dark, and then the address, as long as this lease runs.
+    Prepare(Lease, Done),
     /// Light from now on, as long as this lease runs.
     Light(Lease, Done),
     /// Dark from now on.
@@ -49,17 +49,26 @@ enum Order {
     Remove(Done),
 }
 
-/// The line to the thread. When the last one is dropped, the address is let go and the rules are taken away.
+/// The line to the thread. When it is dropped, the address is let go; its rules stay, dark.
 pub(super) struct Keeper {
     orders: Sender<Order>,
     shared: Arc<Shared>,
 }
 
+/// What is known of an address that is kept.
 #[derive(Default)]
 struct Shared {
     lit: AtomicBool,
-    error: Mutex<Option<String>>,
+    /// Its rules are there.
+    guarded: Arc<AtomicBool>,
+    /// The thread has ended, whyever.
+    ended: AtomicBool,
+    /// Why it is not lit, and why it is not on its interface: each is over when that has come right.
+    errors: Mutex<[Option<String>; 2]>,
 }
+
+const LIGHT: usize = 0;
+const ADDRESS: usize = 1;
 
 /// Makes a place dark and takes the address away, whatever an earlier life has left there.
 pub(super) fn take_over(place: &Place) -> io::Result<(Address, Firewall)> {
@@ -70,20 +79,30 @@ pub(super) fn take_over(place: &Place) -> io::Result<(Address, Firewall)> {
     Ok((address, firewall))
 }
 
+/// Clears away what a process has left that is gone: dark, and without the address; read back.
+pub(super) fn clear(place: &Place) -> io::Result<()> {
+    let darkened = Firewall::over(&place.name, place.address, &place.interface)
+        .and_then(|mut firewall| firewall.darken());
+    // Taken away, whatever became of the rules.
+    Address::open(place.address, &place.interface)?.clear()?;
+    darkened
+}
+
 impl Keeper {
     /// Takes the place over and waits for orders.
     pub(super) fn start(place: Place) -> io::Result<Self> {
         let (address, firewall) = take_over(&place)?;
         let (orders, given) = channel();
         let shared = Arc::new(Shared::default());
-        let address = Arc::new(Mutex::new(address));
-        let worker = Worker { place, address, firewall, shared: Arc::clone(&shared), holding: None };
+        let presence = Arc::new(Mutex::new(Presence::new(address, Arc::clone(&shared.guarded))?));
+        let (holding, announcing) = (None, None);
+        let worker = Worker { place, presence, firewall, shared: Arc::clone(&shared), holding, announcing };
         thread::Builder::new().name("floating-ip".to_owned()).spawn(move || worker.run(&given))?;
         Ok(Self { orders, shared })
     }
 
-    pub(super) async fn prepare(&self, rest: Duration) -> io::Result<()> {
-        self.order(|done| Order::Prepare(rest, done)).await
+    pub(super) async fn prepare(&self, lease: Lease) -> io::Result<()> {
+        self.order(|done| Order::Prepare(lease, done)).await
     }
 
     pub(super) async fn light(&self, lease: Lease) -> io::Result<()> {
@@ -109,9 +128,14 @@ impl Keeper {
         self.shared.lit.load(Ordering::Acquire)
     }
 
+    /// Whether nobody keeps the address any more: its thread has ended by a defect.
+    pub(super) fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire)
+    }
+
     /// Why it is not as it should be.
     pub(super) fn error(&self) -> Option<String> {
-        self.shared.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.errors().iter().flatten().next().cloned()
     }
 
     async fn order(&self, order: impl FnOnce(Done) -> Order) -> io::Result<()> {
@@ -124,11 +148,11 @@ impl Keeper {
 
 struct Worker {
     place: Place,
-    /// Whoever has it may put the address there or take it away.
-    address: Arc<Mutex<Address>>,
+    presence: Arc<Mutex<Presence>>,
     firewall: Firewall,
     shared: Arc<Shared>,
     holding: Option<Holding>,
+    announcing: Option<JoinHandle<()>>,
 }
 
 /// What is lit, and since when.
@@ -137,8 +161,19 @@ struct Holding {
     lit_at: Instant,
 }
 
+/// Says that the thread has ended, however it did.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.lit.store(false, Ordering::Release);
+        self.0.ended.store(true, Ordering::Release);
+    }
+}
+
 impl Worker {
     fn run(mut self, orders: &Receiver<Order>) {
+        let _ended = Ended(Arc::clone(&self.shared));
         loop {
             let due = self.holding.as_ref().map(|holding| holding.lit_at + LIT_EVERY);
             let order = match due {
@@ -151,157 +186,178 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if let Err(error) = self.remove().and_then(|()| self.firewall.remove()) {
+        if let Err(error) = self.remove() {
             tracing::error!(ip = %self.place.address, %error, "a floating IP could not be cleared away");
         }
     }
 
     fn carry_out(&mut self, order: Order) {
         let (done, result) = match order {
-            Order::Prepare(rest, done) => (done, self.prepare(rest)),
+            Order::Prepare(lease, done) => (done, self.prepare(lease)),
             Order::Light(lease, done) => (done, self.light(lease)),
             Order::Darken(done) => (done, self.darken()),
             Order::Remove(done) => (done, self.remove()),
         };
         if let Err(error) = &result {
-            self.shared.say(Some(error.to_string()), self.place.address);
+            self.say(LIGHT, Some(error.to_string()));
         }
         let _gone = done.send(result);
     }
 
     /// The rules come before the address.
-    fn prepare(&mut self, rest: Duration) -> io::Result<()> {
+    fn prepare(&mut self, lease: Lease) -> io::Result<()> {
         if !self.firewall.is_complete()? {
+            locked(&self.presence).unguard()?;
             self.firewall.rebuild()?;
         }
-        let mut address = locked(&self.address);
-        if !address.interface()?.is_up {
-            let problem = format!("the interface `{}` is down", self.place.interface);
-            return Err(io::Error::new(io::ErrorKind::NetworkDown, problem));
-        }
-        address.put(rest)
+        let mut presence = locked(&self.presence);
+        presence.guard()?;
+        presence.begin(lease)
     }
 
     fn light(&mut self, lease: Lease) -> io::Result<()> {
-        let interface = locked(&self.address).interface()?;
-        self.lit(&lease)?;
+        if !self.lit(&lease)? {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "its lease was over before it could be lit"));
+        }
+        let interface = locked(&self.presence).guard()?;
         self.holding = Some(Holding { lease: lease.clone(), lit_at: Instant::now() });
-        let (address, shared) = (Arc::clone(&self.address), Arc::clone(&self.shared));
+        let (presence, shared) = (Arc::clone(&self.presence), Arc::clone(&self.shared));
         let lifetime = lease.clone();
         thread::Builder::new()
             .name("address".to_owned())
-            .spawn(move || keep_address(&address, &lifetime, &shared))?;
+            .spawn(move || keep_address(&presence, &lifetime, &shared))?;
         let announcing = Announcing::new(self.place.address, &self.place.interface, &interface);
         let shared = Arc::clone(&self.shared);
         let is_lit = move || lease.holds().then(|| shared.lit.load(Ordering::Acquire));
-        thread::Builder::new().name("announcements".to_owned()).spawn(move || announcing.run(is_lit))?;
+        let announcing =
+            thread::Builder::new().name("announcements".to_owned()).spawn(move || announcing.run(is_lit))?;
+        self.announcing = Some(announcing);
         Ok(())
     }
 
-    /// Lights the address for another moment, if its lease still runs.
-    fn lit(&mut self, lease: &Lease) -> io::Result<()> {
-        // The wall clock first: if this process stands still between the two, the deadline comes too early.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let rest = rest(lease, boot_now());
-        if rest < LAST {
-            self.shared.lit.store(false, Ordering::Release);
-            return Ok(());
+    /// Lights the address for another moment, if its lease still runs; whether it was.
+    fn lit(&mut self, lease: &Lease) -> io::Result<bool> {
+        if !self.shared.guarded.load(Ordering::Acquire) {
+            self.protect_again(&NotLit::Unprotected)?;
         }
-        let deadline = u64::try_from((wall + rest).as_nanos()).unwrap_or(u64::MAX);
-        let lit = self.firewall.lighten(rest.min(LIT_AT_MOST), deadline);
-        self.shared.lit.store(lit.is_ok(), Ordering::Release);
-        match lit {
-            Ok(()) => {
-                self.shared.say(None, self.place.address);
-                Ok(())
-            }
-            Err(NotLit::Refused(error)) => Err(error),
+        let lit = match self.firewall.lighten(|| moment(lease)) {
             Err(unprotected @ NotLit::Unprotected) => {
-                self.protect_again(&unprotected, rest)?;
-                self.firewall.lighten(rest.min(LIT_AT_MOST), deadline).map_err(io::Error::other)?;
-                self.shared.lit.store(true, Ordering::Release);
-                Ok(())
+                self.shared.lit.store(false, Ordering::Release);
+                self.protect_again(&unprotected)?;
+                self.firewall.lighten(|| moment(lease))
             }
-        }
+            lit => lit,
+        };
+        self.shared.lit.store(matches!(lit, Ok(true)), Ordering::Release);
+        let lit = lit.map_err(io::Error::other)?;
+        self.say(LIGHT, None);
+        Ok(lit)
     }
 
     /// Without its rules nothing would darken the address if this process froze now: the address goes first.
-    fn protect_again(&mut self, unprotected: &NotLit, rest: Duration) -> io::Result<()> {
-        let mut address = locked(&self.address);
-        address.remove()?;
+    fn protect_again(&mut self, unprotected: &NotLit) -> io::Result<()> {
+        let mut presence = locked(&self.presence);
+        presence.unguard()?;
         tracing::error!(
             ip = %self.place.address, interface = %self.place.interface,
             "{unprotected}: the address was taken away until they were there again; let nothing flush them \
              (`nft flush ruleset`, a firewall's restart)"
         );
         self.firewall.rebuild()?;
-        address.put(rest)
+        presence.guard()?;
+        presence.keep().map(drop)
     }
 
-    /// Begins the moment anew.
+    /// Begins the moment anew, or ends it when the lease is over: what was over once stays so.
     fn keep(&mut self) {
-        let Some(mut holding) = self.holding.take() else { return };
+        let Some(holding) = &mut self.holding else { return };
         holding.lit_at = Instant::now();
-        if let Err(error) = self.lit(&holding.lease) {
-            self.shared.say(Some(error.to_string()), self.place.address);
+        let lease = holding.lease.clone();
+        let kept = if lease.holds() { self.lit(&lease).map(drop) } else { self.darken() };
+        if let Err(error) = kept {
+            self.say(LIGHT, Some(error.to_string()));
         }
-        self.holding = Some(holding);
     }
 
+    /// Dark by the rules; and where that cannot be, or the rules are not all there, dark without the address.
     fn darken(&mut self) -> io::Result<()> {
-        self.holding = None;
+        if let Some(holding) = self.holding.take() {
+            holding.lease.end();
+        }
         self.shared.lit.store(false, Ordering::Release);
-        self.firewall.darken()
+        let darkened = self.firewall.darken().and_then(|()| self.firewall.is_complete());
+        match darkened {
+            Ok(true) => Ok(()),
+            Ok(false) => locked(&self.presence).unguard(),
+            Err(error) => {
+                locked(&self.presence).unguard()?;
+                tracing::warn!(ip = %self.place.address, %error, "dark without its rules: the address was taken away");
+                Ok(())
+            }
+        }
     }
 
-    /// Dark first, then without the address; read back.
+    /// Dark first, then without the address, whatever becomes of the first; read back.
     fn remove(&mut self) -> io::Result<()> {
-        self.darken()?;
-        locked(&self.address).clear()?;
-        self.shared.say(None, self.place.address);
+        let darkened = self.darken();
+        locked(&self.presence).clear()?;
+        darkened?;
+        if let Some(announcing) = self.announcing.take().filter(|_| !self.firewall.holds_frames_back()) {
+            // Nothing but its own look at the lease holds back what it is about to say.
+            drop(announcing.join());
+        }
+        self.say(LIGHT, None);
+        self.say(ADDRESS, None);
         Ok(())
+    }
+
+    fn say(&self, what: usize, error: Option<String>) {
+        self.shared.say(what, error, self.place.address);
     }
 }
 
 impl Shared {
+    fn errors(&self) -> MutexGuard<'_, [Option<String>; 2]> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Notes what is wrong, and says it when it is news.
-    fn say(&self, error: Option<String>, ip: IpAddr) {
-        let mut known = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known != error {
+    fn say(&self, what: usize, error: Option<String>, ip: IpAddr) {
+        let mut known = self.errors();
+        if known[what] != error {
             if let Some(error) = &error {
                 tracing::error!(%ip, %error, "a floating IP is not as it should be");
             }
-            *known = error;
+            known[what] = error;
         }
     }
 }
 
-/// Begins the address's own lifetime anew as long as the lease runs. In the end the kernel removes the address.
-fn keep_address(address: &Mutex<Address>, lease: &Lease, shared: &Shared) {
-    loop {
+/// For how long an address may be lit now; none when its lease is over, or as good as over.
+fn moment(lease: &Lease) -> Option<Moment> {
+    // The wall clock first: if this process stands still between the two, the deadline comes too early.
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let rest = rest(lease);
+    (rest >= LAST).then(|| Moment {
+        timeout: rest.min(LIT_AT_MOST),
+        deadline: u64::try_from((wall + rest).as_nanos()).unwrap_or(u64::MAX),
+    })
+}
+
+/// Begins the address's own lifetime anew as long as the lease runs.
+fn keep_address(presence: &Mutex<Presence>, lease: &Lease, shared: &Shared) {
+    while lease.holds() {
         thread::sleep(ADDRESS_EVERY);
-        let mut address = locked(address);
-        // Looked at under the lock: who takes the address away ends the lease before.
-        let rest = rest(lease, boot_now());
-        if rest.is_zero() {
+        let mut presence = locked(presence);
+        // Another lease has its own thread.
+        if !lease.holds() {
             return;
         }
-        if let Err(error) = address.put(rest) {
-            shared.say(Some(error.to_string()), address.ip());
-        }
+        let error = presence.keep().err().map(|error| error.to_string());
+        shared.say(ADDRESS, error, presence.ip());
     }
 }
 
-fn locked(address: &Mutex<Address>) -> MutexGuard<'_, Address> {
-    address.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn rest(lease: &Lease, now: BootTime) -> Duration {
-    if lease.holds() { lease.until().since(now) } else { Duration::ZERO }
-}
-
-/// Clears away what a process has left that is gone: dark, and without the address; read back.
-pub(super) fn clear(place: &Place) -> io::Result<()> {
-    Firewall::over(&place.name, place.address, &place.interface)?.darken()?;
-    Address::open(place.address, &place.interface)?.clear()
+fn locked(presence: &Mutex<Presence>) -> MutexGuard<'_, Presence> {
+    presence.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -21,13 +21,14 @@ mod announce;
 mod examine;
 mod firewall;
 mod keeper;
+mod presence;
 mod rules;
 mod socket;
 
 pub use examine::{HostFinding, examine};
 pub use keeper::LIT_AT_MOST;
 
-use crate::clock::{Lease, boot_now};
+use crate::clock::Lease;
 use crate::listen::Listening;
 use crate::provider::{Accepted, Fencing, Observation, Provider, ProviderError, Work};
 use keeper::{Keeper, Place};
@@ -56,9 +57,9 @@ struct State {
 }
 
 impl Netlink {
-    /// An address that nobody holds here yet. Whatever an earlier life has left of it is made dark and taken away at
-    /// once, or, where that fails, before it is held. `accepted` makes a taker of connections for each new lease. Call
-    /// it on a tokio runtime.
+    /// An address that nobody holds here yet. Nothing is done before it is held: another holder of this process may
+    /// only just be letting it go. Then whatever an earlier life has left of it is made dark and taken away first.
+    /// `accepted` makes a taker of connections for each new lease.
     ///
     /// Needs `CAP_NET_ADMIN` for the rules and the address, `CAP_NET_RAW` to tell the network, and
     /// `CAP_NET_BIND_SERVICE` for ports below 1024.
@@ -69,16 +70,12 @@ impl Netlink {
         ports: &[u16],
         accepted: impl Fn(Lease) -> Arc<dyn Accepted> + Send + Sync + 'static,
     ) -> Self {
-        let netlink = Self {
+        Self {
             place: place(name, ip, interface),
             addresses: ports.iter().map(|port| SocketAddr::new(ip, *port)).collect(),
             accepted: Arc::new(accepted),
             state: Mutex::default(),
-        };
-        if let Err(error) = netlink.keeper() {
-            tracing::error!(%error, "a floating IP cannot be held here");
         }
-        netlink
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -88,7 +85,7 @@ impl Netlink {
     /// Who keeps the address, once the place could be taken over.
     fn keeper(&self) -> Result<Arc<Keeper>, ProviderError> {
         let mut state = self.state();
-        if let Some(keeper) = &state.keeper {
+        if let Some(keeper) = state.keeper.as_ref().filter(|keeper| !keeper.has_ended()) {
             return Ok(Arc::clone(keeper));
         }
         let started = Keeper::start(self.place.clone()).map_err(|error| self.refused(&error));
@@ -109,7 +106,9 @@ impl Netlink {
     /// Extends the lease if it is this one; whether everything else is as it should be already.
     fn extend(&self, token: Token, until: BootTime) -> bool {
         let state = self.state();
-        let Some(lease) = state.lease.as_ref().filter(|lease| lease.token() == token) else { return false };
+        // One that has run out is not revived: what belongs to it has ended, and everything begins anew.
+        let running = |lease: &&Lease| lease.token() == token && lease.holds();
+        let Some(lease) = state.lease.as_ref().filter(running) else { return false };
         lease.extend(until);
         !state.listening.is_empty()
     }
@@ -136,8 +135,7 @@ impl Netlink {
     }
 
     async fn light(&self, keeper: &Keeper, lease: Lease) -> Result<(), ProviderError> {
-        let rest = lease.until().since(boot_now());
-        keeper.prepare(rest).await.map_err(|error| self.refused(&error))?;
+        keeper.prepare(lease.clone()).await.map_err(|error| self.refused(&error))?;
         // Before it is light: who comes first finds somebody who listens, and is not refused.
         let taker = (self.accepted)(lease.clone());
         let listening = self.addresses.iter().map(|address| Listening::start(*address, Arc::clone(&taker)));
@@ -200,10 +198,12 @@ impl Provider for Netlink {
             if let Some(lease) = self.state().lease.take() {
                 lease.end();
             }
-            match self.started() {
-                Some(keeper) => keeper.remove().await.map_err(|error| self.refused(&error)),
+            let removed = match self.started() {
+                Some(keeper) if keeper.has_ended() => keeper::clear(&self.place),
+                Some(keeper) => keeper.remove().await,
                 None => Ok(()), // nothing was ever held
-            }
+            };
+            removed.map_err(|error| self.refused(&error))
         })
     }
 
@@ -211,10 +211,20 @@ impl Provider for Netlink {
         let state = self.state();
         let listens = !state.listening.is_empty() && state.listening.iter().all(Listening::is_listening);
         let answers = listens && state.keeper.as_ref().is_some_and(|keeper| keeper.is_lit());
-        let attached = state.lease.as_ref().filter(|lease| answers && lease.holds()).map(Lease::token);
         let error =
             state.keeper.as_ref().and_then(|keeper| keeper.error()).or_else(|| state.not_taken.clone());
+        let is_held = |lease: &&Lease| answers && error.is_none() && lease.holds();
+        let attached = state.lease.as_ref().filter(is_held).map(Lease::token);
         Observation { attached, error }
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        // Whoever keeps it lit, or on its interface, looks at the lease.
+        if let Some(lease) = self.state().lease.take() {
+            lease.end();
+        }
     }
 }
 

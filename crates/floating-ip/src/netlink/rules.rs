@@ -104,22 +104,16 @@ pub(super) struct Table {
     pub(super) rules: Vec<Rule>,
 }
 
-/// How ARP is held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ArpBy {
-    /// At the interface, behind everything else: frames that programs made by hand are held back too, such as a
-    /// gratuitous ARP of a process that was frozen before it sent it. Since Linux 5.16.
-    Egress,
-    /// Only what the kernel itself says.
-    Output,
-}
-
-/// All tables for an address on an interface.
-pub(super) fn tables(address: IpAddr, interface: &str, arp_by: ArpBy) -> Vec<Table> {
+/// All tables for an address on an interface. With `egress` (since Linux 5.16) frames that programs made by hand are
+/// held back at the interface too, such as a gratuitous ARP of a process that was frozen before it sent it.
+pub(super) fn tables(address: IpAddr, interface: &str, egress: bool) -> Vec<Table> {
     match address {
         IpAddr::V4(address) => {
             let key = address.octets().to_vec();
-            vec![ipv4(key.clone()), arp(key, interface, arp_by)]
+            let egress = egress.then(|| Seen::Egress(interface.to_owned()));
+            let arp_seen = [Some(Seen::ArpOutput), egress].into_iter().flatten();
+            let arp = arp_seen.map(|seen| arp(key.clone(), seen)).collect::<Vec<_>>();
+            std::iter::once(ipv4(key)).chain(arp).collect()
         }
         IpAddr::V6(address) => vec![ipv6(address.octets().to_vec())],
     }
@@ -151,16 +145,15 @@ fn ipv4(key: Vec<u8>) -> Table {
 }
 
 /// Every ARP with the address as its sender: a dark host's open socket would otherwise announce the address by asking
-/// for its peer's.
-fn arp(key: Vec<u8>, interface: &str, by: ArpBy) -> Table {
+/// for its peer's. What the kernel says is held back on all interfaces: it answers on each for the addresses of all.
+fn arp(key: Vec<u8>, seen: Seen) -> Table {
     let sender = [load(ARP_SENDER), equals(&key), jump("gate-out")];
-    let (family, seen, expressions) = match by {
-        ArpBy::Egress => {
+    let (family, expressions) = match seen {
+        Seen::Egress(_) => {
             let is_arp = [meta(MetaKey::EtherTypeProtocol), equals(&ETHERTYPE_ARP)];
-            let seen = Seen::Egress(interface.to_owned());
-            (NetfilterProtoFamily::NetDev, seen, [&is_arp[..], &sender].concat())
+            (NetfilterProtoFamily::NetDev, [&is_arp[..], &sender].concat())
         }
-        ArpBy::Output => (NetfilterProtoFamily::ARP, Seen::ArpOutput, sender.to_vec()),
+        _ => (NetfilterProtoFamily::ARP, sender.to_vec()),
     };
     let mut rules = vec![Rule { chain: "out", name: "ARP from the address", expressions }];
     rules.extend(gate("gate-out", ARP_SENDER));
@@ -290,7 +283,7 @@ mod tests {
     fn rules_only_name_chains_that_are_there() {
         let addresses: [IpAddr; 2] = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
         for address in addresses {
-            for by in [ArpBy::Egress, ArpBy::Output] {
+            for by in [true, false] {
                 for table in tables(address, "eth0", by) {
                     let chains: BTreeSet<_> = table.chains.iter().map(|chain| chain.name).collect();
                     assert_eq!(chains.len(), table.chains.len());

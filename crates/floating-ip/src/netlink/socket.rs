@@ -100,6 +100,7 @@ impl Line {
                 rest = rest.get(length..).unwrap_or_default();
                 match message.payload {
                     NetlinkPayload::InnerMessage(inner) => found.push(inner),
+                    NetlinkPayload::Done(done) if done.code < 0 => failed = failed.or(Some(done.code)),
                     NetlinkPayload::Done(_) => over = true,
                     NetlinkPayload::Error(error) => match error.code {
                         Some(code) => failed = failed.or(Some(code.get())),
