@@ -160,6 +160,7 @@ impl Lab {
             profile: Profile::Lan,
             shape: Shape::default(),
             store,
+            lab: None,
         };
         let cluster = Cluster::start(options, &mut |_| {}).await.unwrap_or_else(|error| panic!("{error}"));
         let client = write_client_file(cluster.directory(), cluster.layout());

@@ -270,6 +270,7 @@ mod tests {
     fn a_routed_address_is_where_its_provider_says() {
         let mut spec = spec();
         spec.floating_ips[0].provider = ProviderKind::Ovh;
+        spec.floating_ips[0].interface = None;
         let (here, far) = here_and_far(&spec);
         let (site, ip) = (&spec.node(here).unwrap().site, &spec.floating_ips[0]);
         let state = owned(&spec, 4, &[(here, 4)]);

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use twinsite_controller::StopReason;
 use twinsite_floating_ip::guardian::{GuardianError, Holding};
 use twinsite_floating_ip::{Observation, Provider, ProviderError, Work};
-use twinsite_model::{BootTime, Fault, Faults, FloatingIpName, Timing, Token};
+use twinsite_model::{BootTime, Fault, Faults, FloatingIpName, InterfaceName, Timing, Token};
 
 /// How soon letting go is tried again when something of the address is still there.
 const RELEASE_AGAIN: Duration = Duration::from_millis(20);
@@ -44,6 +44,8 @@ pub struct Tools {
     pub data_plane: Arc<dyn DataPlane>,
     /// Who watches.
     pub guard: Arc<dyn Guarded>,
+    /// The interface that the address is put on, if it is: whoever watches clears it away there.
+    pub interface: Option<InterfaceName>,
 }
 
 /// The holder of one address on this node.
@@ -276,7 +278,8 @@ impl Worker {
     }
 
     fn tell_guardian(&self, token: Token, until: BootTime) -> Result<(), GuardianError> {
-        let holding = Holding { ip: self.ip.clone(), addresses: self.addresses.clone(), token };
+        let (addresses, interface) = (self.addresses.clone(), self.tools.interface.clone());
+        let holding = Holding { ip: self.ip.clone(), addresses, interface, token };
         let slack = self.timing.borrow().slack;
         self.tools.guard.holding(holding, until, slack)
     }

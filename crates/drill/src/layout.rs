@@ -1,13 +1,17 @@
 //! Who lives where in a cluster on one machine.
 //!
-//! One loopback block `127.P.0.0/16` for a cluster: the floating address is `127.P.0.10`; site number `s` lives in
+//! On loopback addresses: one block `127.P.0.0/16` for a cluster: the floating address is `127.P.0.10`; site number `s` lives in
 //! `127.P.s.0/24` (node N at `.N`, meeting instance N at `.(10+N)`, Redis at the last site's `.9`); from site `a`,
 //! site `b` is reached at `127.P.(10a+b).0/24`, where the WAN relay listens, and the floating address at
 //! `127.P.(10a).10`. Clients come from
 //! `127.(P+128).0.0/16`.
+//!
+//! In a lab everything has the same places in `10.88.0.0/16`, on a network where all reach all: nothing is dialled through
+//! a relay. Clients come from `10.88.128.0/18`.
 
+use crate::lab::INTERFACE;
 use crate::wan::{FloatingPassage, Passage};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use twinsite_model::dial::DialRule;
@@ -16,7 +20,8 @@ use twinsite_model::spec::{
     ProviderKind, RouteSpec, SessionStoreKind, SessionsSpec, SiteSpec, UpstreamSpec,
 };
 use twinsite_model::{
-    ClusterName, ClusterSpec, FloatingIpName, NodeId, NodeName, Profile, SiteName, UpstreamName,
+    ClusterName, ClusterSpec, FloatingIpName, InterfaceName, NodeId, NodeName, Profile, SiteName,
+    UpstreamName,
 };
 
 /// The port of the consensus between nodes.
@@ -34,6 +39,11 @@ pub const REDIS_PORT: u16 = 6379;
 
 /// The blocks from which a cluster takes its own.
 pub const BLOCKS: std::ops::RangeInclusive<u8> = 64..=119;
+/// The first two numbers of all addresses of a lab, and how many bits that are.
+const LAB_NETWORK: [u8; 2] = [10, 88];
+pub(crate) const NETWORK_BITS: u8 = 16;
+/// The first third number of the clients' addresses in a lab.
+const LAB_CLIENTS: u8 = 128;
 /// The third number of the floating address.
 const FLOATING_NETWORK: u8 = 0;
 /// How far the clients' block is from the cluster's.
@@ -55,6 +65,16 @@ impl Default for Shape {
     fn default() -> Self {
         Self { nodes_per_site: 2, instances_per_site: 3, announce: AnnounceMode::Floating }
     }
+}
+
+/// On what the cluster's addresses are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ground {
+    /// Loopback addresses of this machine. No privileges are needed.
+    #[default]
+    Loopback,
+    /// A network of the machine's own, with a namespace for every host.
+    Lab,
 }
 
 /// Which store keeps session placement.
@@ -97,6 +117,8 @@ pub struct InstancePlace {
 /// A whole cluster on one machine.
 #[derive(Debug, Clone)]
 pub struct Layout {
+    /// On what its addresses are.
+    pub ground: Ground,
     /// The second number of the cluster's addresses.
     pub block: u8,
     /// The cluster's name.
@@ -128,8 +150,14 @@ fn name<T: std::str::FromStr<Err = twinsite_model::ids::NameError>>(text: &str) 
 }
 
 impl Layout {
-    /// The standard cluster, in a block of addresses.
+    /// The standard cluster on loopback, in a block of addresses.
     pub fn paired(block: u8, profile: Profile, shape: &Shape, store: Store) -> Self {
+        Self::on(Ground::Loopback, block, profile, shape, store)
+    }
+
+    /// The standard cluster. In a lab the block is only a part of its name.
+    pub fn on(ground: Ground, block: u8, profile: Profile, shape: &Shape, store: Store) -> Self {
+        let address = |network, host| address(ground, block, network, host);
         let sites: Vec<SiteName> = SITES.iter().map(|site| name(site)).collect();
         let mut nodes = Vec::new();
         let mut instances = Vec::new();
@@ -142,18 +170,19 @@ impl Layout {
                     name: name(&format!("{site}-{n}")),
                     site: site.clone(),
                     kind: if witness { NodeKind::Witness } else { NodeKind::Proxy },
-                    ip: address(block, number, n),
+                    ip: address(number, n),
                 });
             }
             for n in 1..=if witness { 0 } else { shape.instances_per_site.clamp(1, 8) } {
                 instances.push(InstancePlace {
                     name: name(&format!("{site}-meet-{n}")),
                     site: site.clone(),
-                    address: SocketAddr::new(address(block, number, 10 + n), MEETING_PORT),
+                    address: SocketAddr::new(address(number, 10 + n), MEETING_PORT),
                 });
             }
         }
         Self {
+            ground,
             block,
             cluster: name(&format!("demo-{block}")),
             profile,
@@ -161,7 +190,7 @@ impl Layout {
             nodes,
             instances,
             floating_ip: name("public"),
-            floating: SocketAddr::new(address(block, FLOATING_NETWORK, 10), HTTP_PORT),
+            floating: SocketAddr::new(address(FLOATING_NETWORK, 10), HTTP_PORT),
             store,
             announce: shape.announce,
         }
@@ -199,7 +228,7 @@ impl Layout {
 
     /// The own address of a site, which its instances announce when they do not announce the floating one.
     pub fn site_address(&self, site: &SiteName) -> IpAddr {
-        address(self.block, self.site_number(site), 100)
+        self.address(self.site_number(site), 100)
     }
 
     /// What the instances of `site` should announce while `owner_site` holds the floating address.
@@ -213,12 +242,29 @@ impl Layout {
     /// The address of client number `n`, of 16,000.
     pub fn client(&self, n: usize) -> IpAddr {
         let (high, low) = ((n / 250 % 64) as u8, (n % 250) as u8 + 1);
-        IpAddr::V4(Ipv4Addr::new(127, self.block + CLIENT_BLOCK_OFFSET, high, low))
+        match self.ground {
+            Ground::Loopback => IpAddr::V4(Ipv4Addr::new(127, self.block + CLIENT_BLOCK_OFFSET, high, low)),
+            Ground::Lab => self.address(LAB_CLIENTS + high, low),
+        }
+    }
+
+    /// Where all clients of a lab come from.
+    pub(crate) fn client_network(&self) -> String {
+        format!("{}/18", self.address(LAB_CLIENTS, 0))
+    }
+
+    /// The address of a lab's bridge.
+    pub(crate) fn gateway(&self) -> IpAddr {
+        self.address(FLOATING_NETWORK, 1)
+    }
+
+    fn address(&self, network: u8, host: u8) -> IpAddr {
+        address(self.ground, self.block, network, host)
     }
 
     /// Where the cluster's own Redis listens.
     pub fn redis(&self) -> SocketAddr {
-        SocketAddr::new(address(self.block, self.sites.len() as u8, 9), REDIS_PORT)
+        SocketAddr::new(self.address(self.sites.len() as u8, 9), REDIS_PORT)
     }
 
     /// The URL of the session store, if it is a Redis.
@@ -237,6 +283,9 @@ impl Layout {
 
     /// The dial map of the nodes of a site.
     pub fn dial_rules(&self, from: &SiteName) -> Vec<DialRule> {
+        if self.ground == Ground::Lab {
+            return Vec::new();
+        }
         let others = self.sites.iter().filter(|site| *site != from);
         let to_others = others.map(|to| DialRule {
             prefix: network(self.block, self.site_number(to)),
@@ -251,14 +300,13 @@ impl Layout {
 
     /// The floating address as the nodes of each site dial it, wherever it is.
     pub fn floating_passages(&self) -> Vec<FloatingPassage> {
-        let IpAddr::V4(floating) = self.floating.ip() else { return Vec::new() };
+        let (Ground::Loopback, IpAddr::V4(floating)) = (self.ground, self.floating.ip()) else {
+            return Vec::new();
+        };
         let [.., host] = floating.octets();
         let passages = self.sites.iter().map(|from| FloatingPassage {
             from: from.clone(),
-            via: SocketAddr::new(
-                address(self.block, 10 * self.site_number(from), host),
-                self.floating.port(),
-            ),
+            via: SocketAddr::new(self.address(10 * self.site_number(from), host), self.floating.port()),
             target: self.floating,
         });
         passages.collect()
@@ -267,7 +315,7 @@ impl Layout {
     /// An address of site `to` as the nodes of site `from` dial it.
     pub fn seen_from(&self, from: &SiteName, to: &SiteName, address: SocketAddr) -> SocketAddr {
         match address.ip() {
-            IpAddr::V4(ip) if from != to => {
+            IpAddr::V4(ip) if from != to && self.ground == Ground::Loopback => {
                 let [first, block, _, host] = ip.octets();
                 let ip = Ipv4Addr::new(first, block, self.view(from, to), host);
                 SocketAddr::new(ip.into(), address.port())
@@ -283,6 +331,9 @@ impl Layout {
     /// Every address that some site dials across the WAN.
     pub fn passages(&self) -> Vec<Passage> {
         let mut passages = Vec::new();
+        if self.ground == Ground::Lab {
+            return passages;
+        }
         let pairs = self.sites.iter().flat_map(|from| self.sites.iter().map(move |to| (from, to)));
         for (from, to) in pairs.filter(|(from, to)| from != to) {
             let mut targets = Vec::new();
@@ -307,7 +358,9 @@ impl Layout {
     /// The addresses at which a node is reached, from its own site and from the others.
     pub fn addresses_of(&self, node: &NodePlace) -> Vec<IpAddr> {
         let own = SocketAddr::new(node.ip, 0);
-        self.sites.iter().map(|from| self.seen_from(from, &node.site, own).ip()).collect()
+        let seen: BTreeSet<_> =
+            self.sites.iter().map(|from| self.seen_from(from, &node.site, own).ip()).collect();
+        seen.into_iter().collect()
     }
 
     /// The cluster's specification.
@@ -335,7 +388,14 @@ impl Layout {
                 name: self.floating_ip.clone(),
                 address: self.floating.ip(),
                 ports: vec![self.floating.port()],
-                provider: ProviderKind::Loopback,
+                provider: match self.ground {
+                    Ground::Loopback => ProviderKind::Loopback,
+                    Ground::Lab => ProviderKind::Netlink,
+                },
+                interface: match self.ground {
+                    Ground::Loopback => None,
+                    Ground::Lab => Some(lab_interface()),
+                },
                 sites: self.serving_sites().cloned().collect(),
                 failback: twinsite_model::spec::Failback::Manual,
                 on_quorum_unknown: None,
@@ -395,8 +455,17 @@ fn upstream_spec(instance: &InstancePlace) -> UpstreamSpec {
     }
 }
 
-fn address(block: u8, network: u8, host: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(127, block, network, host))
+fn address(ground: Ground, block: u8, network: u8, host: u8) -> IpAddr {
+    let [first, second] = match ground {
+        Ground::Loopback => [127, block],
+        Ground::Lab => LAB_NETWORK,
+    };
+    IpAddr::V4(Ipv4Addr::new(first, second, network, host))
+}
+
+#[allow(clippy::expect_used)] // a constant
+fn lab_interface() -> InterfaceName {
+    InterfaceName::new(INTERFACE).expect("four letters and digits make an interface's name")
 }
 
 #[allow(clippy::expect_used)] // built from numbers
@@ -407,7 +476,6 @@ fn network(block: u8, network: u8) -> Cidr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
     use twinsite_model::dial::DialMap;
 
     fn layout(store: Store) -> Layout {
@@ -457,6 +525,23 @@ mod tests {
             passages.iter().map(|passage| passage.via).chain(floating.iter().map(|passage| passage.via));
         let addresses: BTreeSet<_> = vias.collect();
         assert_eq!(addresses.len(), passages.len() + floating.len());
+    }
+
+    /// In a lab all reach all: nothing is dialled through a relay, and the floating IP is one of the network.
+    #[test]
+    fn a_lab_has_the_same_places_and_no_relays() {
+        let lab = Layout::on(Ground::Lab, 70, Profile::Lan, &Shape::default(), Store::OwnRedis);
+        assert_eq!((lab.passages(), lab.floating_passages()), (Vec::new(), Vec::new()));
+        assert!(lab.sites.iter().all(|site| lab.dial_rules(site).is_empty()));
+        assert_eq!(lab.floating.to_string(), "10.88.0.10:8080");
+        assert_eq!(lab.nodes[3].ip.to_string(), "10.88.2.2");
+        assert_eq!(lab.addresses_of(&lab.nodes[3]), [lab.nodes[3].ip]);
+        assert_eq!(
+            (lab.client(0).to_string(), lab.client_network()),
+            ("10.88.128.1".into(), "10.88.128.0/18".into())
+        );
+        let text = toml::to_string(&lab.spec()).unwrap();
+        assert_eq!(twinsite_model::spec::from_toml(&text).unwrap(), lab.spec(), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod engine;
+pub mod lab;
 pub mod layout;
 pub mod load;
 pub mod measure;

@@ -10,7 +10,7 @@
 //! | routed (OVH, Hetzner) | an asynchronous task of the provider, one at a time, read back until it is done | the provider routes to one place only | nothing: the next attach elsewhere is the detach |
 
 use std::future::Future;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::pin::Pin;
 use twinsite_model::{BootTime, Token};
 
@@ -46,6 +46,16 @@ pub enum ProviderError {
         /// The address.
         address: SocketAddr,
         /// What the kernel said.
+        why: String,
+    },
+    /// It cannot be put on its interface, or taken away from it.
+    #[error("{ip} on `{interface}`: {why}")]
+    Interface {
+        /// The address.
+        ip: IpAddr,
+        /// The interface.
+        interface: String,
+        /// Why, and what to do.
         why: String,
     },
     /// It was let go, and something of it is still there.

@@ -110,6 +110,67 @@ name_type! {
     RouteName
 }
 
+/// The longest name of a network interface, in bytes (`IFNAMSIZ` without its final zero).
+pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;
+
+/// Why a string is not the name of a network interface.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{given}` is not the name of a network interface: 1 to {INTERFACE_NAME_LENGTH_MAX} printable characters without \
+     `/`, `:` and spaces (`ip link` lists them)"
+)]
+pub struct InterfaceNameError {
+    /// What was given, cut to a printable length.
+    pub given: String,
+}
+
+/// The name of a network interface of a host, as the kernel allows it (`dev_valid_name` in `net/core/dev.c`; narrower:
+/// printable ASCII only).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// Checks and wraps a name.
+    pub fn new(name: impl Into<String>) -> Result<Self, InterfaceNameError> {
+        let name = name.into();
+        let well_formed = !name.is_empty()
+            && name.len() <= INTERFACE_NAME_LENGTH_MAX
+            && name != "."
+            && name != ".."
+            && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':');
+        if well_formed {
+            Ok(Self(name))
+        } else {
+            Err(InterfaceNameError { given: name.chars().take(INTERFACE_NAME_LENGTH_MAX + 1).collect() })
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for InterfaceName {
+    type Error = InterfaceNameError;
+    fn try_from(name: String) -> Result<Self, InterfaceNameError> {
+        Self::new(name)
+    }
+}
+
+impl From<InterfaceName> for String {
+    fn from(name: InterfaceName) -> String {
+        name.0
+    }
+}
+
 macro_rules! number_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

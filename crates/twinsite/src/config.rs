@@ -1,13 +1,15 @@
 //! `node.toml`: what one host knows by itself. Everything else is agreed by the cluster.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use twinsite_model::dial::DialMap;
 use twinsite_model::spec::{self, SpecError};
-use twinsite_model::{ClusterSpec, NodeName, UpstreamName};
+use twinsite_model::spec::{FloatingIpSpec, ProviderKind};
+use twinsite_model::{ClusterSpec, FloatingIpName, InterfaceName, NodeName, UpstreamName};
 
 /// The largest configuration file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -32,6 +34,9 @@ pub struct NodeConfig {
     /// How addresses of other sites are reached, where a network between them translates.
     #[serde(default)]
     pub dial: DialMap,
+    /// Where an address of provider `netlink` is put, if this host calls the interface otherwise than the specification.
+    #[serde(default)]
+    pub interfaces: BTreeMap<FloatingIpName, InterfaceName>,
     /// The meeting instances whose `announcedIp` this node delivers.
     #[serde(default, rename = "instance")]
     pub instances: Vec<InstanceConfig>,
@@ -141,6 +146,16 @@ pub enum ConfigError {
     },
 }
 
+impl NodeConfig {
+    /// The interface on which this host puts an address, if it puts it on one.
+    pub fn interface(&self, ip: &FloatingIpSpec) -> Option<InterfaceName> {
+        match ip.provider {
+            ProviderKind::Netlink => self.interfaces.get(&ip.name).or(ip.interface.as_ref()).cloned(),
+            ProviderKind::Loopback | ProviderKind::Ovh => None,
+        }
+    }
+}
+
 /// A node's configuration and the specification that it names, checked against each other.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -174,6 +189,16 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
         );
         contradiction("node", problem)
     })?;
+    for name in node.interfaces.keys() {
+        let known = spec.floating_ips.iter().find(|ip| ip.name == *name);
+        if known.is_none_or(|ip| ip.provider != ProviderKind::Netlink) {
+            let problem = format!(
+                "there is no floating IP `{name}` of provider `netlink` in {}",
+                cluster_path.display()
+            );
+            return Err(contradiction("interfaces", problem));
+        }
+    }
     for instance in &node.instances {
         let upstream = spec.upstream(&instance.upstream).ok_or_else(|| {
             let problem =

@@ -7,9 +7,11 @@ use crate::drill_api::DrillApi;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use twinsite_drill::engine::{self, ClusterApi};
-use twinsite_drill::layout::{Layout, Shape, Store};
+use twinsite_drill::lab::Lab;
+use twinsite_drill::layout::{Ground, Layout, Shape, Store};
 use twinsite_drill::process::{Cluster, ClusterOptions, Launcher};
 use twinsite_drill::scenario::{self, Scenario};
 use twinsite_model::dial::DialMap;
@@ -17,12 +19,28 @@ use twinsite_model::dial::DialMap;
 /// How long the API of a healthy cluster may take until it answers.
 const API_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Makes the lab, if one is wanted, and goes where its clients are: this thread, and all that it starts later. So a lab
+/// is made before there is a runtime with threads of its own.
+pub fn enter_lab(arguments: &DemoArguments) -> Result<Option<Arc<Lab>>, CliError> {
+    if !arguments.lab || arguments.list {
+        return Ok(None);
+    }
+    let scenario = arguments.exercise.as_deref().map(load).transpose()?;
+    let shape = scenario.as_ref().map_or_else(Shape::default, |scenario| scenario.topology.shape());
+    // Who has which address in a lab does not depend on the block, the timings and the store.
+    let layout = Layout::on(Ground::Lab, 0, arguments.profile.into(), &shape, Store::Embedded);
+    let lab = Lab::up(&layout)?;
+    lab.enter()?;
+    Ok(Some(lab))
+}
+
 /// Starts the cluster; then follows it until Ctrl-C, or runs an exercise and ends.
-pub async fn run(arguments: DemoArguments) -> Result<Exit, CliError> {
+pub async fn run(arguments: DemoArguments, lab: Option<Arc<Lab>>) -> Result<Exit, CliError> {
     if arguments.list {
         return list(arguments.json);
     }
     let scenario = arguments.exercise.as_deref().map(load).transpose()?;
+    let as_client = lab.as_ref().map(|lab| format!("{} ", lab.as_client())).unwrap_or_default();
     let launcher = Launcher::new(std::env::current_exe().map_err(CliError::Output)?);
     let options = ClusterOptions {
         store: store(&arguments, &launcher)?,
@@ -30,6 +48,7 @@ pub async fn run(arguments: DemoArguments) -> Result<Exit, CliError> {
         directory: arguments.directory.clone(),
         profile: arguments.profile.into(),
         shape: scenario.as_ref().map_or_else(Shape::default, |scenario| scenario.topology.shape()),
+        lab,
     };
     let progress = Progress::new();
     let mut tell = |at| progress.starting(&at);
@@ -40,7 +59,7 @@ pub async fn run(arguments: DemoArguments) -> Result<Exit, CliError> {
     let file = write_client_file(cluster.directory(), cluster.layout())?;
     let api = DrillApi::connect(&file, cluster.layout())?;
     let outcome = tokio::select! {
-        outcome = attend(&arguments, scenario.as_ref(), &mut cluster, &api, &progress) => outcome,
+        outcome = attend(&arguments, scenario.as_ref(), &mut cluster, &api, &progress, &as_client) => outcome,
         () = interrupted() => Ok(Exit::Done),
     };
     progress.say("ending all processes");
@@ -56,9 +75,10 @@ async fn attend(
     cluster: &mut Cluster,
     api: &DrillApi,
     progress: &Progress,
+    as_client: &str,
 ) -> Result<Exit, CliError> {
     let Some(scenario) = scenario else {
-        return follow(cluster, api, progress).await;
+        return follow(cluster, api, progress, as_client).await;
     };
     let options = engine::Options { runs: arguments.runs };
     let mut tell = |at: engine::DrillProgress| {
@@ -76,7 +96,12 @@ async fn attend(
 }
 
 /// Prints what to try, then every change.
-async fn follow(cluster: &Cluster, api: &DrillApi, progress: &Progress) -> Result<Exit, CliError> {
+async fn follow(
+    cluster: &Cluster,
+    api: &DrillApi,
+    progress: &Progress,
+    as_client: &str,
+) -> Result<Exit, CliError> {
     let ready = async {
         loop {
             match api.watch().await {
@@ -90,14 +115,15 @@ async fn follow(cluster: &Cluster, api: &DrillApi, progress: &Progress) -> Resul
         watching.map_err(|_| CliError::Unreachable("the cluster's API did not answer".to_owned()))?;
     let names = api.names().await;
     progress.end();
-    output::line(&introduction(cluster))?;
+    output::line(&introduction(cluster, as_client))?;
     while let Some(change) = changes.recv().await {
         output::line(&crate::cli::events::line(&names, &change))?;
     }
     Err(CliError::Unreachable("the cluster's API went away".to_owned()))
 }
 
-fn introduction(cluster: &Cluster) -> String {
+/// `as_client` is what comes before a command where the cluster is reached.
+fn introduction(cluster: &Cluster, as_client: &str) -> String {
     let layout = cluster.layout();
     let store = match &layout.store {
         Store::OwnRedis => format!("Redis on {}", layout.redis()),
@@ -125,11 +151,11 @@ fn introduction(cluster: &Cluster) -> String {
         "All healthy: {sites}; {store}.\n\n\
          The floating address is http://{floating}\n\n\
          Try, in another terminal:\n\
-         \x20 curl -s -H 'x-twinsite-trace: 1' -i http://{floating}/health\n\
-         \x20 twinsite status\n\
-         \x20 twinsite switchover --plan\n\
-         \x20 twinsite switchover --to {elsewhere}\n\
-         \x20 twinsite explain\n\
+         \x20 {as_client}curl -s -H 'x-twinsite-trace: 1' -i http://{floating}/health\n\
+         \x20 {as_client}twinsite status\n\
+         \x20 {as_client}twinsite switchover --plan\n\
+         \x20 {as_client}twinsite switchover --to {elsewhere}\n\
+         \x20 {as_client}twinsite explain\n\
          or kill something: the processes' folders and logs are in {directory}\n\n\
          (`twinsite` is {program}.) Changes follow; Ctrl-C ends everything.\n",
         sites = sites.join(", "),

@@ -15,7 +15,7 @@ use std::time::Instant;
 /// Which parts.
 #[derive(Args)]
 pub struct Arguments {
-    /// The part: exercises, rooms, kills, flips, fuzz, simulation; all of them if none is named
+    /// The part: exercises, rooms, kills, freezes, flips, fuzz, simulation; all of them if none is named
     name: Option<String>,
     /// Begin anew, whatever an earlier run of this revision found
     #[arg(long)]
@@ -61,7 +61,7 @@ struct Job {
 
 /// Runs the parts.
 pub fn run_parts(arguments: &Arguments) -> Result<(), TaskError> {
-    let parts = ["exercises", "rooms", "kills", "flips", "fuzz", "simulation"];
+    let parts = ["exercises", "rooms", "kills", "freezes", "flips", "fuzz", "simulation"];
     let wanted: Vec<_> = match &arguments.name {
         Some(name) if parts.contains(&name.as_str()) => vec![name.as_str()],
         Some(name) => {
@@ -134,6 +134,15 @@ fn jobs(part: &str) -> Result<Vec<Job>, TaskError> {
             command: {
                 let mut command = cargo(&["test", "--release", "--workspace", "--lib", "--", "fuzz_"]);
                 command.env("PROPTEST_CASES", "3000000");
+                command
+            },
+            json: false,
+        }],
+        "freezes" => vec![Job {
+            item: "100 frozen holders of an address of each kind".to_owned(),
+            command: {
+                let mut command = test_runner("twinsite-floating-ip", "frozen");
+                command.env("TWINSITE_FREEZES", "100");
                 command
             },
             json: false,

@@ -16,6 +16,10 @@ const SIMULATION_MAX: Duration = Duration::from_mins(2);
 pub fn run_all() -> Result<(), TaskError> {
     let mut checks = Checks::default();
     let redis = ensure("redis-server", "redis-server");
+    // What is missing here, its tests say they leave out.
+    for (program, package) in [("ip", "iproute2"), ("nft", "nftables")] {
+        ensure(program, package);
+    }
     checks.check("format", || run(&mut cargo(&["fmt", "--all", "--check"])).map(drop));
     checks.check("lints", || {
         run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))

@@ -64,6 +64,7 @@ impl Away {
         let lead = Lead::start(INCARNATION, |spec| {
             spec.nodes.truncate(1);
             spec.floating_ips[0].provider = ProviderKind::Ovh;
+            spec.floating_ips[0].interface = None;
             spec.timing.provider_call = Some(HumanDuration(Duration::from_millis(400)));
         })
         .await;

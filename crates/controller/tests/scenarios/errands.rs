@@ -8,7 +8,10 @@ use twinsite_model::{Command, Errand, ErrandEnd, ErrandId, Format, NodeId, Step}
 
 /// The address is at the first node, and routed there.
 fn routed() -> Cluster {
-    let mut cluster = Cluster::new(|spec| spec.floating_ips[0].provider = ProviderKind::Ovh);
+    let mut cluster = Cluster::new(|spec| {
+        spec.floating_ips[0].provider = ProviderKind::Ovh;
+        spec.floating_ips[0].interface = None;
+    });
     cluster
         .run_until("the routing", |cluster| cluster.provider.to == Some(GRA_1) && errand(cluster).is_none());
     cluster.run(Duration::from_secs(1));

@@ -110,11 +110,11 @@ impl Backend for Cluster {
     }
 
     fn link(&self, from: &SiteName, to: &SiteName) -> wan::Shape {
-        self.wan().shape_of(from, to)
+        Self::link(self, from, to)
     }
 
     fn set_link(&mut self, from: &SiteName, to: &SiteName, shape: wan::Shape) -> Result<(), BackendError> {
-        self.wan().shape(from, to, shape).map_err(BackendError::new)
+        Self::set_link(self, from, to, shape).map_err(BackendError::new)
     }
 
     fn flush_redis(&mut self) -> BoxFuture<'_, Result<(), BackendError>> {

@@ -3,14 +3,16 @@
 use super::children::{Children, PidTable};
 use super::files::Files;
 use super::{Block, FilesError, Launcher, ProcessError, ProcessName, Progress, readiness};
-use crate::layout::{Layout, Shape, Store};
+use crate::lab::{self, Lab, LabError};
+use crate::layout::{Ground, Layout, Shape, Store};
 use crate::measure::kernel;
-use crate::wan::{Holder, Wan};
+use crate::wan::{self, Holder, Wan};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::process::Command;
 use twinsite_model::{NodeName, Profile, SiteName};
 
 /// How long a new cluster may take until it is healthy.
@@ -31,6 +33,8 @@ pub struct ClusterOptions {
     pub shape: Shape,
     /// Where session placement is kept.
     pub store: Store,
+    /// The network on which it runs; none for loopback addresses.
+    pub lab: Option<Arc<Lab>>,
 }
 
 /// A running cluster. [`Cluster::stop`] ends it in order; dropping it ends it at once.
@@ -41,6 +45,7 @@ pub struct Cluster {
     launcher: Launcher,
     children: Children,
     wan: Wan,
+    lab: Option<Arc<Lab>>,
     _block: Arc<Block>,
     _temporary: Option<tempfile::TempDir>,
 }
@@ -52,7 +57,8 @@ impl Cluster {
         progress: &mut (dyn FnMut(Progress) + Send),
     ) -> Result<Self, ProcessError> {
         let block = Arc::new(Block::claim()?);
-        let layout = Layout::paired(block.number(), options.profile, &options.shape, options.store);
+        let ground = if options.lab.is_some() { Ground::Lab } else { Ground::Loopback };
+        let layout = Layout::on(ground, block.number(), options.profile, &options.shape, options.store);
         let (root, temporary) = if let Some(root) = options.directory {
             (root, None)
         } else {
@@ -75,6 +81,7 @@ impl Cluster {
             launcher: options.launcher,
             children,
             wan,
+            lab: options.lab,
             _block: block,
             _temporary: temporary,
         };
@@ -161,7 +168,46 @@ impl Cluster {
                 (self.launcher.redis(self.layout.redis(), &home), self.files.of("redis.log"), false)
             }
         };
+        let command = self.on_its_host(process, command);
         self.children.spawn(process, command, &log, with_stdin)
+    }
+
+    fn on_its_host(&self, process: &ProcessName, command: Command) -> Command {
+        let Some(lab) = &self.lab else { return command };
+        let host = match process {
+            ProcessName::Node(name) | ProcessName::Guardian(name) => name.as_str(),
+            ProcessName::Instance(name) => name.as_str(),
+            ProcessName::Redis => lab::REDIS,
+        };
+        lab.on_host(host, &command)
+    }
+
+    /// What a direction between two sites does to bytes.
+    pub fn link(&self, from: &SiteName, to: &SiteName) -> wan::Shape {
+        match &self.lab {
+            None => self.wan.shape_of(from, to),
+            Some(lab) => wan::Shape { cut: lab.is_cut(from, to), ..wan::Shape::default() },
+        }
+    }
+
+    /// Changes what a direction between two sites does to bytes.
+    pub fn set_link(&self, from: &SiteName, to: &SiteName, shape: wan::Shape) -> Result<(), ProcessError> {
+        let Some(lab) = &self.lab else { return Ok(self.wan.shape(from, to, shape)?) };
+        if (wan::Shape { cut: false, ..shape }) != wan::Shape::default() {
+            return Err(LabError::OnlyCuts.into());
+        }
+        Ok(lab.cut(from, to, shape.cut)?)
+    }
+
+    /// Mends all links.
+    fn mend(&self) -> Result<(), ProcessError> {
+        self.wan.heal()?;
+        let pairs =
+            self.layout.sites.iter().flat_map(|from| self.layout.sites.iter().map(move |to| (from, to)));
+        for (from, to) in pairs.filter(|(from, to)| self.link(from, to).cut) {
+            self.set_link(from, to, wan::Shape::default())?;
+        }
+        Ok(())
     }
 
     fn known_node<'a>(
@@ -246,7 +292,7 @@ impl Cluster {
     pub async fn rebuild(&mut self, progress: &mut (dyn FnMut(Progress) + Send)) -> Result<(), ProcessError> {
         let all = self.processes();
         self.kill_all(&all).await?;
-        self.wan.heal()?;
+        self.mend()?;
         self.files.wipe(&self.layout)?;
         self.bring_up(progress).await
     }

@@ -36,6 +36,9 @@ pub enum ProcessError {
     /// The WAN relay cannot be set up.
     #[error(transparent)]
     Wan(#[from] crate::wan::WanError),
+    /// The lab's network cannot be changed.
+    #[error(transparent)]
+    Lab(#[from] crate::lab::LabError),
     /// A program cannot be started.
     #[error("cannot start {process} ({program}): {source}; check that the program exists and may be run")]
     Spawn {

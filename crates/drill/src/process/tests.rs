@@ -108,6 +108,7 @@ async fn start(program: &Path, folder: &Path) -> Result<Cluster, ProcessError> {
         profile: Profile::Lan,
         shape: Shape::default(),
         store: Store::Embedded,
+        lab: None,
     };
     Cluster::start(options, &mut |_| ()).await
 }

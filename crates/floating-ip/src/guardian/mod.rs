@@ -24,7 +24,7 @@ pub use protocol::BadFrame;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use twinsite_model::{FloatingIpName, Incarnation, Token};
+use twinsite_model::{FloatingIpName, Incarnation, InterfaceName, Token};
 
 /// Where node and guardian meet.
 pub fn socket_path(data: &Path) -> PathBuf {
@@ -38,6 +38,8 @@ pub struct Holding {
     pub ip: FloatingIpName,
     /// What must be free when it is let go.
     pub addresses: Vec<SocketAddr>,
+    /// The interface that it is on, if it is on one: there it must be cleared away when its holder has ended.
+    pub interface: Option<InterfaceName>,
     /// The token.
     pub token: Token,
 }

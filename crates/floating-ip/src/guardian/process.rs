@@ -7,11 +7,13 @@ use super::watched::Watched;
 use super::{Ended, GuardianError, Holding, socket_path};
 use crate::clock::boot_now;
 use crate::loopback::address_is_free;
+use crate::netlink;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,12 +23,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use twinsite_model::Incarnation;
+use twinsite_model::{FloatingIpName, Incarnation, InterfaceName};
 
 /// How often it is looked at whether an ended process's addresses are free.
 const FREE_EVERY: Duration = Duration::from_millis(1);
 /// When it is said that they are not.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
+/// How often an address is taken away again that could not be.
+const CLEAR_EVERY: Duration = Duration::from_millis(100);
 /// How long a process that an earlier guardian watched may take to find this one. It looks every few tens of
 /// milliseconds.
 const FOUND_AGAIN_WITHIN: Duration = Duration::from_millis(250);
@@ -300,10 +304,13 @@ async fn next(line: &mut Option<FrameReader>) -> io::Result<Option<Frame>> {
 /// Says of every address that an ended process held that it is free, as soon as it is. None waits for another.
 async fn release(held: Vec<Holding>, incarnation: Incarnation, keeper: &Keeper) {
     let mut freed = JoinSet::new();
-    for Holding { ip, addresses, token } in held {
+    for Holding { ip, addresses, interface, token } in held {
         let releases = Arc::clone(&keeper.releases);
         freed.spawn(async move {
-            all_free(&addresses).await;
+            match interface {
+                None => all_free(&addresses).await,
+                Some(interface) => cleared(&ip, &addresses, &interface).await,
+            }
             releases.ended(Ended { ip, token, incarnation });
         });
     }
@@ -311,8 +318,29 @@ async fn release(held: Vec<Holding>, incarnation: Incarnation, keeper: &Keeper) 
     keeper.record.remove(incarnation);
 }
 
+/// Takes an address away that nobody holds any more. The kernel lets nothing of it through already, or will in a moment.
+async fn cleared(ip: &FloatingIpName, addresses: &[SocketAddr], interface: &InterfaceName) {
+    let Some(address) = addresses.first().map(SocketAddr::ip) else { return };
+    let mut told = None;
+    loop {
+        let (name, interface) = (ip.clone(), interface.clone());
+        // It may wait in the kernel, and other processes are watched meanwhile.
+        let cleared = tokio::task::spawn_blocking(move || netlink::clear(&name, address, &interface)).await;
+        let error = match cleared {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        if told.as_ref() != Some(&error) {
+            tracing::error!(%ip, %error, "the node's process is gone, yet its address is not cleared away: not released");
+        }
+        told = Some(error);
+        sleep(CLEAR_EVERY).await;
+    }
+}
+
 /// Why an address cannot be called free.
-fn not_free(address: std::net::SocketAddr) -> Option<String> {
+fn not_free(address: SocketAddr) -> Option<String> {
     match address_is_free(address) {
         Ok(true) => None,
         Ok(false) => Some("it is held".to_owned()),
@@ -321,7 +349,7 @@ fn not_free(address: std::net::SocketAddr) -> Option<String> {
 }
 
 /// Reads back that nothing of an address is left.
-async fn all_free(addresses: &[std::net::SocketAddr]) {
+async fn all_free(addresses: &[SocketAddr]) {
     let warn_at = Instant::now() + FREE_WITHIN;
     let mut warned = false;
     while let Some((taken, why)) = addresses.iter().find_map(|address| Some((address, not_free(*address)?))) {

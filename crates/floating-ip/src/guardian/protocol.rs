@@ -3,7 +3,7 @@
 use super::Holding;
 use std::net::SocketAddr;
 use std::time::Duration;
-use twinsite_model::{BootTime, FloatingIpName, Incarnation, Token};
+use twinsite_model::{BootTime, FloatingIpName, Incarnation, InterfaceName, Token};
 
 /// The largest frame, in bytes. Frames hold a name, a few addresses and numbers.
 pub(super) const FRAME_BYTES_MAX: usize = 16 * 1024;
@@ -49,6 +49,9 @@ struct Wire {
     until_nanos: u64,
     #[prost(uint64, tag = "8")]
     slack_nanos: u64,
+    /// Empty: on none.
+    #[prost(string, tag = "9")]
+    interface: String,
 }
 
 const HELLO: u32 = 1;
@@ -74,6 +77,7 @@ pub(super) fn encode(frame: &Frame) -> Vec<u8> {
             epoch: holding.token.epoch.0,
             until_nanos: nanos(until.0),
             slack_nanos: nanos(*slack),
+            interface: holding.interface.as_ref().map(ToString::to_string).unwrap_or_default(),
             ..Wire::default()
         },
         Frame::Released { ip, token } => Wire {
@@ -116,8 +120,10 @@ fn frame(body: &[u8]) -> Result<Frame, BadFrame> {
             let addresses = wire.addresses.iter().map(|address| address.parse::<SocketAddr>());
             let addresses = addresses.collect::<Result<_, _>>().map_err(|_| BadFrame)?;
             let ip = FloatingIpName::new(wire.ip).map_err(|_| BadFrame)?;
+            let interface = Some(wire.interface).filter(|interface| !interface.is_empty());
+            let interface = interface.map(InterfaceName::new).transpose().map_err(|_| BadFrame)?;
             Frame::Holding {
-                holding: Holding { ip, addresses, token },
+                holding: Holding { ip, addresses, interface, token },
                 until: BootTime(Duration::from_nanos(wire.until_nanos)),
                 slack: Duration::from_nanos(wire.slack_nanos),
             }
@@ -138,6 +144,7 @@ mod tests {
         let holding = Holding {
             ip: FloatingIpName::new("public").unwrap(),
             addresses: vec!["127.0.0.10:8080".parse().unwrap(), "[::1]:80".parse().unwrap()],
+            interface: None,
             token: Token::new(1, 7),
         };
         let frames = [
@@ -168,7 +175,8 @@ mod tests {
         let ip = FloatingIpName::new("public").unwrap();
         let addresses = vec!["127.0.0.10:80".parse().unwrap(), "[::1]:443".parse().unwrap()];
         let token = Token::new(3, 7);
-        let holding = Holding { ip: ip.clone(), addresses, token };
+        let interface = Some(InterfaceName::new("eth0").unwrap());
+        let holding = Holding { ip: ip.clone(), addresses, interface, token };
         let (until, slack) = (BootTime(Duration::from_secs(1_000)), Duration::from_millis(20));
         let frames = [
             Frame::Hello { incarnation: Incarnation(9) },

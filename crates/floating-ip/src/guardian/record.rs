@@ -153,6 +153,7 @@ mod tests {
         let holding = |epoch| Holding {
             ip: FloatingIpName::new("public").unwrap(),
             addresses: vec!["127.0.0.10:80".parse().unwrap()],
+            interface: Some(twinsite_model::InterfaceName::new("eth0").unwrap()),
             token: Token::new(1, epoch),
         };
         let until = BootTime(Duration::from_millis(1_234));

@@ -44,7 +44,7 @@ fn child_that_holds() {
         let client = GuardianClient::connect(Path::new(data), Incarnation(7)).await.unwrap();
         let provider = Loopback::new(address.ip(), &[address.port()], |_| Arc::new(Ignore));
         let token = Token::new(1, 5);
-        let holding = || Holding { ip: ip(), addresses: vec![address], token };
+        let holding = || Holding { ip: ip(), addresses: vec![address], interface: None, token };
         let lease = Duration::from_millis(600);
         client.holding(holding(), boot_now() + lease, SLACK).unwrap();
         provider.hold(token, boot_now() + lease).await.unwrap();
@@ -269,7 +269,7 @@ async fn a_second_guardian_is_refused_and_a_stale_socket_replaced() {
     let client = GuardianClient::connect(guarded.data.path(), Incarnation(1)).await.unwrap();
     client
         .holding(
-            Holding { ip: ip(), addresses: Vec::new(), token: Token::new(1, 1) },
+            Holding { ip: ip(), addresses: Vec::new(), interface: None, token: Token::new(1, 1) },
             boot_now(),
             SLACK * 600,
         )

@@ -125,6 +125,7 @@ mod tests {
         Holding {
             ip: FloatingIpName::new("public").unwrap(),
             addresses: Vec::new(),
+            interface: None,
             token: Token::new(1, epoch),
         }
     }

@@ -7,16 +7,15 @@
 
 mod exclusion;
 mod kernel;
-mod listen;
 #[cfg(test)]
 mod tests;
 
 pub use exclusion::address_is_free;
 
 use crate::clock::Lease;
+use crate::listen::Listening;
 use crate::provider::{Accepted, Fencing, Observation, Provider, ProviderError, Work};
 use exclusion::Exclusion;
-use listen::Listening;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

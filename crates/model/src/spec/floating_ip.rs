@@ -1,7 +1,7 @@
 //! Floating IPs, as the specification names them.
 
 use super::duration::HumanDuration;
-use crate::ids::{FloatingIpName, SiteName};
+use crate::ids::{FloatingIpName, InterfaceName, SiteName};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -11,6 +11,9 @@ use std::net::IpAddr;
 pub enum ProviderKind {
     /// An address of one machine's loopback range: for the demo and for tests.
     Loopback,
+    /// An address on an interface of its holder, in a network that all hosts share: a local network, or one that is
+    /// stretched over the sites (a vRack).
+    Netlink,
     /// An address that OVH routes to one server at a time, by its API.
     Ovh,
 }
@@ -19,7 +22,7 @@ impl ProviderKind {
     /// Whether a provider routes the address to one node, and a call there moves it.
     pub const fn is_routed(self) -> bool {
         match self {
-            Self::Loopback => false,
+            Self::Loopback | Self::Netlink => false,
             Self::Ovh => true,
         }
     }
@@ -62,6 +65,9 @@ pub struct FloatingIpSpec {
     pub ports: Vec<u16>,
     /// How it is moved.
     pub provider: ProviderKind,
+    /// For `netlink`: the interface on which its holder has it. Where a host calls it otherwise, its `node.toml` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<InterfaceName>,
     /// The sites that may own it, the preferred one first. Empty: all sites that are no witness, in their order.
     #[serde(default)]
     pub sites: Vec<SiteName>,
@@ -69,7 +75,7 @@ pub struct FloatingIpSpec {
     #[serde(default)]
     pub failback: Failback,
     /// What its holder does while it is unknown whether a quorum exists. For addresses that the network cannot keep
-    /// apart (loopback) it is always `stop`: the lease ends without a quorum, and with it the right to act. Nothing
+    /// apart (loopback, netlink) it is always `stop`: the lease ends without a quorum, and with it the right to act. Nothing
     /// else can be written for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_quorum_unknown: Option<OnQuorumUnknown>,
@@ -79,7 +85,7 @@ impl FloatingIpSpec {
     /// What the holder does while it is unknown whether a quorum exists.
     pub fn on_quorum_unknown(&self) -> OnQuorumUnknown {
         self.on_quorum_unknown.unwrap_or(match self.provider {
-            ProviderKind::Loopback => OnQuorumUnknown::Stop,
+            ProviderKind::Loopback | ProviderKind::Netlink => OnQuorumUnknown::Stop,
             ProviderKind::Ovh => OnQuorumUnknown::ServeFrozen,
         })
     }

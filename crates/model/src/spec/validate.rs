@@ -88,7 +88,7 @@ pub fn without_provider(spec: &ClusterSpec) -> Vec<Finding> {
         findings.add(
             key("floating_ip", index, &ip.name, "provider"),
             "this program has no way yet to move an address by `ovh`",
-            "write `provider = \"loopback\"`",
+            "write `provider = \"netlink\"`, or \"loopback\" for one machine",
         );
     }
     findings.0

@@ -42,6 +42,7 @@ pub(super) fn tools(
         provider: Arc::new(address),
         data_plane: Arc::new(Connections { pace, random: Mutex::new(Executor::random()) }),
         guard: Arc::new(guardian.line(incarnation)),
+        interface: None,
     }
 }
 

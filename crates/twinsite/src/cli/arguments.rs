@@ -405,6 +405,9 @@ pub struct DemoArguments {
     /// Keep session placement in the replicated state, without Redis
     #[arg(long)]
     pub embedded: bool,
+    /// Give every host a network namespace, and put the floating IP on a real interface (needs root)
+    #[arg(long, conflicts_with = "redis")]
+    pub lab: bool,
     /// Where the cluster's files go [default: a new folder, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,

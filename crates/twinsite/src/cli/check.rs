@@ -2,9 +2,12 @@
 
 use super::arguments::CheckArguments;
 use super::{CliError, Exit};
-use crate::config;
+use crate::config::{self, Loaded};
 use crate::identity::Credentials;
+use crate::node::may_hold;
 use serde_json::json;
+use twinsite_floating_ip::{HostFinding, examine};
+use twinsite_model::FloatingIpName;
 use twinsite_model::spec::validate;
 use twinsite_model::timing::Inequality;
 use twinsite_model::{Profile, Timing};
@@ -21,15 +24,20 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
         None => Timing::of(profile(&arguments.profile)?),
     };
     let warnings = loaded.as_ref().map(|loaded| validate::warnings(&loaded.spec)).unwrap_or_default();
+    let mut warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let mut problems = Vec::new();
+    for (ip, HostFinding { forbids, what }) in loaded.iter().flat_map(of_host) {
+        let list = if forbids { &mut problems } else { &mut warnings };
+        list.push(format!("floating IP `{ip}`: {what}"));
+    }
     let rules = timing.inequalities();
-    let holds = rules.iter().all(|rule| rule.holds);
+    let holds = problems.is_empty() && rules.iter().all(|rule| rule.holds);
     if arguments.json {
         let rules: Vec<_> = rules.iter().map(to_json).collect();
-        let warnings: Vec<_> = warnings.iter().map(ToString::to_string).collect();
         let wait_ms = timing.wait().as_secs_f64() * 1e3;
-        super::output::json(
-            &json!({ "ok": holds, "warnings": warnings, "wait_ms": wait_ms, "timing": rules }),
-        )?;
+        super::output::json(&json!({
+            "ok": holds, "problems": problems, "warnings": warnings, "wait_ms": wait_ms, "timing": rules
+        }))?;
     } else {
         if let Some(loaded) = &loaded {
             super::output::line(&format!(
@@ -40,11 +48,23 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
         for warning in &warnings {
             super::output::line(&format!("warning: {warning}"))?;
         }
-        if arguments.timing || !holds {
+        for problem in &problems {
+            super::output::line(&format!("problem: {problem}"))?;
+        }
+        if arguments.timing || rules.iter().any(|rule| !rule.holds) {
             print_timing(&timing, &rules)?;
         }
     }
     Ok(if holds { Exit::Done } else { Exit::Refused })
+}
+
+/// What stands in the way of the addresses that this host may hold.
+fn of_host(loaded: &Loaded) -> Vec<(FloatingIpName, HostFinding)> {
+    let held = loaded.spec.floating_ips.iter().filter(|ip| may_hold(loaded, ip));
+    let found = held.filter_map(|ip| Some((ip, loaded.node.interface(ip)?))).flat_map(|(ip, interface)| {
+        examine(ip.address, &interface).into_iter().map(|finding| (ip.name.clone(), finding))
+    });
+    found.collect()
 }
 
 fn profile(name: &str) -> Result<Profile, CliError> {

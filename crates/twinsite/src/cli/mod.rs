@@ -21,12 +21,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use twinsite_api::{ApiError, MoveKind, Reason};
 use twinsite_consensus::grpc::TlsError;
 use twinsite_consensus::{DiskError, RecoveryError, StartError, StopReason};
 use twinsite_drill::engine::EngineError;
+use twinsite_drill::lab::{Lab, LabError};
 use twinsite_drill::meeting::{self, MeetingConfig, MeetingError};
 use twinsite_drill::process::ProcessError;
+use twinsite_floating_ip::ProviderError;
 use twinsite_floating_ip::guardian::GuardianError;
 use twinsite_proxy::ProxyError;
 
@@ -129,12 +132,18 @@ pub enum CliError {
     /// The proxy cannot start.
     #[error(transparent)]
     Proxy(ProxyError),
+    /// A floating IP cannot be held on this host.
+    #[error("floating IP {0}")]
+    FloatingIp(#[from] ProviderError),
     /// There is no guardian, or it cannot work.
     #[error(transparent)]
     Guardian(#[from] GuardianError),
     /// A cluster on this machine cannot be run.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// There is no lab.
+    #[error(transparent)]
+    Lab(#[from] LabError),
     /// A drill could not be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -201,21 +210,25 @@ pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Guardian(arguments) => crate::guardian::run(&arguments).map(|()| Exit::Done),
         Command::Sim(arguments) => sim::run(&arguments),
         command => {
+            let lab = match &command {
+                Command::Demo(arguments) => crate::demo::enter_lab(arguments)?,
+                _ => None,
+            };
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()
                 .build()
                 .map_err(|source| CliError::System { what: "start the runtime", source })?;
-            let outcome = runtime.block_on(run_async(command));
+            let outcome = runtime.block_on(run_async(command, lab));
             runtime.shutdown_timeout(std::time::Duration::from_millis(200));
             outcome
         }
     }
 }
 
-async fn run_async(command: Command) -> Result<Exit, CliError> {
+async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliError> {
     match command {
-        Command::Demo(arguments) => crate::demo::run(arguments).await,
+        Command::Demo(arguments) => crate::demo::run(arguments, lab).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Watch(arguments) => events::watch(&arguments).await,
         Command::Events(arguments) => events::list(&arguments).await,

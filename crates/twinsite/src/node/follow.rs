@@ -4,6 +4,7 @@
 use super::announcing::Announced;
 use super::hands;
 use super::run::Shared;
+use crate::config::NodeConfig;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 pub struct Here {
     /// What the node's tasks share.
     pub shared: Arc<Shared>,
+    /// What this host knows by itself.
+    pub config: NodeConfig,
     /// Probes of upstreams; a witness has none.
     pub upstreams: Option<Arc<UpstreamProbes>>,
     /// Probes of floating IPs from outside.
@@ -105,7 +108,7 @@ impl Surroundings for Here {
 
     fn tools(&mut self, ip: &FloatingIpSpec) -> Option<Tools> {
         let (Some(proxy), Some(guard)) = (&self.shared.proxy, &self.shared.guard) else { return None };
-        Some(hands::tools(ip, proxy, guard))
+        Some(hands::tools(ip, self.config.interface(ip), proxy, guard))
     }
 
     fn drain(&mut self, ip: &FloatingIpName, limit: Duration) -> BoxFuture<'static, ()> {

@@ -150,7 +150,7 @@ mod tests {
 
     fn holding() -> Holding {
         let ip = FloatingIpName::new("public").unwrap();
-        Holding { ip, addresses: Vec::new(), token: Token::new(1, 1) }
+        Holding { ip, addresses: Vec::new(), interface: None, token: Token::new(1, 1) }
     }
 
     async fn becomes(what: &str, condition: impl Fn() -> bool) {

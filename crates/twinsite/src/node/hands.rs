@@ -1,29 +1,46 @@
 //! With what this node holds a floating IP: a provider that listens, the proxy that serves, the guardian that watches.
 
 use super::guard::Guard;
+use crate::config::Loaded;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 use twinsite_agents::{DataPlane, Guarded, Tools};
 use twinsite_controller::StopReason;
 use twinsite_floating_ip::guardian::{GuardianError, Holding};
-use twinsite_floating_ip::{Accepted, Lease, Loopback, Work};
+use twinsite_floating_ip::{Accepted, Lease, Loopback, Netlink, Provider, ProviderError, Work, take_over};
 use twinsite_model::spec::FloatingIpSpec;
-use twinsite_model::{BootTime, FloatingIpName, Token};
+use twinsite_model::{BootTime, FloatingIpName, InterfaceName, Token};
 use twinsite_proxy::{Authority, Closing, Proxy};
 
 /// The tools for one address.
-pub fn tools(spec: &FloatingIpSpec, proxy: &Proxy, guard: &Guard) -> Tools {
+pub fn tools(spec: &FloatingIpSpec, interface: Option<InterfaceName>, proxy: &Proxy, guard: &Guard) -> Tools {
     let (ip, taker) = (spec.name.clone(), proxy.clone());
-    let provider = Loopback::new(spec.address, &spec.ports, move |lease| {
+    let accepted = move |lease| {
         let authority = Arc::new(Floating { ip: ip.clone(), lease });
         Arc::new(Taker { proxy: taker.clone(), authority }) as Arc<dyn Accepted>
-    });
-    Tools {
-        provider: Arc::new(provider),
-        data_plane: Arc::new(Served(proxy.clone())),
-        guard: Arc::new(guard.clone()),
+    };
+    let provider: Arc<dyn Provider> = match &interface {
+        Some(interface) => Arc::new(Netlink::new(&spec.name, spec.address, interface, &spec.ports, accepted)),
+        None => Arc::new(Loopback::new(spec.address, &spec.ports, accepted)),
+    };
+    Tools { provider, data_plane: Arc::new(Served(proxy.clone())), guard: Arc::new(guard.clone()), interface }
+}
+
+/// Makes this host ready for the addresses that it may hold, before it votes: nothing of an earlier life answers any
+/// more, and what is missing is said now and not in the middle of a failover.
+pub fn make_ready(loaded: &Loaded) -> Result<(), ProviderError> {
+    for ip in loaded.spec.floating_ips.iter().filter(|ip| may_hold(loaded, ip)) {
+        if let Some(interface) = loaded.node.interface(ip) {
+            take_over(&ip.name, ip.address, &interface)?;
+        }
     }
+    Ok(())
+}
+
+/// Whether the specification lets this node hold the address.
+pub fn may_hold(loaded: &Loaded, ip: &FloatingIpSpec) -> bool {
+    loaded.me.kind.may_own() && loaded.spec.owner_sites(ip).contains(&&loaded.me.site)
 }
 
 impl Guarded for Guard {

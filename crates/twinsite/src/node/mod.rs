@@ -27,6 +27,7 @@ mod rooms;
 mod run;
 mod servers;
 
+pub use hands::may_hold;
 pub use run::{ended_by_signal, exit_with_stdin, run};
 
 /// This node's part in the consensus.

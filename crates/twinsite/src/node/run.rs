@@ -6,7 +6,7 @@ use super::guard::{Guard, Patience};
 use super::observe::Sources;
 use super::rooms::{self, PeerSpread, ProxyRooms};
 use super::servers::{self, Listeners};
-use super::{Raft, life, metrics};
+use super::{Raft, hands, life, metrics};
 use crate::cli::CliError;
 use crate::cli::arguments::NodeArguments;
 use crate::config::{self, Loaded};
@@ -120,6 +120,7 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
         guard = find_guardian(&loaded, incarnation) => guard?,
         () = ended.cancelled() => return Ok(()),
     };
+    hands::make_ready(&loaded)?;
     let raft = prepare_consensus(&loaded, &credentials, disk).await?;
     let supervisor = Supervisor::new(stop.clone());
     let peers = crate::peer::Peers::new(
@@ -198,6 +199,7 @@ async fn attend(
     let follow_stop = CancellationToken::new();
     let here = Here {
         shared: Arc::clone(&shared),
+        config: loaded.node.clone(),
         upstreams: upstreams.clone(),
         outside: Arc::clone(&outside),
         announced: announced.clone(),

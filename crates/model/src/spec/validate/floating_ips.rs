@@ -34,12 +34,33 @@ fn check_ip(spec: &ClusterSpec, index: usize, ip: &FloatingIpSpec, findings: &mu
             format!("`loopback` cannot move {}, which is not an address of the loopback range", ip.address),
             "write an address of 127.0.0.0/8",
         ),
-        ProviderKind::Loopback | ProviderKind::Ovh => {}
+        ProviderKind::Netlink if ip.address.is_loopback() => findings.add(
+            key("provider"),
+            format!(
+                "{} is an address of the loopback range: no other host would look for it here",
+                ip.address
+            ),
+            "write an address of the network that the hosts share, or `provider = \"loopback\"`",
+        ),
+        ProviderKind::Loopback | ProviderKind::Netlink | ProviderKind::Ovh => {}
     }
-    if ip.provider == ProviderKind::Loopback && ip.on_quorum_unknown() != OnQuorumUnknown::Stop {
+    match (ip.provider, &ip.interface) {
+        (ProviderKind::Netlink, None) => findings.add(
+            key("interface"),
+            "`netlink` puts the address on an interface, and none is named",
+            "write `interface = \"eth0\"`, as `ip link` calls it",
+        ),
+        (ProviderKind::Loopback | ProviderKind::Ovh, Some(interface)) => findings.add(
+            key("interface"),
+            format!("`{interface}` is named, and only addresses of `netlink` are put on an interface"),
+            "remove it, or write `provider = \"netlink\"`",
+        ),
+        _ => {}
+    }
+    if !ip.provider.is_routed() && ip.on_quorum_unknown() != OnQuorumUnknown::Stop {
         findings.add(
             key("on_quorum_unknown"),
-            "an address of provider `loopback` always stops with its lease",
+            "an address of provider `loopback` or `netlink` always stops with its lease",
             "write `on_quorum_unknown = \"stop\"`, or remove it",
         );
     }

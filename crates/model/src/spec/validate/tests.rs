@@ -1,10 +1,11 @@
 //! One test for each finding: the sample specification, changed in one place, has exactly that finding.
 
 use super::{Finding, check, introduced, warnings};
-use crate::ids::{NodeId, SiteName};
+use crate::ids::{InterfaceName, NodeId, SiteName};
 use crate::samples::{sound_spec as spec, upstream};
 use crate::spec::{
-    AnnounceMode, ClusterSpec, Failback, HumanDuration, NodeKind, OnQuorumUnknown, SessionStoreKind,
+    AnnounceMode, ClusterSpec, Failback, HumanDuration, NodeKind, OnQuorumUnknown, ProviderKind,
+    SessionStoreKind,
 };
 use std::time::Duration;
 
@@ -186,6 +187,17 @@ fn floating_ips() {
     });
     found(&format!("{first}.provider"), "loopback range", |s| {
         s.floating_ips[0].address = "203.0.113.5".parse().unwrap();
+    });
+    found(&format!("{first}.provider"), "no other host would look for it", |s| {
+        s.floating_ips[0].provider = ProviderKind::Netlink;
+        s.floating_ips[0].interface = Some(InterfaceName::new("eth0").unwrap());
+    });
+    found(&format!("{first}.interface"), "none is named", |s| {
+        s.floating_ips[0].provider = ProviderKind::Netlink;
+        s.floating_ips[0].address = "203.0.113.5".parse().unwrap();
+    });
+    found(&format!("{first}.interface"), "only addresses of `netlink`", |s| {
+        s.floating_ips[0].interface = Some(InterfaceName::new("eth0").unwrap());
     });
     found("floating_ip[2] (second).address", "already used", |s| {
         s.floating_ips[1].address = s.floating_ips[0].address;
@@ -373,6 +385,17 @@ fn a_loopback_address_stops_with_its_lease_and_nothing_else_can_be_written() {
         });
     }
     assert_eq!(findings(|s| s.floating_ips[0].on_quorum_unknown = Some(OnQuorumUnknown::Stop)), []);
+    let netlink = |on_quorum_unknown| {
+        findings(|s| {
+            let ip = &mut s.floating_ips[0];
+            ip.provider = ProviderKind::Netlink;
+            ip.interface = Some(InterfaceName::new("eth0.7").unwrap());
+            ip.address = "2001:db8::7".parse().unwrap();
+            ip.on_quorum_unknown = on_quorum_unknown;
+        })
+    };
+    assert_eq!(netlink(None), []);
+    assert_eq!(netlink(Some(OnQuorumUnknown::ServeFrozen)).len(), 1);
 }
 
 #[test]

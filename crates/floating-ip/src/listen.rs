@@ -21,7 +21,7 @@ const HANDSHAKES_END: Duration = Duration::from_millis(2);
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 
 /// A listener and its task.
-pub(super) struct Listening {
+pub(crate) struct Listening {
     listener: Arc<TcpListener>,
     taker: Arc<dyn Accepted>,
     task: JoinHandle<()>,
@@ -30,7 +30,7 @@ pub(super) struct Listening {
 
 impl Listening {
     /// Listens, and gives what arrives to `taker`.
-    pub(super) fn start(address: SocketAddr, taker: Arc<dyn Accepted>) -> Result<Self, ProviderError> {
+    pub(crate) fn start(address: SocketAddr, taker: Arc<dyn Accepted>) -> Result<Self, ProviderError> {
         let listener =
             bind(address).map_err(|error| ProviderError::Refused { address, why: error.to_string() })?;
         let stop = CancellationToken::new();
@@ -40,7 +40,7 @@ impl Listening {
     }
 
     /// Whether the kernel still has it as a listener, and somebody accepts.
-    pub(super) fn is_listening(&self) -> bool {
+    pub(crate) fn is_listening(&self) -> bool {
         !self.task.is_finished() && SockRef::from(&*self.listener).is_listener().unwrap_or(false)
     }
 
@@ -50,7 +50,7 @@ impl Listening {
     /// new ones are refused first: the kernel looks for a listener on the interface that a SYN came in at (`compute_score`
     /// in `net/ipv4/inet_hashtables.c`), finds none any more, and answers what it answers when nobody listens. Then the
     /// kernel is asked for the last ones (the runtime tells only of those that it has heard of).
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         let listener = SockRef::from(&*self.listener);
         match listener.bind_device_by_index_v4(NO_INTERFACE) {
             Ok(()) => tokio::time::sleep(HANDSHAKES_END).await,

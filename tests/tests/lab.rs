@@ -1,0 +1,98 @@
+//! The lab, from outside: a cluster on a network of its own, with a floating IP on real interfaces.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use twinsite_tests::{Said, left_out, program, run};
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// Whether a lab can be made here; else it is said.
+fn is_possible(what: &str) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        left_out(what, "a lab needs root");
+        return false;
+    }
+    for tool in ["ip", "nft"] {
+        if Command::new(tool).arg("-V").output().is_err() {
+            left_out(what, &format!("a lab needs `{tool}`"));
+            return false;
+        }
+    }
+    true
+}
+
+/// The namespaces of labs, by the process that made them.
+fn namespaces(pid: u32) -> Vec<String> {
+    let prefix = format!("twinsite-lab-{pid}-");
+    let Ok(names) = fs::read_dir("/run/netns") else { return Vec::new() };
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(&prefix)).collect()
+}
+
+fn exercise(name: &str) -> Said {
+    run(&["demo", "--lab", "--embedded", "--exercise", name])
+}
+
+#[test]
+fn an_address_moves_between_hosts_and_back() {
+    if !is_possible("a floating IP in a lab") {
+        return;
+    }
+    for name in ["owner-killed", "owner-frozen", "switchover", "one-way-cut", "site-isolated"] {
+        let said = exercise(name);
+        assert_eq!(said.code, 0, "{name}: {said:?}");
+    }
+}
+
+/// Whatever becomes of the runner, nothing stays: the next lab takes away what it left.
+#[test]
+fn a_killed_lab_leaves_nothing_to_the_next_one() {
+    if !is_possible("what a killed lab leaves") {
+        return;
+    }
+    let mut first = Command::new(program());
+    first.args(["demo", "--lab", "--embedded"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut first = first.spawn().unwrap();
+    let deadline = Instant::now() + SOON;
+    while namespaces(first.id()).len() < 12 {
+        assert!(Instant::now() < deadline, "{:?}", namespaces(first.id()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    kill_process(Pid::from_child(&first), Signal::KILL).unwrap();
+    first.wait().unwrap();
+    assert!(!namespaces(first.id()).is_empty(), "nobody was there to remove them");
+    let said = exercise("leader-lost");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(namespaces(first.id()), Vec::<String>::new());
+    let names =
+        fs::read_dir("/run/netns").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let left: Vec<_> = names.filter(|name| name.starts_with("twinsite-lab-")).collect();
+    assert_eq!(left, Vec::<String>::new(), "and nothing of its own");
+}
+
+#[test]
+fn who_is_not_root_is_told_what_to_do() {
+    if !rustix::process::geteuid().is_root() {
+        run(&["demo", "--lab"]).assert_one_line(&["needs root", "without --lab"]);
+        return;
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(program())
+        .args(["demo", "--lab"]);
+    match command.output() {
+        Ok(output) if output.status.code() != Some(127) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            if said.contains("Permission denied") {
+                left_out("a lab without root", "another user may not run the program where it was built");
+                return;
+            }
+            assert!(said.contains("needs root") && said.contains("without --lab"), "{said}");
+        }
+        _ => left_out("a lab without root", "`setpriv` is not installed"),
+    }
+}
