@@ -11,7 +11,7 @@
 
 use crate::lab::INTERFACE;
 use crate::wan::{FloatingPassage, Passage};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use twinsite_model::dial::DialRule;
@@ -358,9 +358,10 @@ impl Layout {
     /// The addresses at which a node is reached, from its own site and from the others.
     pub fn addresses_of(&self, node: &NodePlace) -> Vec<IpAddr> {
         let own = SocketAddr::new(node.ip, 0);
-        let seen: BTreeSet<_> =
+        let mut seen: Vec<_> =
             self.sites.iter().map(|from| self.seen_from(from, &node.site, own).ip()).collect();
-        seen.into_iter().collect()
+        seen.dedup(); // in a lab it is the same from everywhere
+        seen
     }
 
     /// The cluster's specification.
@@ -476,6 +477,7 @@ fn network(block: u8, network: u8) -> Cidr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use twinsite_model::dial::DialMap;
 
     fn layout(store: Store) -> Layout {

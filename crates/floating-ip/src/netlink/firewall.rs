@@ -44,7 +44,7 @@ const TRIES: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotLit {
     /// The rules that make it dark are not all there: it must not be on the interface.
-    #[error("the rules that keep the address dark were removed by somebody")]
+    #[error("the rules that keep the address dark are not all there any more")]
     Unprotected,
     /// The kernel refused.
     #[error("the kernel's packet filter: {0}")]

@@ -186,6 +186,7 @@ impl Provider for Netlink {
                 // The connections that end now must say nothing any more: another host may answer already.
                 if let Err(error) = keeper.darken().await {
                     tracing::error!(ip = %self.place.address, %error, "a floating IP could not be darkened at once");
+                    tokio::time::sleep(LIT_AT_MOST).await; // so long at most it is light by itself
                 }
             }
             self.stop_listening().await;
