@@ -21,6 +21,13 @@ fn is_possible(what: &str) -> bool {
             return false;
         }
     }
+    let probe = format!("twinsite-probe-{}", std::process::id());
+    let netns = |verb| Command::new("ip").args(["netns", verb, &probe]).stderr(Stdio::null()).status();
+    if !netns("add").is_ok_and(|status| status.success()) {
+        left_out(what, "network namespaces cannot be made here");
+        return false;
+    }
+    netns("delete").unwrap();
     true
 }
 
