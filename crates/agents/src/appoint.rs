@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinsite_consensus::Consensus;
-use twinsite_model::spec::FloatingIpSpec;
-use twinsite_model::{ClusterSpec, FloatingIpName, Incarnation, NodeId};
+use twinsite_model::spec::{FloatingIpSpec, ProviderKind};
+use twinsite_model::{ClusterSpec, FloatingIpName, Incarnation, InterfaceName, NodeId};
 
 /// The hands for all floating IPs that this node may hold. Clones share them.
 #[derive(Clone, Default)]
@@ -61,11 +61,27 @@ pub(crate) struct Appointments<M: Machine> {
     _orphans: DropGuard,
 }
 
+/// Where and how an address is held: what begins anew when the specification changes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    provider: ProviderKind,
+    address: IpAddr,
+    interface: Option<InterfaceName>,
+    ports: Vec<u16>,
+}
+
+impl Place {
+    fn of(ip: &FloatingIpSpec) -> Self {
+        let FloatingIpSpec { provider, address, interface, ports, .. } = ip.clone();
+        Self { provider, address, interface, ports }
+    }
+}
+
 /// The holder of one floating IP, as this node's specification wants it.
 struct Appointment {
     charge: watch::Sender<Charge>,
     /// What it holds, and with what; none while this node shall not hold it.
-    holds: Option<(IpAddr, Vec<u16>, Arc<FloatingHands>)>,
+    holds: Option<(Place, Arc<FloatingHands>)>,
     stop: CancellationToken,
 }
 
@@ -106,13 +122,11 @@ impl<M: Machine> Appointments<M> {
         }
         for ip in &spec.floating_ips {
             let holds = self.appointed.get(&ip.name).and_then(|agent| agent.holds.as_ref());
-            if let Some((_, _, hands)) =
-                holds.filter(|(address, ports, _)| (*address, ports) == (ip.address, &ip.ports))
-            {
+            if let Some((_, hands)) = holds.filter(|(place, _)| *place == Place::of(ip)) {
                 hands.set_timing(spec.timing());
                 continue;
             }
-            // Another address or other ports under the same name: what is held is let go before these begin.
+            // Another address, interface or other ports under the same name: what is held is let go before these begin.
             if let Some(tools) = tools(ip) {
                 self.appoint(spec, ip, tools, employer);
             }
@@ -153,7 +167,7 @@ impl<M: Machine> Appointments<M> {
         if agent.holds.is_some() || agent.charge.borrow().is_none() {
             agent.charge.send_replace(held);
         }
-        agent.holds = Some((ip.address, ip.ports.clone(), hands));
+        agent.holds = Some((Place::of(ip), hands));
     }
 
     /// Lets every floating IP go in good order.
@@ -164,5 +178,26 @@ impl<M: Machine> Appointments<M> {
         for agent in self.holding.drain(..) {
             let _ended = agent.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_begins_anew_where_it_is_held_otherwise_and_not_for_anything_else() {
+        let text = include_str!("../../../deploy/example/cluster.toml");
+        let ip = twinsite_model::spec::from_toml(text).unwrap().floating_ips[0].clone();
+        let changed = |change: fn(&mut FloatingIpSpec)| {
+            let mut other = ip.clone();
+            change(&mut other);
+            assert_ne!(other, ip);
+            Place::of(&other) != Place::of(&ip)
+        };
+        assert!(changed(|ip| ip.interface = Some(InterfaceName::new("eth7").unwrap())));
+        assert!(changed(|ip| ip.address = "203.0.113.11".parse().unwrap()));
+        assert!(changed(|ip| ip.ports.push(443)));
+        assert!(!changed(|ip| drop(ip.sites.pop())));
     }
 }

@@ -127,8 +127,8 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
 fn jobs(part: &str) -> Result<Vec<Job>, TaskError> {
     Ok(match part {
         "exercises" => exercises()?,
-        "rooms" => vec![tests("rooms", "TWINSITE_ROUNDS", "20")],
-        "kills" => vec![tests("kills", "TWINSITE_KILLS", "200")],
+        "rooms" => vec![tests("rooms, 20", "twinsite-tests", "rooms", ("TWINSITE_ROUNDS", "20"))],
+        "kills" => vec![tests("kills, 200", "twinsite-tests", "kills", ("TWINSITE_KILLS", "200"))],
         "fuzz" => vec![Job {
             item: "3,000,000 inputs for every decoder".to_owned(),
             command: {
@@ -138,24 +138,11 @@ fn jobs(part: &str) -> Result<Vec<Job>, TaskError> {
             },
             json: false,
         }],
-        "freezes" => vec![Job {
-            item: "100 frozen holders of an address of each kind".to_owned(),
-            command: {
-                let mut command = test_runner("twinsite-floating-ip", "frozen");
-                command.env("TWINSITE_FREEZES", "100");
-                command
-            },
-            json: false,
-        }],
-        "flips" => vec![Job {
-            item: "every byte".to_owned(),
-            command: {
-                let mut command = test_runner("twinsite-consensus", "flip");
-                command.env("TWINSITE_FLIPS", "all");
-                command
-            },
-            json: false,
-        }],
+        "freezes" => {
+            let item = "100 frozen holders of an address of each kind";
+            vec![tests(item, "twinsite-floating-ip", "frozen", ("TWINSITE_FREEZES", "100"))]
+        }
+        "flips" => vec![tests("every byte", "twinsite-consensus", "flip", ("TWINSITE_FLIPS", "all"))],
         _ => vec![
             seeds("20,000 seeds of whole clusters", "release/twinsite", &["sim", "--seeds", "20000"]),
             seeds("200,000 seeds of the controller", "release/twinsite-sim", &["--seeds", "200000"]),
@@ -191,11 +178,11 @@ fn numbers(mut measured: serde_json::Value) -> serde_json::Value {
     measured
 }
 
-/// An end-to-end test with its full count instead of its sample.
-fn tests(name: &str, variable: &str, count: &str) -> Job {
-    let mut command = test_runner("twinsite-tests", name);
+/// Tests with their full count instead of their sample.
+fn tests(item: &str, package: &str, filter: &str, (variable, count): (&str, &str)) -> Job {
+    let mut command = test_runner(package, filter);
     command.env(variable, count);
-    Job { item: format!("{name}, {count}"), command, json: false }
+    Job { item: item.to_owned(), command, json: false }
 }
 
 fn test_runner(package: &str, filter: &str) -> Command {

@@ -1,4 +1,4 @@
-//! What a drill runs on: processes on loopback addresses, and later network namespaces.
+//! What a drill runs on: processes on loopback addresses, or on the network of a lab.
 
 use crate::layout::Layout;
 use crate::process::{Cluster, PidTable, ProcessName};

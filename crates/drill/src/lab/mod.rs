@@ -101,16 +101,12 @@ impl Lab {
         for host in hosts {
             let namespace = self.namespace(&host.name);
             run("ip", &["netns", "add", &namespace])?;
-            let addresses =
-                host.addresses.iter().map(|ip| format!("address add {ip}/{NETWORK_BITS} dev {INTERFACE}"));
-            let commands: Vec<_> = [
+            let commands = [
                 "link set lo up".to_owned(),
                 format!("link add {INTERFACE} type veth peer name {} netns {clients}", host.port),
                 format!("link set {INTERFACE} up"),
-            ]
-            .into_iter()
-            .chain(addresses)
-            .collect();
+                format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.ip),
+            ];
             batch(&namespace, &commands)?;
             bridge.push(format!("link set {} master br0 up", host.port));
         }
@@ -171,7 +167,7 @@ impl Drop for Lab {
 struct Host {
     name: String,
     site: SiteName,
-    addresses: Vec<IpAddr>,
+    ip: IpAddr,
     /// Its end at the bridge; interfaces have short names.
     port: String,
 }
@@ -182,13 +178,7 @@ fn hosts(layout: &Layout) -> Vec<Host> {
     let instances = instances.map(|one| (one.name.to_string(), one.site.clone(), one.address.ip()));
     let redis = layout.sites.last().map(|site| (REDIS.to_owned(), site.clone(), layout.redis().ip()));
     let all = nodes.chain(instances).chain(redis).enumerate();
-    all.map(|(number, (name, site, ip))| Host {
-        name,
-        site,
-        addresses: vec![ip],
-        port: format!("port{number}"),
-    })
-    .collect()
+    all.map(|(number, (name, site, ip))| Host { name, site, ip, port: format!("port{number}") }).collect()
 }
 
 /// The host of the cluster's own Redis.

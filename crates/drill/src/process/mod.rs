@@ -1,4 +1,4 @@
-//! The process backend: a whole cluster as processes of this machine, on loopback addresses.
+//! The process backend: a whole cluster as processes of this machine, on loopback addresses or in a lab.
 //!
 //! Nothing outlives the runner. All processes are in one group whose leader, the reaper, ends the group when its
 //! standard input closes, which the kernel does however the runner dies; so it works for kill -9 of the runner, and

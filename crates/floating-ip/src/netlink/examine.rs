@@ -1,6 +1,7 @@
 //! What can be known of a host before it holds an address: looked at, and nothing changed.
 
 use super::address::Address;
+use super::socket::is;
 use rustix::io::Errno;
 use std::fs;
 use std::io;
@@ -46,7 +47,7 @@ pub fn examine(ip: IpAddr, interface: &InterfaceName) -> Vec<HostFinding> {
                 findings.push(HostFinding { forbids: false, what });
             }
         }
-        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {
+        Err(error) if is(&error, Errno::NODEV) => {
             let what = format!("this host has no interface `{interface}`; `ip link` lists what it has");
             findings.push(HostFinding { forbids: true, what });
         }

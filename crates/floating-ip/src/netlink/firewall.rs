@@ -5,7 +5,7 @@
 //! kernel refuses it, we look at our own rules, and only if they are all there is the address lit.
 
 use super::rules::{Chain, DEADLINE, LIT, Rule, Seen, Table, before, tables};
-use super::socket::Line;
+use super::socket::{Line, is};
 use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DataAttribute, DevHookNumber, GenAttribute, GenMessage, Hook, HookNumber,
@@ -395,8 +395,4 @@ fn message(family: NetfilterProtoFamily, inner: NfTablesMessage) -> NetfilterMes
 /// The kernel counts from one, and skips zero when it comes round.
 fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
-}
-
-fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno.raw_os_error())
 }

@@ -67,8 +67,12 @@ struct Shared {
     errors: Mutex<[Option<String>; 2]>,
 }
 
-const LIGHT: usize = 0;
-const ADDRESS: usize = 1;
+/// What an error is about.
+#[derive(Clone, Copy)]
+enum About {
+    Light,
+    Address,
+}
 
 /// Makes a place dark and takes the address away, whatever an earlier life has left there.
 pub(super) fn take_over(place: &Place) -> io::Result<(Address, Firewall)> {
@@ -199,7 +203,7 @@ impl Worker {
             Order::Remove(done) => (done, self.remove()),
         };
         if let Err(error) = &result {
-            self.say(LIGHT, Some(error.to_string()));
+            self.say(About::Light, Some(error.to_string()));
         }
         let _gone = done.send(result);
     }
@@ -238,30 +242,31 @@ impl Worker {
     /// Lights the address for another moment, if its lease still runs; whether it was.
     fn lit(&mut self, lease: &Lease) -> io::Result<bool> {
         if !self.shared.guarded.load(Ordering::Acquire) {
-            self.protect_again(&NotLit::Unprotected)?;
+            self.protect_again()?;
         }
         let lit = match self.firewall.lighten(|| moment(lease)) {
-            Err(unprotected @ NotLit::Unprotected) => {
+            Err(NotLit::Unprotected) => {
                 self.shared.lit.store(false, Ordering::Release);
-                self.protect_again(&unprotected)?;
+                self.protect_again()?;
                 self.firewall.lighten(|| moment(lease))
             }
             lit => lit,
         };
         self.shared.lit.store(matches!(lit, Ok(true)), Ordering::Release);
         let lit = lit.map_err(io::Error::other)?;
-        self.say(LIGHT, None);
+        self.say(About::Light, None);
         Ok(lit)
     }
 
     /// Without its rules nothing would darken the address if this process froze now: the address goes first.
-    fn protect_again(&mut self, unprotected: &NotLit) -> io::Result<()> {
+    fn protect_again(&mut self) -> io::Result<()> {
         let mut presence = locked(&self.presence);
         presence.unguard()?;
         tracing::error!(
             ip = %self.place.address, interface = %self.place.interface,
-            "{unprotected}: the address was taken away until they were there again; let nothing flush them \
-             (`nft flush ruleset`, a firewall's restart)"
+            "{}: the address was taken away until they were there again; let nothing flush them \
+             (`nft flush ruleset`, a firewall's restart)",
+            NotLit::Unprotected
         );
         self.firewall.rebuild()?;
         presence.guard()?;
@@ -275,7 +280,7 @@ impl Worker {
         let lease = holding.lease.clone();
         let kept = if lease.holds() { self.lit(&lease).map(drop) } else { self.darken() };
         if let Err(error) = kept {
-            self.say(LIGHT, Some(error.to_string()));
+            self.say(About::Light, Some(error.to_string()));
         }
     }
 
@@ -306,13 +311,13 @@ impl Worker {
             // Nothing but its own look at the lease holds back what it is about to say.
             drop(announcing.join());
         }
-        self.say(LIGHT, None);
-        self.say(ADDRESS, None);
+        self.say(About::Light, None);
+        self.say(About::Address, None);
         Ok(())
     }
 
-    fn say(&self, what: usize, error: Option<String>) {
-        self.shared.say(what, error, self.place.address);
+    fn say(&self, about: About, error: Option<String>) {
+        self.shared.say(about, error, self.place.address);
     }
 }
 
@@ -322,13 +327,14 @@ impl Shared {
     }
 
     /// Notes what is wrong, and says it when it is news.
-    fn say(&self, what: usize, error: Option<String>, ip: IpAddr) {
-        let mut known = self.errors();
-        if known[what] != error {
+    fn say(&self, about: About, error: Option<String>, ip: IpAddr) {
+        let mut errors = self.errors();
+        let known = &mut errors[about as usize];
+        if *known != error {
             if let Some(error) = &error {
                 tracing::error!(%ip, %error, "a floating IP is not as it should be");
             }
-            known[what] = error;
+            *known = error;
         }
     }
 }
@@ -354,7 +360,7 @@ fn keep_address(presence: &Mutex<Presence>, lease: &Lease, shared: &Shared) {
             return;
         }
         let error = presence.keep().err().map(|error| error.to_string());
-        shared.say(ADDRESS, error, presence.ip());
+        shared.say(About::Address, error, presence.ip());
     }
 }
 

@@ -126,6 +126,7 @@ impl Netlink {
         let lit = self.light(&keeper, lease).await;
         if lit.is_err() {
             // The next grant begins anew.
+            keeper.begin_to_darken();
             self.stop_listening().await;
             if let Some(lease) = self.state().lease.take() {
                 lease.end();

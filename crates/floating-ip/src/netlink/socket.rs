@@ -8,6 +8,7 @@ use netlink_packet_core::{
     NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
+use rustix::io::Errno;
 use std::io;
 
 /// Messages begin at multiples of this, in bytes (`NLMSG_ALIGNTO` in `include/uapi/linux/netlink.h`).
@@ -127,6 +128,11 @@ impl Line {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether the kernel said this.
+pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
 }
 
 fn invalid(error: impl std::fmt::Display) -> io::Error {
