@@ -92,12 +92,18 @@ impl<M: Machine, P: Peers> Runner<M, P> {
                 self.say(|said| said.errand = Some((errand.id, end)));
                 continue;
             }
+            // Before anything is agreed nothing follows from a look, and how long one may take is not known either.
+            let is_agreed = state.spec.is_some();
             let call = timing(&self.raft).provider_call;
-            self.look(&state, call).await;
+            if is_agreed {
+                self.look(&state, call).await;
+            }
             let again = call / if self.is_awaited(&state) { LOOK_SOON_SHARE } else { LOOK_SHARE };
             let newer = async {
                 // Only what concerns the errands of this address brings the next look forward.
-                while self.standing(&self.raft.state()) == self.standing(&state) {
+                let is_as_before =
+                    |now: &State| now.spec.is_some() == is_agreed && self.standing(now) == self.standing(&state);
+                while is_as_before(&self.raft.state()) {
                     if changes.next().await.is_err() {
                         changes = self.raft.subscribe().1;
                     }

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use twinsite_consensus::{ElectionBias, Options, StopReason};
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{ErrandEnd, FloatingIpName, Format, NodeId, State, Verdict};
+use twinsite_model::{ErrandEnd, Format, NodeId};
 
 pub(super) const MS: TrueTime = 1_000_000;
 /// How long misfortunes happen.
@@ -49,7 +49,7 @@ pub(super) struct Life {
     pub(super) provider: SimProvider,
     pub(super) files: Files,
     pub(super) oracle: Oracle,
-    addresses: Addresses,
+    pub(super) addresses: Addresses,
     watches: Watches,
     pub(super) meetings: Meetings,
     pub(super) fence: Fence,
@@ -159,15 +159,15 @@ impl Life {
         }
         self.heal();
         let well_by = Executor::now() + WELL_WITHIN;
-        let mut well = false;
-        while !well && Executor::now() < well_by && self.oracle.is_content() {
+        let mut wrong = Some("healed just now".to_owned());
+        while wrong.is_some() && Executor::now() < well_by && self.oracle.is_content() {
             self.ask();
             self.pass(20 * MS);
             self.supervise();
-            well = self.is_well();
+            wrong = self.what_is_wrong();
         }
-        if !well && self.oracle.is_content() {
-            let detail = self.describe();
+        if let Some(wrong) = wrong.filter(|_| self.oracle.is_content()) {
+            let detail = format!("not well in time: {wrong};{}", self.describe());
             self.oracle.report(Rule::Recovers, Executor::now(), detail);
         }
         if let Some(detail) = self.watches.verdict() {
@@ -366,7 +366,7 @@ impl Life {
         }
     }
 
-    fn has_stopped(&self, node: usize) -> bool {
+    pub(super) fn has_stopped(&self, node: usize) -> bool {
         let node = &self.nodes[node];
         let stopped = node.raft().is_some_and(|raft| raft.status().borrow().stopped.is_some());
         node.refusal().is_some() || stopped
@@ -400,107 +400,9 @@ impl Life {
         }
     }
 
-    /// One leads, everybody has what was acknowledged last, what all upstreams are is agreed on, every address is answered
-    /// for by its agreed owner, every instance announces what follows from that, and everybody of a room is together.
-    fn is_well(&self) -> bool {
-        let rafts: Vec<_> = self.kept().filter_map(Node::raft).collect();
-        let leaders = rafts.iter().filter(|raft| raft.status().borrow().is_leader).count();
-        let acknowledged = self.oracle.acknowledged();
-        let newest = rafts.iter().map(|raft| raft.state().revision).max().unwrap_or_default();
-        let caught_up = rafts.iter().all(|raft| raft.state().revision == newest);
-        let verdicts_are_right = rafts.first().is_some_and(|raft| {
-            let state = raft.state();
-            let healthy = |upstream| state.verdict(upstream) == Verdict::Healthy;
-            self.plan.spec.upstreams.iter().all(|upstream| healthy(&upstream.name))
-        });
-        self.replacement.is_none()
-            && self.disaster.recovering.is_none()
-            && rafts.len() == self.kept().count()
-            && leaders == 1
-            && caught_up
-            && verdicts_are_right
-            && rafts.first().is_some_and(|raft| (raft.generation(), newest) >= acknowledged)
-            && self.addresses.all().all(|ip| self.is_answered_for(ip))
-            && rafts.first().is_some_and(|raft| self.misannounced(&raft.state()).is_none())
-            && self.rooms_are_well()
-    }
-
-    fn is_answered_for(&self, ip: &FloatingIpName) -> bool {
-        let Some(state) = self.kept().next().and_then(Node::raft).map(|raft| raft.state()) else {
-            return false;
-        };
-        let owner = state.owner(ip).map(|owner| (owner.node, owner.token));
-        let routed = self.provider.routing(ip).is_none_or(|routing| {
-            !routing.busy
-                && routing.to == owner.map(|(node, _)| node)
-                && state.floating_ips[ip].errand.is_none()
-        });
-        owner.is_some() && self.addresses.answers(ip) == owner && routed
-    }
-
-    /// Instances of a site that was lost for good are told nothing any more.
-    fn misannounced(&self, state: &State) -> Option<String> {
-        let places = self.nodes.iter().zip(&self.plan.spec.nodes);
-        let kept = places.filter(|(node, _)| self.kept().any(|kept| kept.id == node.id));
-        let sites = kept.map(|(_, place)| place.site.clone()).collect();
-        announced::misannounced(&self.files, state, &sites)
-    }
-
     /// Whether a move of an address is under way, as this node knows it.
     pub(super) fn is_moving(&self, node: usize) -> bool {
         let state = self.nodes[node].raft().map(|raft| raft.state());
         state.is_some_and(|state| state.floating_ips.values().any(|entry| entry.operation.is_some()))
-    }
-
-    fn describe(&self) -> String {
-        let replaced = self.replacement.map(|replacement| format!(" {replacement:?} is not over;"));
-        let mut text = format!("not well in time:{}", replaced.unwrap_or_default());
-        for node in &self.nodes {
-            let id = node.id;
-            let what = match (node.raft(), node.refusal()) {
-                (Some(raft), _) => {
-                    let status = raft.status().borrow().clone();
-                    format!(
-                        "{} of term {}, state {} in format {:?} of {:?}, stopped {:?}{}",
-                        if status.is_leader { "leader" } else { "follower" },
-                        status.term,
-                        raft.state().revision,
-                        raft.state().format.0,
-                        raft.state().nodes.values().map(|life| life.format_max.0).collect::<Vec<_>>(),
-                        status.stopped,
-                        if status.is_leader {
-                            format!(", changing {}, members {:?}", status.is_changing, status.members)
-                        } else {
-                            String::new()
-                        }
-                    )
-                }
-                (None, Some(refusal)) => refusal,
-                (None, None) => "starting".to_owned(),
-            };
-            text.push_str(&format!(" {id}: {what};"));
-        }
-        let state = self.kept().find_map(Node::raft).map(|raft| raft.state());
-        let misannounced = state.and_then(|state| self.misannounced(&state));
-        text.push_str(&misannounced.map_or_else(String::new, |wrong| format!(" {wrong};")));
-        if let Some(wrong) = self.what_is_wrong_with_rooms() {
-            text.push_str(&format!(" {wrong};"));
-        }
-        for ip in self.addresses.all() {
-            let owners = self.nodes.iter().filter_map(Node::raft).map(|raft| {
-                let state = raft.state();
-                let entry = state.floating_ips.get(ip);
-                entry.map(|entry| {
-                    (entry.owner.as_ref().map(|owner| (owner.node, owner.token)), entry.operation.clone())
-                })
-            });
-            let owners: Vec<_> = owners.collect();
-            text.push_str(&format!(
-                " {ip}: answered by {:?}, owned by {owners:?}, provider {:?};",
-                self.addresses.answers(ip),
-                self.provider.routing(ip)
-            ));
-        }
-        text
     }
 }

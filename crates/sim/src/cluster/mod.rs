@@ -31,6 +31,7 @@ mod sight;
 mod spread;
 mod sweep;
 mod watch;
+mod wellness;
 
 pub use run::{Report, Run};
 pub use shrink::shrink;

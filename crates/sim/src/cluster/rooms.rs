@@ -7,7 +7,7 @@ use super::redis::Redis;
 use super::redis_store::SimStore;
 use super::sight::Sight;
 use super::spread::{LogProposer, OnProcess, PeerSpread};
-use crate::clock::TrueTime;
+use crate::clock::{TrueTime, nanos};
 use crate::runtime::{Executor, ProcessId, SimInstant, SimRuntime};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,13 +59,22 @@ impl Told {
 }
 
 /// Since when a node knows of no quorum.
-#[derive(Clone, Default)]
-pub(super) struct QuorumGone(Arc<Mutex<Option<SimInstant>>>);
+#[derive(Clone)]
+pub(super) struct QuorumGone {
+    since: Arc<Mutex<Option<SimInstant>>>,
+    view: watch::Receiver<ClusterView>,
+}
 
 impl QuorumGone {
-    fn see(&self, quorum: Quorum) {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match quorum {
+    fn watch(view: watch::Receiver<ClusterView>) -> Self {
+        let gone = Self { since: Arc::default(), view };
+        gone.see();
+        gone
+    }
+
+    fn see(&self) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.view.borrow().quorum {
             Quorum::Known => *since = None,
             Quorum::Unknown => *since = Some(since.unwrap_or_else(SimInstant::now)),
         }
@@ -73,7 +82,9 @@ impl QuorumGone {
 
     /// Since when, if every decision that began before is over.
     pub(super) fn since(&self) -> Option<SimInstant> {
-        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is told of the view may be told after somebody has gone by it.
+        self.see();
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
         since.filter(|since| SimInstant::now() - *since > DECIDED_WITHIN)
     }
 }
@@ -90,8 +101,21 @@ pub(super) struct Meetings {
     pub(super) told: Told,
 }
 
-/// Rooms with somebody in them, and the upstream to which their tunnel goes.
-type Tunnels = BTreeMap<RoomKey, UpstreamName>;
+/// Rooms with somebody in them.
+type Tunnels = BTreeMap<RoomKey, Tunnel>;
+
+/// Somebody is in a room.
+#[derive(Debug, Clone)]
+pub(super) struct Tunnel {
+    /// The upstream to which it goes.
+    pub(super) at: UpstreamName,
+    since: TrueTime,
+}
+
+/// So soon everybody knows where a room is that somebody is in: the tunnel is told, noted, and spread.
+fn known_everywhere_after(keep_interval: Duration) -> TrueTime {
+    nanos(LIVE_EVERY + 2 * keep_interval)
+}
 
 /// The rooms of one life of a node.
 #[derive(Clone)]
@@ -99,6 +123,7 @@ pub(super) struct Rooms {
     pub(super) me: NodeId,
     pub(super) sessions: Sessions,
     tunnels: Arc<Mutex<Tunnels>>,
+    known_everywhere_after: TrueTime,
     /// Rooms that the node has in memory, and when it was first seen to.
     known: Arc<Mutex<BTreeMap<RoomKey, TrueTime>>>,
 }
@@ -112,8 +137,7 @@ impl Meetings {
         raft: &Raft,
         view: watch::Receiver<ClusterView>,
     ) -> Rooms {
-        let quorum = QuorumGone::default();
-        quorum.see(view.borrow().quorum);
+        let quorum = QuorumGone::watch(view.clone());
         let store: Arc<dyn Store> = match &self.redis {
             Some(redis) => {
                 let (quorum, told) = (quorum.clone(), self.told.clone());
@@ -125,7 +149,13 @@ impl Meetings {
         (options.settle, options.keep_interval) = (self.settle, self.keep_interval);
         let spread = Arc::new(PeerSpread(end.clone()));
         let sessions = Sessions::start_on(Arc::new(OnProcess(process)), options, store, spread, view.clone());
-        let rooms = Rooms { me: end.node, sessions, tunnels: Arc::default(), known: Arc::default() };
+        let rooms = Rooms {
+            me: end.node,
+            sessions,
+            tunnels: Arc::default(),
+            known_everywhere_after: known_everywhere_after(self.keep_interval),
+            known: Arc::default(),
+        };
         let visitors = Visitors {
             me: end.node,
             meetings: self.clone(),
@@ -146,7 +176,13 @@ impl Rooms {
 
     /// The rooms with somebody in them.
     pub(super) fn live(&self) -> BTreeMap<RoomKey, UpstreamName> {
-        self.tunnels().clone()
+        self.tunnels().iter().map(|(room, tunnel)| (*room, tunnel.at.clone())).collect()
+    }
+
+    /// The rooms that somebody has been in for so long that every node should know their place.
+    pub(super) fn long_live(&self) -> Vec<RoomKey> {
+        let by = Executor::now().saturating_sub(self.known_everywhere_after);
+        self.tunnels().iter().filter(|(_, tunnel)| tunnel.since <= by).map(|(room, _)| *room).collect()
     }
 
     /// Where a room is, if this node has known so since then.
@@ -203,7 +239,7 @@ impl Visitors {
                     Some(event) => self.gather(event),
                     None => return,
                 },
-                Ok(()) = view.changed() => self.quorum.see(view.borrow_and_update().quorum),
+                Ok(()) = view.changed() => self.quorum.see(),
                 () = SimRuntime::sleep_until(next_told) => {
                     next_told = SimInstant::now() + LIVE_EVERY;
                     self.tell();
@@ -221,13 +257,13 @@ impl Visitors {
     fn gather(&self, event: PinEvent) {
         match event {
             PinEvent::Changed { room, upstream } => {
-                self.rooms.tunnels().retain(|live, at| *live != room || *at == upstream);
+                self.rooms.tunnels().retain(|live, tunnel| *live != room || tunnel.at == upstream);
             }
             PinEvent::Removed { .. } => {}
             PinEvent::Resync => {
                 let sessions = &self.rooms.sessions;
-                let stays = |room: &RoomKey, at: &mut UpstreamName| {
-                    sessions.answer(*room).is_none_or(|pin| pin.upstream == *at)
+                let stays = |room: &RoomKey, tunnel: &mut Tunnel| {
+                    sessions.answer(*room).is_none_or(|pin| pin.upstream == tunnel.at)
                 };
                 self.rooms.tunnels().retain(stays);
             }
@@ -245,7 +281,7 @@ impl Visitors {
     /// Somebody comes to a room, and perhaps somebody leaves another.
     fn visit(&mut self) {
         let sight = &self.meetings.sight;
-        self.rooms.tunnels().retain(|_, at| sight.is_healthy(at));
+        self.rooms.tunnels().retain(|_, tunnel| sight.is_healthy(&tunnel.at));
         if self.random.bool() {
             let mut tunnels = self.rooms.tunnels();
             let leaves = tunnels.keys().nth(self.random.usize(..tunnels.len().max(1))).copied();
@@ -313,7 +349,11 @@ impl Visit {
             }
         };
         if self.meetings.sight.is_healthy(&upstream) {
-            self.rooms.tunnels().insert(room, upstream);
+            let mut tunnels = self.rooms.tunnels();
+            let tunnel = tunnels
+                .entry(room)
+                .or_insert_with(|| Tunnel { at: upstream.clone(), since: Executor::now() });
+            tunnel.at = upstream;
         }
     }
 }

@@ -91,28 +91,25 @@ impl Life {
         self.kept().filter_map(Node::running).map(|running| running.rooms).collect()
     }
 
-    /// Everybody of a room is together, every node says so, and the store has what nodes know.
-    pub(super) fn rooms_are_well(&self) -> bool {
-        self.what_is_wrong_with_rooms().is_none()
-    }
-
-    /// The first thing that is not as it should be in the end.
+    /// The first thing that is not as it should be in the end: everybody of a room is together, every node says so as
+    /// soon as it can have heard of it, and the store has what nodes know.
     pub(super) fn what_is_wrong_with_rooms(&self) -> Option<String> {
         let nodes = self.rooms_of_kept();
         let live = || nodes.iter().flat_map(Rooms::live);
         let in_use: BTreeSet<RoomKey> = live().map(|(room, _)| room).collect();
+        let long: BTreeSet<RoomKey> = nodes.iter().flat_map(Rooms::long_live).collect();
         for room in &in_use {
-            let places: Vec<_> = nodes
-                .iter()
-                .map(|rooms| rooms.sessions.answer(*room).map(|pin| pin.upstream))
-                .chain([self.stored(*room)])
-                .collect();
-            if places.iter().any(|place| *place != places[0] || place.is_none()) {
-                return Some(format!("{room} is at {places:?} (the last: the store)"));
+            let stored = self.stored(*room);
+            let known = nodes.iter().map(|rooms| rooms.sessions.answer(*room).map(|pin| pin.upstream));
+            let known: Vec<_> = known.collect();
+            let agrees =
+                |place: &Option<UpstreamName>| *place == stored || (place.is_none() && !long.contains(room));
+            if stored.is_none() || !known.iter().all(agrees) {
+                return Some(format!("{room} is at {known:?}, and in the store at {stored:?}"));
             }
-            let elsewhere = live().find(|(live, at)| live == room && Some(at) != places[0].as_ref());
+            let elsewhere = live().find(|(live, at)| live == room && Some(at) != stored.as_ref());
             if let Some((_, at)) = elsewhere {
-                return Some(format!("{room} is at {places:?}, and somebody of it at {at}"));
+                return Some(format!("{room} is at {known:?}, and somebody of it at {at}"));
             }
         }
         let redis = self.meetings.redis.as_ref()?;
