@@ -101,8 +101,9 @@ impl<M: Machine, P: Peers> Runner<M, P> {
             let again = call / if self.is_awaited(&state) { LOOK_SOON_SHARE } else { LOOK_SHARE };
             let newer = async {
                 // Only what concerns the errands of this address brings the next look forward.
-                let is_as_before =
-                    |now: &State| now.spec.is_some() == is_agreed && self.standing(now) == self.standing(&state);
+                let is_as_before = |now: &State| {
+                    now.spec.is_some() == is_agreed && self.standing(now) == self.standing(&state)
+                };
                 while is_as_before(&self.raft.state()) {
                     if changes.next().await.is_err() {
                         changes = self.raft.subscribe().1;

@@ -183,8 +183,11 @@ impl Controller {
         if state.wall > self.wall(now, WallTime(0)) {
             self.clock = (state.wall, now);
         }
-        let changed = self.index.refresh(state);
-        let Some(spec) = state.spec.as_ref().filter(|_| changed) else { return };
+        let changes = self.index.refresh(state);
+        if let Some(tenure) = &mut self.tenure {
+            tenure.opinions.count_again(changes.verdicts);
+        }
+        let Some(spec) = state.spec.as_ref().filter(|_| changes.spec) else { return };
         self.timing = spec.timing();
         if let Some(tenure) = &mut self.tenure {
             tenure.grantor.outwait(state.lease_bound());

@@ -29,14 +29,25 @@ pub(crate) struct Index {
     nodes: BTreeMap<NodeId, usize>,
     ips: BTreeMap<FloatingIpName, usize>,
     upstream_sites: BTreeMap<UpstreamName, SiteName>,
+    verdicts: BTreeMap<UpstreamName, Verdict>,
     health: BTreeMap<SiteName, SiteHealth>,
     owned: BTreeMap<SiteName, u32>,
 }
 
+/// What became different.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// The specification.
+    pub(crate) spec: bool,
+    /// These upstreams' agreed health.
+    pub(crate) verdicts: Vec<UpstreamName>,
+}
+
 impl Index {
-    /// Brings it up to date. Says whether the specification changed.
-    pub(crate) fn refresh(&mut self, state: &State) -> bool {
-        let Some(spec) = &state.spec else { return false };
+    /// Brings it up to date.
+    pub(crate) fn refresh(&mut self, state: &State) -> Changes {
+        let mut changes = Changes::default();
+        let Some(spec) = &state.spec else { return changes };
         let changed = self.spec_revision != state.spec_revision;
         if changed {
             self.spec_revision = state.spec_revision;
@@ -45,10 +56,24 @@ impl Index {
                 spec.floating_ips.iter().enumerate().map(|(place, ip)| (ip.name.clone(), place)).collect();
             let sites = spec.upstreams.iter().map(|upstream| (upstream.name.clone(), upstream.site.clone()));
             self.upstream_sites = sites.collect();
+            self.verdicts = self.upstream_sites.keys().map(|name| (name.clone(), Verdict::Unknown)).collect();
         }
+        changes.spec = changed;
         if changed || self.revision != state.revision {
             self.revision = state.revision;
+            changes.verdicts = self.compare_verdicts(state);
             self.count(spec, state);
+        }
+        changes
+    }
+
+    fn compare_verdicts(&mut self, state: &State) -> Vec<UpstreamName> {
+        let mut changed = Vec::new();
+        for (upstream, known) in &mut self.verdicts {
+            let health = state.verdicts.get(upstream).map_or(Verdict::Unknown, |record| record.health);
+            if std::mem::replace(known, health) != health {
+                changed.push(upstream.clone());
+            }
         }
         changed
     }

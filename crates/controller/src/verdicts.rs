@@ -1,7 +1,8 @@
 //! From opinions to verdicts: a majority of the observers that can be heard. One node's bad cable takes out nothing.
 //!
 //! Damping (so many good or bad probes in a row) is the probes' work; here votes are counted. Only upstreams about
-//! which somebody changed its mind are counted again, and all of them when the set of observers changed.
+//! which somebody changed its mind, or whose verdict changed, are counted again, and all of them when the set of
+//! observers changed.
 
 use crate::report::{DETAIL_LENGTH_MAX, NodeReport, UpstreamView};
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +54,12 @@ impl Opinions {
         if before.is_none_or(|before| before.healthy != view.healthy) {
             self.changed.insert(view.upstream.clone());
         }
+    }
+
+    /// What is agreed of these upstreams has changed, perhaps by a command that was given up as of unknown fate and came
+    /// to pass after the votes had been counted.
+    pub(crate) fn count_again(&mut self, upstreams: Vec<UpstreamName>) {
+        self.changed.extend(upstreams);
     }
 
     /// Everything must be counted again: the state may differ from what was counted.

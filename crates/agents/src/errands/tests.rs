@@ -3,7 +3,7 @@
 use super::*;
 use crate::alone::{Lead, Nobody, becomes};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::watch;
 use twinsite_floating_ip::Work;
 use twinsite_floating_ip::routed::Routing;
@@ -17,6 +17,8 @@ const LONG: Duration = Duration::from_mins(1);
 #[derive(Default)]
 struct Told {
     to: Mutex<Option<NodeId>>,
+    /// How often it was looked at.
+    looks: AtomicU32,
     calls: Mutex<Vec<ErrandId>>,
     /// It says no.
     refuses: AtomicBool,
@@ -32,6 +34,7 @@ impl Told {
 
 impl RoutedApi for Told {
     fn routing(&self) -> Work<'_, Result<Routing, RoutedError>> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let to = *self.to.lock().unwrap();
         Box::pin(std::future::ready(Ok(Routing { to, busy: false })))
     }
@@ -61,13 +64,7 @@ struct Away {
 
 impl Away {
     async fn start() -> Self {
-        let lead = Lead::start(INCARNATION, |spec| {
-            spec.nodes.truncate(1);
-            spec.floating_ips[0].provider = ProviderKind::Ovh;
-            spec.floating_ips[0].interface = None;
-            spec.timing.provider_call = Some(HumanDuration(Duration::from_millis(400)));
-        })
-        .await;
+        let lead = lead().await;
         lead.agree_on_spec().await;
         lead.agree(Command::RaiseFormat { format: Format::NEWEST }).await;
         let (ip, me) = (lead.ip(), lead.spec.nodes[0].id);
@@ -87,6 +84,11 @@ impl Away {
         let (fence, detail) = (Fence::NoOwner, String::new());
         lead.agree(Command::CompleteFence { ip: ip.clone(), operation, fence, detail }).await;
         lead.agree(Command::Assign { ip: ip.clone(), operation }).await;
+        Self::run(lead)
+    }
+
+    fn run(lead: Lead) -> Self {
+        let (ip, me) = (lead.ip(), lead.spec.nodes[0].id);
         let (told, errands, stop) = (Arc::<Told>::default(), Errands::default(), CancellationToken::new());
         let runner = Runner {
             ip,
@@ -132,6 +134,27 @@ impl Drop for Away {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+async fn lead() -> Lead {
+    Lead::start(INCARNATION, |spec| {
+        spec.nodes.truncate(1);
+        spec.floating_ips[0].provider = ProviderKind::Ovh;
+        spec.floating_ips[0].interface = None;
+        spec.timing.provider_call = Some(HumanDuration(Duration::from_millis(400)));
+    })
+    .await
+}
+
+/// A look before that would have the default patience: for ten seconds nothing else would be seen.
+#[tokio::test]
+async fn nothing_is_looked_at_before_there_is_a_specification() {
+    let away = Away::run(lead().await);
+    // On one thread, whatever was ready before this is done then.
+    tokio::task::yield_now().await;
+    assert_eq!(away.told.looks.load(Ordering::Relaxed), 0);
+    away.lead.agree_on_spec().await;
+    becomes("a look", || away.said().routing.is_some()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
