@@ -170,6 +170,13 @@ impl Life {
             let detail = format!("not well in time: {wrong};{}", self.describe());
             self.oracle.report(Rule::Recovers, Executor::now(), detail);
         }
+        // Nothing is broken in quiet times either.
+        while Executor::now() < well_by && self.oracle.is_content() {
+            self.ask();
+            let pause = self.around(self.plan.ask_every);
+            self.pass(pause);
+            self.supervise();
+        }
         if let Some(detail) = self.watches.verdict() {
             self.oracle.report(Rule::WatchIsComplete, Executor::now(), detail);
         }

@@ -463,7 +463,8 @@ fn duration(text: &str) -> Result<HumanDuration, String> {
   twinsite sim --seed 4711 --shrink
 
 The real consensus, controller and agents run on simulated clocks, network, disks and kernels. Each seed is a life of
-20 seconds of misfortunes and at most 10 of recovery, and the same every time. The exit code is 1 if a rule was broken.")]
+20 seconds of misfortunes and 10 in which all must become well, and the same every time. The exit code is 1 if a rule was
+broken.")]
 pub struct SimArguments {
     /// Live through this many seeds
     #[arg(long, default_value_t = 1_000)]
