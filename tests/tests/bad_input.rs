@@ -158,6 +158,8 @@ fn nonsense_on_the_command_line() {
     said.assert_one_line(&["/nowhere/client.toml", "check that the path"]);
     let said = twinsite_tests::run(&["demo", "--exercise", "no-such-thing"]);
     said.assert_one_line(&["no-such-thing", "owner-killed"]);
+    let said = twinsite_tests::run(&["demo", "--exercise", "wan-lossy"]);
+    said.assert_one_line(&["packets", "--lab"]);
     let said = twinsite_tests::run(&["pause", "--for", "soon"]);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.err.contains("30s"), "{said:?}");

@@ -13,7 +13,8 @@ use twinsite_drill::engine::{self, ClusterApi};
 use twinsite_drill::lab::Lab;
 use twinsite_drill::layout::{Ground, Layout, Shape, Store};
 use twinsite_drill::process::{Cluster, ClusterOptions, Launcher};
-use twinsite_drill::scenario::{self, Scenario};
+use twinsite_drill::scenario::{self, NetworkNeeded, Scenario};
+use twinsite_model::Profile;
 use twinsite_model::dial::DialMap;
 
 /// How long the API of a healthy cluster may take until it answers.
@@ -28,10 +29,16 @@ pub fn enter_lab(arguments: &DemoArguments) -> Result<Option<Arc<Lab>>, CliError
     let scenario = arguments.exercise.as_deref().map(load).transpose()?;
     let shape = scenario.as_ref().map_or_else(Shape::default, |scenario| scenario.topology.shape());
     // Who has which address in a lab does not depend on the block, the timings and the store.
-    let layout = Layout::on(Ground::Lab, 0, arguments.profile.into(), &shape, Store::Embedded);
+    let layout = Layout::on(Ground::Lab, 0, Profile::Lan, &shape, Store::Embedded);
     let lab = Lab::up(&layout)?;
     lab.enter()?;
     Ok(Some(lab))
+}
+
+/// Those that the person asks for, else those that the exercise is about, else the fast ones.
+fn profile(arguments: &DemoArguments, scenario: Option<&Scenario>) -> Profile {
+    let of_scenario = scenario.and_then(|scenario| scenario.topology.profile);
+    arguments.profile.map(Profile::from).or(of_scenario).unwrap_or(Profile::Lan)
 }
 
 /// Starts the cluster; then follows it until Ctrl-C, or runs an exercise and ends.
@@ -40,13 +47,18 @@ pub async fn run(arguments: DemoArguments, lab: Option<Arc<Lab>>) -> Result<Exit
         return list(arguments.json);
     }
     let scenario = arguments.exercise.as_deref().map(load).transpose()?;
+    if lab.is_none() && scenario.as_ref().is_some_and(|one| one.guards.network == NetworkNeeded::Lab) {
+        return Err(CliError::Usage(
+            "this exercise is about packets on a network: run it with --lab, as root".into(),
+        ));
+    }
     let as_client = lab.as_ref().map(|lab| format!("{} ", lab.as_client())).unwrap_or_default();
     let launcher = Launcher::new(std::env::current_exe().map_err(CliError::Output)?);
     let options = ClusterOptions {
         store: store(&arguments, &launcher)?,
         launcher,
         directory: arguments.directory.clone(),
-        profile: arguments.profile.into(),
+        profile: profile(&arguments, scenario.as_ref()),
         shape: scenario.as_ref().map_or_else(Shape::default, |scenario| scenario.topology.shape()),
         lab,
     };
@@ -173,17 +185,21 @@ fn counted(count: usize, one: &str, several: &str) -> String {
 fn list(json: bool) -> Result<Exit, CliError> {
     let all: Vec<_> = scenario::builtins()
         .iter()
-        .filter_map(|builtin| Some((builtin.name, builtin.scenario().ok()?.description)))
+        .filter_map(|builtin| Some((builtin.name, builtin.scenario().ok()?)))
+        .map(|(name, scenario)| (name, scenario.guards.network == NetworkNeeded::Lab, scenario.description))
         .collect();
     if json {
         let list: Vec<_> = all
             .iter()
-            .map(|(name, description)| serde_json::json!({ "name": name, "description": description }))
+            .map(|(name, needs_lab, description)| {
+                serde_json::json!({ "name": name, "description": description, "needs_lab": needs_lab })
+            })
             .collect();
         output::json(&serde_json::Value::Array(list))?;
     } else {
         let mut table = output::table(&["EXERCISE", "WHAT HAPPENS"]);
-        for (name, description) in all {
+        for (name, needs_lab, description) in all {
+            let description = if needs_lab { format!("{description} (needs --lab)") } else { description };
             table.add_row([name, &description]);
         }
         output::line(&table.to_string())?;

@@ -11,6 +11,10 @@ pub struct Exercise {
     pub name: String,
     /// Where sessions are kept.
     pub store: &'static str,
+    /// Whether it has timings of its own.
+    own_timings: bool,
+    /// Whether it needs a lab.
+    pub needs_lab: bool,
 }
 
 /// What is read of a scenario here.
@@ -19,11 +23,19 @@ struct Scenario {
     name: String,
     #[serde(default)]
     guards: Guards,
+    #[serde(default)]
+    topology: Topology,
+}
+
+#[derive(Default, Deserialize)]
+struct Topology {
+    profile: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
 struct Guards {
     store: Option<String>,
+    network: Option<String>,
 }
 
 /// Every exercise with every store that it can run with, in the order of their names. Those named `rooms` belong to
@@ -43,8 +55,19 @@ pub fn all() -> Result<Vec<Exercise>, TaskError> {
         }
         // What kills Redis needs one of its own.
         let needs_redis = scenario.guards.store.as_deref() == Some("own-redis");
-        let stores: &[&str] = if needs_redis { &["redis"] } else { &["redis", "embedded"] };
-        exercises.extend(stores.iter().map(|store| Exercise { name: scenario.name.clone(), store }));
+        let needs_lab = scenario.guards.network.as_deref() == Some("lab");
+        let stores: &[&str] = match (needs_redis, needs_lab) {
+            (true, _) => &["redis"],
+            // What becomes of packets is the same with either store, and these take long.
+            (false, true) => &["embedded"],
+            (false, false) => &["redis", "embedded"],
+        };
+        exercises.extend(stores.iter().map(|store| Exercise {
+            name: scenario.name.clone(),
+            store,
+            own_timings: scenario.topology.profile.is_some(),
+            needs_lab,
+        }));
     }
     exercises.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(exercises)
@@ -54,7 +77,13 @@ impl Exercise {
     /// `twinsite demo --exercise NAME`, as a user would type it.
     pub fn command(&self, runs: u32) -> Command {
         let mut command = Command::new(target().join("release/twinsite"));
-        command.args(["demo", "--exercise", &self.name, "--profile", "lan", "--runs", &runs.to_string()]);
+        command.args(["demo", "--exercise", &self.name, "--runs", &runs.to_string()]);
+        if !self.own_timings {
+            command.args(["--profile", "lan"]);
+        }
+        if self.needs_lab {
+            command.arg("--lab");
+        }
         if self.store == "embedded" {
             command.arg("--embedded");
         }

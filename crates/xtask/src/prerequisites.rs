@@ -31,3 +31,22 @@ pub fn ensure(program: &str, package: &str) -> bool {
         || (run(Command::new("apt-get").args(["update", "--quiet"])).is_ok() && install().is_ok());
     installed && found(program)
 }
+
+/// Whether a lab can be made here: network namespaces and TAPs, and who may make them. Else why not.
+pub fn lab() -> Result<(), &'static str> {
+    if output(Command::new("id").arg("-u")).as_deref() != Some("0") {
+        return Err("a lab needs root");
+    }
+    if !ensure("ip", "iproute2") {
+        return Err("a lab needs `ip` of the package iproute2");
+    }
+    let probe = format!("twinsite-probe-{}", std::process::id());
+    let netns = |verb| output(Command::new("ip").args(["netns", verb, &probe])).is_some();
+    if !(netns("add") && netns("delete")) {
+        return Err("network namespaces cannot be made here");
+    }
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        return Err("there is no /dev/net/tun here");
+    }
+    Ok(())
+}

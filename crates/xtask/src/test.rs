@@ -1,7 +1,7 @@
 //! `cargo xtask test`: what every change must pass, on a fresh machine with Rust and nothing else.
 
 use crate::exercises;
-use crate::prerequisites::ensure;
+use crate::prerequisites::{ensure, lab};
 use crate::run::{Checks, TaskError, cargo, found, output, run, run_quoting, settle_disk, target};
 use std::path::PathBuf;
 use std::process::Command;
@@ -94,10 +94,15 @@ pub fn run_all() -> Result<(), TaskError> {
         run(command.env("CARGO_TARGET_DIR", target().join("mistakes"))).map(drop)
     });
     settle_disk()?;
+    let lab = lab();
     for exercise in exercises::all()? {
         let name = format!("exercise {}, {}", exercise.name, exercise.store);
         if exercise.store == "redis" && !redis {
             checks.leave_out(&name, "redis-server is not installed");
+            continue;
+        }
+        if let (true, Err(why)) = (exercise.needs_lab, &lab) {
+            checks.leave_out(&name, why);
             continue;
         }
         checks.check(&name, || run_quoting(&mut exercise.command(1)));

@@ -97,8 +97,9 @@ impl Run<'_> {
                     delay: shaping.delay.0,
                     jitter: shaping.jitter.0,
                     rate: shaping.rate,
+                    loss: shaping.loss_percent,
                 };
-                self.did(format!("{from} -> {to}: {} delay", shaping.delay));
+                self.did(format!("{from} -> {to}: {shape}"));
                 self.backend.set_link(&from, &to, shape)?;
             }
             Action::HealLinks => {

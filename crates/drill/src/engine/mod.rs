@@ -19,8 +19,8 @@ pub use cluster_api::{ApiError, ClusterApi, ClusterStatus, WatchItem};
 pub use report::{GapMs, PhasesMs, Report, Requests, RunReport, TimelineEntry, TunnelReport, Verdict};
 
 use crate::audit::Audit;
-use crate::layout::Store;
-use crate::scenario::{Scenario, StoreNeeded};
+use crate::layout::{Ground, Store};
+use crate::scenario::{NetworkNeeded, Scenario, StoreNeeded};
 use std::time::Duration;
 
 /// How a scenario is run.
@@ -85,6 +85,10 @@ pub async fn run(
 ) -> Result<Report, EngineError> {
     if scenario.guards.store == StoreNeeded::OwnRedis && backend.layout().store != Store::OwnRedis {
         let problem = "it breaks Redis, so it needs one of its own; run it without --redis and --embedded";
+        return Err(EngineError::Guard(problem.to_owned()));
+    }
+    if scenario.guards.network == NetworkNeeded::Lab && backend.layout().ground != Ground::Lab {
+        let problem = "it is about packets on a network; run it with --lab, as root";
         return Err(EngineError::Guard(problem.to_owned()));
     }
     let runs = options.runs.max(1);

@@ -1,12 +1,27 @@
-//! A network of this machine's own: a namespace for every host of a cluster and one for its clients, joined by a bridge.
+//! A network of this machine's own: a namespace for every host of a cluster and one for its clients, a bridge for every
+//! site, and between the sites a WAN made in user space ([`links`]).
 //!
 //! Addresses are real there: a floating IP is put on an interface, answered for by ARP and taken over, as between
 //! machines. Everything has its name, `twinsite-lab-PID-HOST`, so that what a lab has left that was killed is found and
-//! removed by the next one. Needs root, and `ip` (iproute2); links are cut by `nft`.
+//! removed by the next one. Needs root, `ip` (iproute2) and `/dev/net/tun`.
+//!
+//! ```text
+//!            clients ── br0 ──┬─────────────┬─────────────┐
+//!                            site0         site1         site2     bridges, in the clients' namespace
+//!                           ╱  │  ╲       ╱  │  ╲       ╱  │  ╲
+//!                       hosts  │  hosts     wan1          wan2     a namespace each
+//!                             wan0 ─────────┴─────────────┘        frames from TAP to TAP
+//! ```
+//!
+//! A site's way to the clients and its WAN are isolated from each other (bridge port isolation), so what one site sends to
+//! another has one way only, and clients have theirs whatever becomes of the WAN.
 
 mod links;
+#[cfg(test)]
+mod tests;
 
 use crate::layout::{Layout, NETWORK_BITS};
+use crate::wan::{Direction, Shape};
 use links::Links;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::File;
@@ -60,9 +75,17 @@ pub enum LabError {
         /// Why.
         source: io::Error,
     },
-    /// This kind of link is not made in a lab yet.
-    #[error("a lab cuts links between sites; it does not slow them down")]
-    OnlyCuts,
+    /// The links between the sites cannot be made.
+    #[error("cannot make a link between sites: {0}; is there a /dev/net/tun?")]
+    Link(String),
+    /// There is no such link.
+    #[error("there is no link {from} -> {to}")]
+    NoLink {
+        /// The site that sends.
+        from: SiteName,
+        /// The site that receives.
+        to: SiteName,
+    },
 }
 
 /// The namespaces of a cluster. They go when this is dropped.
@@ -70,7 +93,8 @@ pub enum LabError {
 pub struct Lab {
     prefix: String,
     hosts: Vec<String>,
-    links: Links,
+    /// Between the making of the namespaces and their removal.
+    links: Option<Links>,
 }
 
 impl Lab {
@@ -81,23 +105,33 @@ impl Lab {
         let hosts = hosts(layout);
         let names = hosts.iter().map(|host| host.name.clone()).chain([CLIENTS.to_owned()]).collect();
         let prefix = format!("{PREFIX}{}-", std::process::id());
-        let links = Links::new(&hosts);
-        let lab = Self { prefix, hosts: names, links };
+        let mut lab = Self { prefix, hosts: names, links: None };
         lab.make(layout, &hosts)?;
         Ok(Arc::new(lab))
     }
 
-    fn make(&self, layout: &Layout, hosts: &[Host]) -> Result<(), LabError> {
+    fn make(&mut self, layout: &Layout, hosts: &[Host]) -> Result<(), LabError> {
         let clients = self.namespace(CLIENTS);
         run("ip", &["netns", "add", &clients])?;
         let mut bridge = vec![
             "link set lo up".to_owned(),
-            "link add br0 type bridge forward_delay 0".to_owned(),
+            bridge_called("br0"),
             "link set br0 up".to_owned(),
             format!("address add {}/{NETWORK_BITS} dev br0", layout.gateway()),
             // Clients have thousands of addresses, and the kernel answers for them all.
             format!("route add local {} dev lo", layout.client_network()),
         ];
+        for site in 0..layout.sites.len() {
+            bridge.extend([
+                bridge_called(&format!("site{site}")),
+                format!("link set site{site} up"),
+                format!("link add in{site} type veth peer name out{site}"),
+                format!("link set in{site} master br0 up"),
+                format!("link set in{site} type bridge_slave isolated on"),
+                format!("link set out{site} master site{site} up"),
+                format!("link set out{site} type bridge_slave isolated on"),
+            ]);
+        }
         for host in hosts {
             let namespace = self.namespace(&host.name);
             run("ip", &["netns", "add", &namespace])?;
@@ -108,10 +142,20 @@ impl Lab {
                 format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.ip),
             ];
             batch(&namespace, &commands)?;
-            bridge.push(format!("link set {} master br0 up", host.port));
+            let place = layout.sites.iter().position(|site| *site == host.site).unwrap_or_default();
+            bridge.push(format!("link set {} master site{place} up", host.port));
         }
         batch(&clients, &bridge)?;
-        self.links.make(&clients)
+        let links = Links::start(&Path::new(NAMES).join(&clients), &layout.sites)?;
+        let attach = |(place, _)| {
+            [
+                format!("link set {} master site{place} up", links::tap(place)),
+                format!("link set {} type bridge_slave isolated on", links::tap(place)),
+            ]
+        };
+        batch(&clients, &layout.sites.iter().enumerate().flat_map(attach).collect::<Vec<_>>())?;
+        self.links = Some(links);
+        Ok(())
     }
 
     fn namespace(&self, host: &str) -> String {
@@ -120,10 +164,7 @@ impl Lab {
 
     /// Goes where the clients are: this thread, and all threads and processes that it starts from now on.
     pub fn enter(&self) -> Result<(), LabError> {
-        let path = Path::new(NAMES).join(self.namespace(CLIENTS));
-        let entered = File::open(&path)
-            .and_then(|file| Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?));
-        entered.map_err(|source| LabError::Enter { path, source })
+        enter(&Path::new(NAMES).join(self.namespace(CLIENTS)))
     }
 
     /// How a person runs a command where the clients are.
@@ -142,19 +183,24 @@ impl Lab {
         there
     }
 
-    /// Cuts what goes from one site to another, or mends it. Clients reach everybody.
-    pub(crate) fn cut(&self, from: &SiteName, to: &SiteName, cut: bool) -> Result<(), LabError> {
-        self.links.cut(&self.namespace(CLIENTS), from, to, cut)
+    /// Changes what becomes of what one site sends to another, from now on. Clients reach everybody.
+    pub(crate) fn set_link(&self, from: &SiteName, to: &SiteName, shape: Shape) -> Result<(), LabError> {
+        let direction = self.links.as_ref().and_then(|links| links.direction(from, to));
+        let missing = || LabError::NoLink { from: from.clone(), to: to.clone() };
+        direction.ok_or_else(missing)?.set(shape);
+        Ok(())
     }
 
-    /// Whether a direction is cut.
-    pub(crate) fn is_cut(&self, from: &SiteName, to: &SiteName) -> bool {
-        self.links.is_cut(from, to)
+    /// What becomes of it.
+    pub(crate) fn link(&self, from: &SiteName, to: &SiteName) -> Shape {
+        let direction = self.links.as_ref().and_then(|links| links.direction(from, to));
+        direction.map(Direction::shape).unwrap_or_default()
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        self.links = None;
         for host in &self.hosts {
             // What is not there any more need not be removed.
             drop(run("ip", &["netns", "delete", &self.namespace(host)]));
@@ -188,12 +234,23 @@ fn require() -> Result<(), LabError> {
     if !rustix::process::geteuid().is_root() {
         return Err(LabError::NotRoot);
     }
-    for (program, package) in [("ip", "iproute2"), ("nft", "nftables")] {
-        if Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            return Err(LabError::Missing { program, package });
-        }
+    let (program, package) = ("ip", "iproute2");
+    if Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        return Err(LabError::Missing { program, package });
     }
     Ok(())
+}
+
+/// This thread goes to a network namespace.
+fn enter(namespace: &Path) -> Result<(), LabError> {
+    let entered = File::open(namespace)
+        .and_then(|file| Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?));
+    entered.map_err(|source| LabError::Enter { path: namespace.to_owned(), source })
+}
+
+/// A bridge that forwards at once, multicast too.
+fn bridge_called(name: &str) -> String {
+    format!("link add {name} type bridge forward_delay 0 mcast_snooping 0")
 }
 
 /// Removes the namespaces of labs whose process is gone.

@@ -3,7 +3,7 @@
 use super::children::{Children, PidTable};
 use super::files::Files;
 use super::{Block, FilesError, Launcher, ProcessError, ProcessName, Progress, readiness};
-use crate::lab::{self, Lab, LabError};
+use crate::lab::{self, Lab};
 use crate::layout::{Ground, Layout, Shape, Store};
 use crate::measure::kernel;
 use crate::wan::{self, Holder, Wan};
@@ -186,17 +186,16 @@ impl Cluster {
     pub fn link(&self, from: &SiteName, to: &SiteName) -> wan::Shape {
         match &self.lab {
             None => self.wan.shape_of(from, to),
-            Some(lab) => wan::Shape { cut: lab.is_cut(from, to), ..wan::Shape::default() },
+            Some(lab) => lab.link(from, to),
         }
     }
 
     /// Changes what a direction between two sites does to bytes.
     pub fn set_link(&self, from: &SiteName, to: &SiteName, shape: wan::Shape) -> Result<(), ProcessError> {
-        let Some(lab) = &self.lab else { return Ok(self.wan.shape(from, to, shape)?) };
-        if (wan::Shape { cut: false, ..shape }) != wan::Shape::default() {
-            return Err(LabError::OnlyCuts.into());
+        match &self.lab {
+            None => Ok(self.wan.shape(from, to, shape)?),
+            Some(lab) => Ok(lab.set_link(from, to, shape)?),
         }
-        Ok(lab.cut(from, to, shape.cut)?)
     }
 
     /// Mends all links.
@@ -204,7 +203,7 @@ impl Cluster {
         self.wan.heal()?;
         let pairs =
             self.layout.sites.iter().flat_map(|from| self.layout.sites.iter().map(move |to| (from, to)));
-        for (from, to) in pairs.filter(|(from, to)| self.link(from, to).cut) {
+        for (from, to) in pairs.filter(|(from, to)| self.link(from, to) != wan::Shape::default()) {
             self.set_link(from, to, wan::Shape::default())?;
         }
         Ok(())

@@ -35,6 +35,7 @@ exercises![
     "switchover",
     "majority-lost",
     "rolling-restart",
+    "wan-lossy",
     "rooms",
     "rooms-embedded",
 ];

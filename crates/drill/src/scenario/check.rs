@@ -2,7 +2,8 @@
 
 use super::steps::{Action, Processes};
 use super::target::{InstanceTarget, NodeTarget};
-use super::{FORMAT_VERSION, Scenario, StoreNeeded};
+use super::{FORMAT_VERSION, NetworkNeeded, Scenario, StoreNeeded};
+use crate::wan::Percent;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -199,6 +200,13 @@ impl Findings<'_> {
                 }
                 Action::Shape(shaping) if shaping.from == shaping.to => {
                     self.add(span, &key(".do.shape"), "from and to are the same site");
+                }
+                Action::Shape(shaping)
+                    if shaping.loss_percent != Percent::ZERO
+                        && scenario.guards.network != NetworkNeeded::Lab =>
+                {
+                    let problem = "packets are lost only in a lab; set guards.network = \"lab\"";
+                    self.add(span, &key(".do.shape.loss_percent"), problem);
                 }
                 _ => {}
             }

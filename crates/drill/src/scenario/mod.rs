@@ -72,6 +72,8 @@ pub struct Scenario {
 pub struct Topology {
     /// Its kind.
     pub kind: TopologyKind,
+    /// The timings that the drill is about; any, if not given.
+    pub profile: Option<Profile>,
     /// Proxies at each site, 1 to 8.
     pub nodes_per_site: u8,
     /// Meeting instances at each site, 1 to 8.
@@ -94,6 +96,7 @@ impl Default for Topology {
         let shape = layout::Shape::default();
         Self {
             kind: TopologyKind::Paired,
+            profile: None,
             nodes_per_site: shape.nodes_per_site,
             instances_per_site: shape.instances_per_site,
             announce: shape.announce,
@@ -189,6 +192,8 @@ pub struct Guards {
     pub leader: LeaderPlace,
     /// Which store the cluster must have.
     pub store: StoreNeeded,
+    /// On which network it must be.
+    pub network: NetworkNeeded,
 }
 
 /// Where the leader must be; arranged by handing the leadership over.
@@ -215,6 +220,17 @@ pub enum StoreNeeded {
     Any,
     /// A Redis that the drill may break.
     OwnRedis,
+}
+
+/// The network that a drill needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkNeeded {
+    /// Any.
+    #[default]
+    Any,
+    /// A lab, where hosts send each other packets.
+    Lab,
 }
 
 /// How long is watched.

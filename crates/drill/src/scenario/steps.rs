@@ -2,6 +2,7 @@
 
 use super::limit::Limit;
 use super::target::{InstanceTarget, NodeTarget, SiteTarget};
+use crate::wan::Percent;
 use serde::Deserialize;
 use twinsite_model::spec::HumanDuration;
 
@@ -116,6 +117,9 @@ pub struct Shaping {
     /// Bytes per second.
     #[serde(default)]
     pub rate: Option<u64>,
+    /// So many of a hundred packets are lost, in a lab.
+    #[serde(default)]
+    pub loss_percent: Percent,
 }
 
 /// Where a move shall go.

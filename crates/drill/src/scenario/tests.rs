@@ -97,6 +97,11 @@ fn contradictions_between_steps_are_found() {
     assert!(redis[0].contains("guards.store = \"own-redis\""), "{redis:?}");
     let cut = errors(&with("[[step]]\ndo.cut = { from = \"gra\", to = \"gra\" }"));
     assert!(cut[0].contains("step 2.do.cut: from and to are the same site"), "{cut:?}");
+    let lossy = "do.shape = { from = \"gra\", to = \"sbg\", loss_percent = 20 }";
+    let loss = errors(&with(&format!("[[step]]\n{lossy}")));
+    assert!(loss[0].contains("step 2.do.shape.loss_percent: packets are lost only in a lab"), "{loss:?}");
+    let more_than_all = errors(&with(&format!("[[step]]\n{}", lossy.replace("20", "101"))));
+    assert!(more_than_all[0].contains("101 is more than 100 percent"), "{more_than_all:?}");
     let none = errors("version = 1\nname = \"x\"\ndescription = \"x\"\n");
     assert_eq!(none, ["x.toml: step: there is none; write at least one [[step]]"]);
 }

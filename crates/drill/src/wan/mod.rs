@@ -19,9 +19,9 @@
 mod direction;
 mod relay;
 
-pub use direction::Shape;
+pub(crate) use direction::Direction;
+pub use direction::{Percent, Shape, TooMuch};
 
-use direction::Direction;
 use relay::{Relay, Route};
 use std::collections::BTreeMap;
 use std::io;
@@ -79,6 +79,9 @@ pub enum WanError {
         /// Why.
         source: io::Error,
     },
+    /// Streams lose nothing.
+    #[error("packets are lost only where there are packets: in a lab (--lab)")]
+    NoPackets,
     /// There is no relay between these sites.
     #[error("there is no link {from} -> {to}")]
     NoLink {
@@ -157,6 +160,9 @@ impl Wan {
 
     /// Changes what one direction does to bytes, from now on.
     pub fn shape(&self, from: &SiteName, to: &SiteName, shape: Shape) -> Result<(), WanError> {
+        if shape.loss != Percent::ZERO {
+            return Err(WanError::NoPackets);
+        }
         self.direction(from, to)?.set(shape);
         let pair = (from.clone(), to.clone());
         // A handshake crosses both directions, so either cut silences the listeners of both pairs.

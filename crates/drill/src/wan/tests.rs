@@ -239,3 +239,12 @@ async fn an_address_that_moves_is_cut_with_the_site_that_holds_it() {
         arrives(&mut far, &mut near, "and back").await;
     }
 }
+
+#[tokio::test]
+async fn streams_lose_nothing_and_say_so() {
+    let bench = Bench::new().await;
+    let lossy = Shape { loss: Percent::try_from(1).unwrap(), ..Shape::default() };
+    let refused = bench.wan.shape(&site("gra"), &site("sbg"), lossy);
+    assert!(matches!(refused, Err(WanError::NoPackets)), "{refused:?}");
+    assert_eq!(bench.wan.shape_of(&site("gra"), &site("sbg")), Shape::default());
+}

@@ -390,9 +390,9 @@ pub struct DemoArguments {
     /// List the exercises
     #[arg(long)]
     pub list: bool,
-    /// The timings: lan or wan
-    #[arg(long, value_enum, default_value_t = ProfileArgument::Lan)]
-    pub profile: ProfileArgument,
+    /// The timings: lan or wan [default: those of the exercise, or lan]
+    #[arg(long, value_enum)]
+    pub profile: Option<ProfileArgument>,
     /// How often the exercise runs
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
