@@ -45,8 +45,8 @@ pub fn lab() -> Result<(), &'static str> {
     if !(netns("add") && netns("delete")) {
         return Err("network namespaces cannot be made here");
     }
-    if !std::path::Path::new("/dev/net/tun").exists() {
-        return Err("there is no /dev/net/tun here");
+    if std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+        return Err("/dev/net/tun cannot be opened here");
     }
     Ok(())
 }

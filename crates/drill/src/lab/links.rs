@@ -10,9 +10,10 @@ use crate::wan::Direction;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc as threads};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc as threads};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until};
 use tokio_tun::Tun;
 use twinsite_model::SiteName;
@@ -36,6 +37,8 @@ pub(super) fn tap(place: usize) -> String {
 #[derive(Debug)]
 pub(super) struct Links {
     directions: BTreeMap<(SiteName, SiteName), Arc<Direction>>,
+    /// Why nothing is carried any more.
+    ended: Arc<OnceLock<String>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,23 +55,31 @@ impl Links {
         let ways = sites.iter().map(|from| sites.iter().map(|to| way(from, to)).collect()).collect();
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = threads::sync_channel(1);
+        let ended = Arc::<OnceLock<String>>::default();
+        let why = Arc::clone(&ended);
         let namespace = namespace.to_owned();
         let run = move || match open(&namespace, ways) {
             Ok((runtime, carrier)) => {
                 drop(tell.send(Ok(())));
-                runtime.block_on(carrier.run(stopped));
+                if let Some(reason) = runtime.block_on(carrier.run(stopped)) {
+                    why.get_or_init(|| reason);
+                }
             }
             Err(error) => drop(tell.send(Err(error))),
         };
         let thread = std::thread::Builder::new().name("lab-links".to_owned()).spawn(run);
         let thread = thread.map_err(|error| LabError::Link(error.to_string()))?;
         told.recv().unwrap_or_else(|_| Err(LabError::Link("its thread ended".to_owned())))?;
-        Ok(Self { directions, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { directions, ended, stop: Some(stop), thread: Some(thread) })
     }
 
     /// What becomes of what one site sends to another.
-    pub(super) fn direction(&self, from: &SiteName, to: &SiteName) -> Option<&Direction> {
-        self.directions.get(&(from.clone(), to.clone())).map(Arc::as_ref)
+    pub(super) fn direction(&self, from: &SiteName, to: &SiteName) -> Result<&Direction, LabError> {
+        if let Some(why) = self.ended.get() {
+            return Err(LabError::Link(why.clone()));
+        }
+        let direction = self.directions.get(&(from.clone(), to.clone())).map(Arc::as_ref);
+        direction.ok_or_else(|| LabError::NoLink { from: from.clone(), to: to.clone() })
     }
 }
 
@@ -115,8 +126,8 @@ struct Way {
 }
 
 impl Carrier {
-    /// Carries until stopped, or until a TAP is gone.
-    async fn run(self, stopped: oneshot::Receiver<()>) {
+    /// Carries until stopped. Says why it ended before that.
+    async fn run(self, stopped: oneshot::Receiver<()>) -> Option<String> {
         let mut tasks = tokio::task::JoinSet::new();
         for (place, ways) in self.ways.iter().enumerate() {
             let mut open = Vec::new();
@@ -129,10 +140,12 @@ impl Carrier {
             tasks.spawn(carry(place, Arc::clone(&self.taps[place]), open, Arc::clone(&self.learned)));
         }
         tokio::select! {
-            _ = stopped => {}
-            Some(Ok(Err(error))) = tasks.join_next() => {
-                tracing::warn!(%error, "the links between the sites of the lab are gone");
-            }
+            _ = stopped => None,
+            ended = tasks.join_next() => Some(match ended {
+                Some(Ok(Err(error))) => error.to_string(),
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(Ok(()))) | None => "a queue is gone".to_owned(),
+            }),
         }
     }
 }
@@ -146,6 +159,8 @@ async fn carry(
 ) -> io::Result<()> {
     let mut buffer = [0; FRAME_MAX];
     loop {
+        // A TAP that always has something must not keep the thread from everybody else.
+        consume_budget().await;
         let length = tap.recv(&mut buffer).await?;
         let frame = &buffer[..length];
         let Some((to, by)) = addresses(frame) else { continue };

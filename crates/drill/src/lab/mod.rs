@@ -35,6 +35,8 @@ use twinsite_model::SiteName;
 
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
+/// Where TAPs come from.
+const TUN: &str = "/dev/net/tun";
 const PREFIX: &str = "twinsite-lab-";
 /// The namespace from which clients come, and in which the bridge is.
 const CLIENTS: &str = "clients";
@@ -59,6 +61,11 @@ pub enum LabError {
         /// Debian's package.
         package: &'static str,
     },
+    /// There are no TAPs.
+    #[error(
+        "a lab carries packets over TAPs, and {TUN}: {0}; load the module `tun`, or run without --lab on loopback addresses"
+    )]
+    NoTaps(io::Error),
     /// A command failed.
     #[error("`{command}`: {problem}")]
     Command {
@@ -75,8 +82,8 @@ pub enum LabError {
         /// Why.
         source: io::Error,
     },
-    /// The links between the sites cannot be made.
-    #[error("cannot make a link between sites: {0}; is there a /dev/net/tun?")]
+    /// The links between the sites cannot be made, or are gone.
+    #[error("the links between the sites of the lab do not work: {0}")]
     Link(String),
     /// There is no such link.
     #[error("there is no link {from} -> {to}")]
@@ -124,13 +131,12 @@ impl Lab {
         for site in 0..layout.sites.len() {
             bridge.extend([
                 bridge_called(&format!("site{site}")),
-                format!("link set site{site} up"),
+                // Without ARP it answers nothing itself, as which it would be between the clients' addresses and a site.
+                format!("link set site{site} arp off up"),
                 format!("link add in{site} type veth peer name out{site}"),
-                format!("link set in{site} master br0 up"),
-                format!("link set in{site} type bridge_slave isolated on"),
-                format!("link set out{site} master site{site} up"),
-                format!("link set out{site} type bridge_slave isolated on"),
             ]);
+            bridge.extend(isolated(&format!("in{site}"), "br0"));
+            bridge.extend(isolated(&format!("out{site}"), &format!("site{site}")));
         }
         for host in hosts {
             let namespace = self.namespace(&host.name);
@@ -147,13 +153,8 @@ impl Lab {
         }
         batch(&clients, &bridge)?;
         let links = Links::start(&Path::new(NAMES).join(&clients), &layout.sites)?;
-        let attach = |(place, _)| {
-            [
-                format!("link set {} master site{place} up", links::tap(place)),
-                format!("link set {} type bridge_slave isolated on", links::tap(place)),
-            ]
-        };
-        batch(&clients, &layout.sites.iter().enumerate().flat_map(attach).collect::<Vec<_>>())?;
+        let attach = |place| isolated(&links::tap(place), &format!("site{place}"));
+        batch(&clients, &(0..layout.sites.len()).flat_map(attach).collect::<Vec<_>>())?;
         self.links = Some(links);
         Ok(())
     }
@@ -185,15 +186,14 @@ impl Lab {
 
     /// Changes what becomes of what one site sends to another, from now on. Clients reach everybody.
     pub(crate) fn set_link(&self, from: &SiteName, to: &SiteName, shape: Shape) -> Result<(), LabError> {
-        let direction = self.links.as_ref().and_then(|links| links.direction(from, to));
         let missing = || LabError::NoLink { from: from.clone(), to: to.clone() };
-        direction.ok_or_else(missing)?.set(shape);
+        self.links.as_ref().ok_or_else(missing)?.direction(from, to)?.set(shape);
         Ok(())
     }
 
     /// What becomes of it.
     pub(crate) fn link(&self, from: &SiteName, to: &SiteName) -> Shape {
-        let direction = self.links.as_ref().and_then(|links| links.direction(from, to));
+        let direction = self.links.as_ref().and_then(|links| links.direction(from, to).ok());
         direction.map(Direction::shape).unwrap_or_default()
     }
 }
@@ -238,6 +238,7 @@ fn require() -> Result<(), LabError> {
     if Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         return Err(LabError::Missing { program, package });
     }
+    File::options().read(true).write(true).open(TUN).map_err(LabError::NoTaps)?;
     Ok(())
 }
 
@@ -246,6 +247,15 @@ fn enter(namespace: &Path) -> Result<(), LabError> {
     let entered = File::open(namespace)
         .and_then(|file| Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?));
     entered.map_err(|source| LabError::Enter { path: namespace.to_owned(), source })
+}
+
+/// A port of a bridge that reaches those ports only that are not isolated, before anything goes through it.
+fn isolated(port: &str, bridge: &str) -> [String; 3] {
+    [
+        format!("link set {port} master {bridge}"),
+        format!("link set {port} type bridge_slave isolated on"),
+        format!("link set {port} up"),
+    ]
 }
 
 /// A bridge that forwards at once, multicast too.

@@ -93,7 +93,11 @@ impl Default for Direction {
 
 impl Direction {
     pub(crate) fn set(&self, shape: Shape) {
-        self.shape.send_replace(shape);
+        let before = self.shape.send_replace(shape);
+        if before.rate != shape.rate {
+            // What was held back by the former rate is not owed to the new one.
+            *self.busy_until.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     pub(crate) fn shape(&self) -> Shape {

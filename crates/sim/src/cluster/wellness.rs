@@ -96,10 +96,11 @@ fn describe_node(raft: &Raft) -> String {
     let formats: Vec<_> = state.nodes.values().map(|life| life.format_max.0).collect();
     let (revision, format, stopped) = (state.revision, state.format.0, &status.stopped);
     let role = if status.is_leader { "leader" } else { "follower" };
-    let leads = status
-        .is_leader
-        .then(|| format!(", changing {}, members {:?}", status.is_changing, status.members))
-        .unwrap_or_default();
+    let leads = if status.is_leader {
+        format!(", changing {}, members {:?}", status.is_changing, status.members)
+    } else {
+        String::new()
+    };
     let term = status.term;
     format!(
         "{role} of term {term}, state {revision} in format {format} of {formats:?}, stopped {stopped:?}{leads}"
