@@ -92,6 +92,12 @@ impl Timing {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).saturating_add(self.slack)
     }
 
+    /// What a message between two nodes and its answer may take: openraft gives both together one heartbeat interval, and
+    /// asks its network to be done in three quarters of it (`RPCOption::soft_ttl`). Beyond, nobody can lead.
+    pub fn round_trip_max(&self) -> Duration {
+        self.heartbeat * 3 / 4
+    }
+
     /// When the guardian kills a node that shows no life: `L - K` after the last grant's send time.
     pub fn guardian_limit(&self) -> Duration {
         self.lease.saturating_sub(self.slack)

@@ -47,15 +47,16 @@ pub async fn run(arguments: DemoArguments, lab: Option<Arc<Lab>>) -> Result<Exit
         return list(arguments.json);
     }
     let scenario = arguments.exercise.as_deref().map(load).transpose()?;
-    if lab.is_none() && scenario.as_ref().is_some_and(|one| one.guards.network == NetworkNeeded::Lab) {
-        return Err(CliError::Usage(
-            "this exercise is about packets on a network: run it with --lab, as root".into(),
-        ));
-    }
     let as_client = lab.as_ref().map(|lab| format!("{} ", lab.as_client())).unwrap_or_default();
     let launcher = Launcher::new(std::env::current_exe().map_err(CliError::Output)?);
+    let store = store(&arguments, &launcher)?;
+    if let Some(scenario) = &scenario {
+        // Said before anything is started for it.
+        let ground = if lab.is_some() { Ground::Lab } else { Ground::Loopback };
+        engine::suits(scenario, ground, &store)?;
+    }
     let options = ClusterOptions {
-        store: store(&arguments, &launcher)?,
+        store,
         launcher,
         directory: arguments.directory.clone(),
         profile: profile(&arguments, scenario.as_ref()),

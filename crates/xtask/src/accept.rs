@@ -3,7 +3,7 @@
 
 use crate::exercises;
 use crate::prerequisites::{ensure, lab};
-use crate::run::{TaskError, cargo, found, output, root, run, settle_disk, target};
+use crate::run::{TaskError, build, cargo, found, output, root, run, settle_disk, target};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ pub fn run_parts(arguments: &Arguments) -> Result<(), TaskError> {
         }
         None => parts.to_vec(),
     };
-    run(&mut cargo(&["build", "--workspace", "--release"]))?;
+    run(&mut build())?;
     settle_disk()?;
     let mut failed = 0;
     for part in wanted {

@@ -115,6 +115,12 @@ pub fn output(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Builds everything that runs, with the profile that users run. One package by itself would have other features of what
+/// it stands on, and build that again.
+pub fn build() -> Command {
+    cargo(&["build", "--workspace", "--release"])
+}
+
 /// Whether a program is on the path.
 pub fn found(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,7 +1,8 @@
 //! `cargo xtask sim`: the seeded simulations, built for speed.
 
-use crate::run::{TaskError, cargo, run as run_program};
+use crate::run::{TaskError, build, run as run_program, target};
 use clap::Args;
+use std::process::Command;
 
 /// What to simulate.
 #[derive(Args)]
@@ -22,7 +23,9 @@ const QUICK_FOR_EACH: u64 = 20;
 
 /// Builds and runs the simulations: whole clusters, and the controller by itself.
 pub fn run(arguments: &Arguments) -> Result<(), TaskError> {
-    let mut whole = cargo(&["run", "--quiet", "--release", "--package", "twinsite", "--", "sim"]);
+    run_program(&mut build())?;
+    let mut whole = Command::new(target().join("release/twinsite"));
+    whole.arg("sim");
     if let Some(seed) = arguments.seed {
         whole.args(["--seed", &seed.to_string()]);
         if arguments.trace {
@@ -31,7 +34,7 @@ pub fn run(arguments: &Arguments) -> Result<(), TaskError> {
         return run_program(&mut whole).map(drop);
     }
     run_program(whole.args(["--seeds", &arguments.seeds.to_string()]))?;
-    let mut quick = cargo(&["run", "--quiet", "--release", "--package", "twinsite-sim", "--"]);
+    let mut quick = Command::new(target().join("release/twinsite-sim"));
     let seeds = arguments.seeds.saturating_mul(QUICK_FOR_EACH);
     run_program(quick.args(["--seeds", &seeds.to_string()])).map(drop)
 }

@@ -2,7 +2,7 @@
 
 use crate::exercises;
 use crate::prerequisites::{ensure, lab};
-use crate::run::{Checks, TaskError, cargo, found, output, run, run_quoting, settle_disk, target};
+use crate::run::{Checks, TaskError, build, cargo, found, output, run, run_quoting, settle_disk, target};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -40,8 +40,7 @@ pub fn run_all() -> Result<(), TaskError> {
     } else {
         checks.leave_out("licences, sources and known vulnerabilities", "cargo-deny is not installed");
     }
-    // Everything that runs is built once, with the profile that users run.
-    checks.check("build", || run(&mut cargo(&["build", "--workspace", "--release"])).map(drop));
+    checks.check("build", || run(&mut build()).map(drop));
     settle_disk()?;
     let left_out = target().join("left-out.txt");
     // What an earlier run left out is not of this one; that there is none is no error.

@@ -75,6 +75,19 @@ pub enum EngineError {
     Io(#[from] std::io::Error),
 }
 
+/// Whether a cluster with this store, on this ground, is one that a scenario can be run on.
+pub fn suits(scenario: &Scenario, ground: Ground, store: &Store) -> Result<(), EngineError> {
+    if scenario.guards.store == StoreNeeded::OwnRedis && *store != Store::OwnRedis {
+        let problem = "it breaks Redis, so it needs one of its own; run it without --redis and --embedded";
+        return Err(EngineError::Guard(problem.to_owned()));
+    }
+    if scenario.guards.network == NetworkNeeded::Lab && ground != Ground::Lab {
+        let problem = "it is about packets on a network; run it with --lab, as root";
+        return Err(EngineError::Guard(problem.to_owned()));
+    }
+    Ok(())
+}
+
 /// Runs a scenario. The cluster is running; afterwards it is whole again, unless this is an error.
 pub async fn run(
     scenario: &Scenario,
@@ -83,14 +96,7 @@ pub async fn run(
     options: &Options,
     progress: &mut (dyn FnMut(DrillProgress) + Send),
 ) -> Result<Report, EngineError> {
-    if scenario.guards.store == StoreNeeded::OwnRedis && backend.layout().store != Store::OwnRedis {
-        let problem = "it breaks Redis, so it needs one of its own; run it without --redis and --embedded";
-        return Err(EngineError::Guard(problem.to_owned()));
-    }
-    if scenario.guards.network == NetworkNeeded::Lab && backend.layout().ground != Ground::Lab {
-        let problem = "it is about packets on a network; run it with --lab, as root";
-        return Err(EngineError::Guard(problem.to_owned()));
-    }
+    suits(scenario, backend.layout().ground, &backend.layout().store)?;
     let runs = options.runs.max(1);
     let mut reports = Vec::new();
     let mut audit = Audit::clean();

@@ -131,7 +131,7 @@ impl Lab {
         for site in 0..layout.sites.len() {
             bridge.extend([
                 bridge_called(&format!("site{site}")),
-                // Without ARP it answers nothing itself, as which it would be between the clients' addresses and a site.
+                // It is in the namespace of the clients' addresses, and would answer for them itself.
                 format!("link set site{site} arp off up"),
                 format!("link add in{site} type veth peer name out{site}"),
             ]);

@@ -35,8 +35,10 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
     if arguments.json {
         let rules: Vec<_> = rules.iter().map(to_json).collect();
         let wait_ms = timing.wait().as_secs_f64() * 1e3;
+        let round_trip_max_ms = timing.round_trip_max().as_secs_f64() * 1e3;
         super::output::json(&json!({
-            "ok": holds, "problems": problems, "warnings": warnings, "wait_ms": wait_ms, "timing": rules
+            "ok": holds, "problems": problems, "warnings": warnings, "wait_ms": wait_ms,
+            "round_trip_max_ms": round_trip_max_ms, "timing": rules
         }))?;
     } else {
         if let Some(loaded) = &loaded {
@@ -84,11 +86,13 @@ fn print_timing(timing: &Timing, rules: &[Inequality]) -> Result<(), CliError> {
     super::output::line(&table.to_string())?;
     super::output::line(&format!(
         "\nA silent owner is waited out for W = lease*(1+r)/(1-r) + slack = {:.1} ms (r = {} ppm).\n\
+         A message between any two nodes and its answer must take less than {:.1} ms, or nobody can lead.\n\
          Assumed of every machine: no clock is wrong in rate by more than r; disks keep what they have synced; the\n\
          kernel ends a process within the slack after SIGKILL; all holders of a loopback address share one network\n\
          namespace. A hypervisor that pauses a whole guest may stop its clocks: give such machines a longer lease.",
         timing.wait().as_secs_f64() * 1e3,
-        timing.drift_ppm
+        timing.drift_ppm,
+        timing.round_trip_max().as_secs_f64() * 1e3
     ))
 }
 
