@@ -407,8 +407,15 @@ async fn nodes_stand_for_election_in_turn() {
 /// A leader whose first heartbeats are slow is not unseated by the next in the order, whose vote it has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_voted_gives_the_elected_the_time_to_be_heard() {
-    const HEARTBEAT: Duration = Duration::from_millis(100);
-    let cluster = Cluster::start_with(5, |options| options.timing.heartbeat = HEARTBEAT).await;
+    // So long that a machine which is busy for a quarter of a second is not taken for a node that stood too soon.
+    const HEARTBEAT: Duration = Duration::from_millis(300);
+    const ELECTION_MAX: Duration = Duration::from_millis(1_200);
+    let cluster = Cluster::start_with(5, |options| {
+        options.timing.heartbeat = HEARTBEAT;
+        options.timing.election_min = Duration::from_millis(800);
+        options.timing.election_max = ELECTION_MAX;
+    })
+    .await;
     cluster.propose("before").await;
     cluster.everywhere("before").await;
     let leader = cluster.leader().await.node().0;
@@ -427,7 +434,7 @@ async fn whoever_has_voted_gives_the_elected_the_time_to_be_heard() {
     tokio::time::sleep(HEARTBEAT * 3 / 2).await;
     slow(false);
     cluster.net.cut(others[0], &others[1..], false);
-    tokio::time::sleep(2 * timing().election_max).await;
+    tokio::time::sleep(2 * ELECTION_MAX).await;
     let status = elected.status().borrow().clone();
     assert!(status.is_leader && status.term == term, "elected in term {term}, and now: {status:?}");
 }
