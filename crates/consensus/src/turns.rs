@@ -14,8 +14,8 @@ use openraft::async_runtime::Select2;
 use tokio::sync::watch;
 use twinsite_model::Timing;
 
-/// The place of a node that has not been told its own: after everybody in a cluster of the usual size, and before
-/// openraft's own timer in the usual timings.
+/// The place of a node that has not been told its own: after everybody in a cluster of the usual size. openraft's own
+/// timer may come first.
 const UNKNOWN: u32 = 4;
 
 /// When this node's turn comes.

@@ -64,10 +64,12 @@ impl Timing {
                 provider_call: ms(2_000),
                 drift_ppm: DRIFT_PPM_DEFAULT,
             },
+            // Heartbeat and voters' lease are as long as a round trip of 0.35 s between the sites asks for, and as short as
+            // a lost leader's successor needs to be in time: `lease + 1.5 s` when the owner went with it.
             Profile::Wan => Self {
-                heartbeat: ms(100),
-                election_min: ms(300),
-                election_max: ms(500),
+                heartbeat: ms(350),
+                election_min: ms(500),
+                election_max: ms(800),
                 renew: ms(200),
                 lease: ms(3_000),
                 slack: ms(100),
@@ -92,10 +94,10 @@ impl Timing {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).saturating_add(self.slack)
     }
 
-    /// What a message between two nodes and its answer may take: openraft gives both together one heartbeat interval, and
-    /// asks its network to be done in three quarters of it (`RPCOption::soft_ttl`). Beyond, nobody can lead.
+    /// What a message between two nodes and its answer may take: openraft gives both together one heartbeat interval
+    /// (`HeartbeatWorker::do_run`, `RPCOption::hard_ttl`). Beyond, nobody can lead.
     pub fn round_trip_max(&self) -> Duration {
-        self.heartbeat * 3 / 4
+        self.heartbeat
     }
 
     /// When the guardian kills a node that shows no life: `L - K` after the last grant's send time.
@@ -117,9 +119,15 @@ impl Timing {
             "losing the leader must not darken a healthy owner",
         );
         less(
-            times(self.heartbeat, 2),
+            times(self.heartbeat, 9) / 4,
+            self.election_max,
+            "9/4*heartbeat < election_max",
+            "a heartbeat, the tick by which it may be late, and the longest answer must not cost a leader its followers",
+        );
+        less(
+            self.heartbeat,
             self.election_min,
-            "2*heartbeat < election_min",
+            "heartbeat < election_min",
             "one late heartbeat must not start an election",
         );
         less(

@@ -36,6 +36,7 @@ exercises![
     "majority-lost",
     "rolling-restart",
     "wan-lossy",
+    "wan-slow",
     "rooms",
     "rooms-embedded",
 ];

@@ -35,8 +35,6 @@ use twinsite_model::{ErrandEnd, Format, NodeId};
 pub(super) const MS: TrueTime = 1_000_000;
 /// How long misfortunes happen.
 const STORMY: TrueTime = 20_000 * MS;
-/// How soon everything must be well afterwards.
-const WELL_WITHIN: TrueTime = 10_000 * MS;
 
 pub(super) struct Life {
     executor: Executor,
@@ -158,7 +156,7 @@ impl Life {
             }
         }
         self.heal();
-        let well_by = Executor::now() + WELL_WITHIN;
+        let well_by = Executor::now() + self.plan.well_within();
         let mut wrong = Some("healed just now".to_owned());
         while wrong.is_some() && Executor::now() < well_by && self.oracle.is_content() {
             self.ask();

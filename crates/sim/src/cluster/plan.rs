@@ -9,9 +9,14 @@ use crate::scenario::base;
 use std::sync::Arc;
 use std::time::Duration;
 use twinsite_model::spec::{AnnounceMode, Failback, HumanDuration, ProviderKind, SessionStoreKind};
-use twinsite_model::{ClusterSpec, Format};
+use twinsite_model::{ClusterSpec, Format, Profile};
 
 const MS: TrueTime = 1_000_000;
+/// The longest way of the quickest message between sites that are far apart. There and back it must fit into the round
+/// trip that the `wan` timings allow (0.35 s), with what a healthy network spreads.
+const WIDE_DELAY_MAX: TrueTime = 160 * MS;
+/// How much later the slowest message comes there.
+const WIDE_MORE_MAX: TrueTime = 60 * MS;
 
 /// What can happen to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,14 +175,22 @@ impl Plan {
         misfortunes.retain(|misfortune| rooms.redis || !misfortune.is_of_redis());
         let delay_min = random.u64(20_000..=MS);
         let far = random.u32(..4) == 0;
+        let wide = random.u32(..5) == 0;
         let drift_ppm = if random.u32(..3) == 0 { 99_000 } else { random.i32(0..=1_000) };
+        let mut spec = spec(random, drift_ppm, rooms.redis);
+        let (delay_min, delay_more) = if wide {
+            spec.profile = Profile::Wan;
+            (random.u64(MS..=WIDE_DELAY_MAX), random.u64(..=WIDE_MORE_MAX))
+        } else {
+            (delay_min, if far { random.u64(MS..=40 * MS) } else { random.u64(..=3 * MS) })
+        };
         Self {
-            spec: Arc::new(spec(random, drift_ppm, rooms.redis)),
+            spec: Arc::new(spec),
             misfortunes,
             every: Duration::from_millis(random.u64(50..=1_500)),
             weather: Weather {
                 delay_min,
-                delay_max: delay_min + if far { random.u64(MS..=40 * MS) } else { random.u64(..=3 * MS) },
+                delay_max: delay_min + delay_more,
                 lost: if random.bool() { random.u32(..=100) } else { 0 },
                 doubled: if random.bool() { random.u32(..=200) } else { 0 },
             },
@@ -217,13 +230,22 @@ impl Plan {
         }
     }
 
+    /// How soon everything must be well when nothing is wrong any more: a few leases, and what people and probes take.
+    pub(super) fn well_within(&self) -> TrueTime {
+        match self.spec.profile {
+            Profile::Lan => 10_000 * MS,
+            Profile::Wan => 30_000 * MS,
+        }
+    }
+
     /// For people.
     pub(super) fn describe(&self) -> String {
         let Self { spec, misfortunes, every, weather, disk, pace, drift_ppm, rooms, .. } = self;
         format!(
-            "{} nodes, {} addresses; {misfortunes:?} every {every:?}; {weather:?}; {disk:?}; {pace:?}; {rooms:?}; clocks within {drift_ppm} ppm",
+            "{} nodes, {} addresses, {}; {misfortunes:?} every {every:?}; {weather:?}; {disk:?}; {pace:?}; {rooms:?}; clocks within {drift_ppm} ppm",
             spec.nodes.len(),
-            spec.floating_ips.len()
+            spec.floating_ips.len(),
+            spec.profile
         )
     }
 }

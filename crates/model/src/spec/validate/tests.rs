@@ -332,7 +332,7 @@ fn timing() {
             s.timing.lease = Some(ms(250));
         },
     );
-    found("timing", "`2*heartbeat < election_min`", |s| s.timing.heartbeat = Some(ms(40)));
+    found("timing", "`9/4*heartbeat < election_max`", |s| s.timing.heartbeat = Some(ms(54)));
     found("timing", "`election_min < election_max`", |s| s.timing.election_min = Some(ms(120)));
     found("timing", "`5ms < slack`", |s| s.timing.slack = Some(ms(5)));
     found("timing", "`4ms < heartbeat`", |s| s.timing.heartbeat = Some(ms(4)));
