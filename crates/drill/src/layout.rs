@@ -59,11 +59,13 @@ pub struct Shape {
     pub instances_per_site: u8,
     /// Which address the meeting instances announce.
     pub announce: AnnounceMode,
+    /// In a lab: the size in MiB of a file system of its own for the data of each node; none for this machine's.
+    pub disk_mib: Option<u32>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { nodes_per_site: 2, instances_per_site: 3, announce: AnnounceMode::Floating }
+        Self { nodes_per_site: 2, instances_per_site: 3, announce: AnnounceMode::Floating, disk_mib: None }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod load;
 pub mod measure;
 pub mod meeting;
 pub mod process;
+pub mod random;
 pub mod scenario;
 pub mod wan;
 

@@ -11,7 +11,7 @@ use twinsite_api::client::Wanted;
 use twinsite_api::{Client, Destination, MoveKind, WatchMessage, convert};
 use twinsite_drill::engine::{ApiError, ClusterApi, ClusterStatus, WatchItem};
 use twinsite_drill::layout::Layout;
-use twinsite_model::{Generation, NodeName, Revision, SiteName, UpstreamName, Verdict};
+use twinsite_model::{ClusterSpec, Generation, NodeName, Revision, SiteName, UpstreamName, Verdict};
 
 /// Changes that wait for the drill.
 const QUEUE: usize = 4_096;
@@ -49,11 +49,17 @@ impl DrillApi {
 }
 
 fn refused(error: twinsite_api::ApiError) -> ApiError {
-    ApiError { retryable: error.retryable(), message: error.message }
+    let forbidden = error.reason == twinsite_api::Reason::RuleForbids;
+    ApiError { retryable: error.retryable(), forbidden, message: error.message }
+}
+
+/// What no later attempt changes.
+fn nonsense(message: String) -> ApiError {
+    ApiError { message, retryable: false, forbidden: false }
 }
 
 fn name<T>(made: Result<T, twinsite_model::NameError>) -> Result<T, ApiError> {
-    made.map_err(|error| ApiError { message: error.to_string(), retryable: false })
+    made.map_err(|error| nonsense(error.to_string()))
 }
 
 impl ClusterApi for DrillApi {
@@ -123,10 +129,30 @@ impl ClusterApi for DrillApi {
         Box::pin(async move { self.client.resume().await.map(drop).map_err(refused) })
     }
 
+    fn reset_breaker(&self) -> BoxFuture<'_, Result<(), ApiError>> {
+        Box::pin(async move { self.client.reset_breaker().await.map(drop).map_err(refused) })
+    }
+
+    fn spec(&self) -> BoxFuture<'_, Result<ClusterSpec, ApiError>> {
+        Box::pin(async move {
+            let answer = self.client.state().await.map_err(refused)?;
+            let json = answer.state.unwrap_or_default().spec_json;
+            let spec = twinsite_model::spec::from_json(json.as_bytes());
+            spec.map_err(|error| nonsense(error.to_string()))
+        })
+    }
+
+    fn apply<'a>(&'a self, spec: &'a ClusterSpec) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(async move {
+            let json = String::from_utf8_lossy(&twinsite_model::spec::to_json(spec)).into_owned();
+            self.client.apply_spec(json).await.map(drop).map_err(refused)
+        })
+    }
+
     fn lead<'a>(&'a self, node: &'a NodeName) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             let id = self.nodes.iter().find(|(name, _)| name == node).map(|(_, id)| *id);
-            let unknown = || ApiError { message: format!("there is no node {node}"), retryable: false };
+            let unknown = || nonsense(format!("there is no node {node}"));
             self.client.transfer_leadership(id.ok_or_else(unknown)?).await.map_err(refused)
         })
     }

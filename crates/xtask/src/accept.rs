@@ -22,8 +22,10 @@ pub struct Arguments {
     again: bool,
 }
 
-/// Runs in a row of each exercise.
-const RUNS: u32 = 20;
+/// Runs in a row of each exercise of the core.
+const CORE_RUNS: u32 = 20;
+/// The same of the others.
+const RUNS: u32 = 5;
 /// The same of one that takes half a minute on a slow network.
 const LAB_RUNS: u32 = 3;
 
@@ -168,7 +170,12 @@ fn exercises() -> Result<Vec<Job>, TaskError> {
         .into_iter()
         .filter(|exercise| (redis || exercise.store == "embedded") && (lab.is_ok() || !exercise.needs_lab));
     let jobs = wanted.map(|exercise| {
-        let mut command = exercise.command(if exercise.needs_lab { LAB_RUNS } else { RUNS });
+        let runs = match (exercise.needs_lab, exercise.is_core) {
+            (true, _) => LAB_RUNS,
+            (false, true) => CORE_RUNS,
+            (false, false) => RUNS,
+        };
+        let mut command = exercise.command(runs);
         command.arg("--json");
         Job { item: format!("{}, {}", exercise.name, exercise.store), command, json: true }
     });

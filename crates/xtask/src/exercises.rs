@@ -5,6 +5,48 @@ use serde::Deserialize;
 use std::fs;
 use std::process::Command;
 
+/// Those that are about what most users have seen happen: run with every store, and most often.
+const CORE: [&str; 14] = [
+    "leader-lost",
+    "majority-lost",
+    "one-way-cut",
+    "owner-frozen",
+    "owner-killed",
+    "redis-flushed",
+    "redis-lost",
+    "rolling-restart",
+    "site-isolated",
+    "site-lost",
+    "site-lost-with-leader",
+    "switchover",
+    "upstream-down",
+    "witness-lost",
+];
+/// Those that `cargo xtask test` leaves to `cargo xtask accept`: they take long, or are near to another one.
+const ACCEPT_ONLY: [&str; 21] = [
+    "disk-full-leader",
+    "guardian-frozen",
+    "heal-at-lease-end",
+    "host-cut-with-leader",
+    "host-killed",
+    "leader-and-owner-killed",
+    "leader-frozen",
+    "leader-lost-wan",
+    "new-owner-dies",
+    "one-way-cut-back",
+    "other-site-isolated",
+    "owner-killed-redis-hung",
+    "pause-expires",
+    "sites-cut",
+    "switchover-and-back",
+    "upstream-errors",
+    "upstream-flaps",
+    "upstream-wrong",
+    "wan-flaps",
+    "wan-slow",
+    "witness-deaf",
+];
+
 /// Runs of an exercise with one store.
 pub struct Exercise {
     /// Its name, which is also its file's.
@@ -15,6 +57,10 @@ pub struct Exercise {
     own_timings: bool,
     /// Whether it needs a lab.
     pub needs_lab: bool,
+    /// Whether it is one of those that are run most often.
+    pub is_core: bool,
+    /// Whether `cargo xtask test` runs it.
+    pub is_in_sample: bool,
 }
 
 /// What is read of a scenario here.
@@ -38,8 +84,8 @@ struct Guards {
     network: Option<String>,
 }
 
-/// Every exercise with every store that it can run with, in the order of their names. Those named `rooms` belong to
-/// the end-to-end tests, which look at each room from outside.
+/// Every exercise, those of the core with every store that they can run with, in the order of their names. Those named
+/// `rooms` belong to the end-to-end tests, which look at each room from outside.
 pub fn all() -> Result<Vec<Exercise>, TaskError> {
     let folder = root().join("scenarios");
     let failed = |path: &std::path::Path, source| TaskError::File { path: path.to_owned(), source };
@@ -56,17 +102,21 @@ pub fn all() -> Result<Vec<Exercise>, TaskError> {
         // What kills Redis needs one of its own.
         let needs_redis = scenario.guards.store.as_deref() == Some("own-redis");
         let needs_lab = scenario.guards.network.as_deref() == Some("lab");
-        let stores: &[&str] = match (needs_redis, needs_lab) {
+        let is_core = CORE.contains(&scenario.name.as_str());
+        let is_in_sample = !ACCEPT_ONLY.contains(&scenario.name.as_str());
+        let stores: &[&str] = match (needs_redis, is_core) {
             (true, _) => &["redis"],
-            // What becomes of packets is the same with either store, and these take long.
-            (false, true) => &["embedded"],
-            (false, false) => &["redis", "embedded"],
+            (false, true) => &["redis", "embedded"],
+            // What becomes of them is the same with either store.
+            (false, false) => &["embedded"],
         };
         exercises.extend(stores.iter().map(|store| Exercise {
             name: scenario.name.clone(),
             store,
             own_timings: scenario.topology.profile.is_some(),
             needs_lab,
+            is_core,
+            is_in_sample,
         }));
     }
     exercises.sort_by(|one, other| one.name.cmp(&other.name));
@@ -88,5 +138,20 @@ impl Exercise {
             command.arg("--embedded");
         }
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_in_a_list_is_an_exercise() {
+        let all = all().unwrap();
+        let named = |name: &str| all.iter().find(|exercise| exercise.name == name);
+        for name in CORE.iter().chain(&ACCEPT_ONLY) {
+            assert!(named(name).is_some(), "{name}");
+        }
+        assert!(CORE.iter().all(|name| named(name).unwrap().is_in_sample));
     }
 }

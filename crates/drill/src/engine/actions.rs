@@ -3,19 +3,26 @@
 use super::run::Run;
 use super::{ApiError, EngineError};
 use crate::process::ProcessName;
-use crate::scenario::{Action, Condition, Processes, Recover, RedisAction, SiteTarget};
+use crate::scenario::{
+    Action, Condition, Destination, Processes, Recover, Repeat, SiteTarget, SpecChange, Step,
+};
 use crate::wan::Shape;
-use std::fmt::Write as _;
+use futures_util::future::BoxFuture;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 use twinsite_model::spec::NodeKind;
 use twinsite_model::{NodeName, SiteName};
 
 /// How long each node of a rolling restart may take to be healthy again.
 const RESTART_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a person asks again who was told to, and how soon.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// A step that was not done as written; the drill goes to its way back.
-struct Failed(String);
+pub(super) struct Failed(pub(super) String);
 
 impl From<ApiError> for Failed {
     fn from(error: ApiError) -> Self {
@@ -34,8 +41,7 @@ impl Run<'_> {
     pub(super) async fn perform_steps(&mut self) -> Result<(), EngineError> {
         let scenario = self.scenario;
         for (number, step) in scenario.steps().enumerate() {
-            sleep(step.after.0).await;
-            if let Err(Failed(why)) = self.perform_action(&step.action).await {
+            if let Err(Failed(why)) = self.perform_step(step).await {
                 self.broken.push(format!("step {}: {why}", number + 1));
                 break;
             }
@@ -43,7 +49,31 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn did(&mut self, what: String) {
+    async fn perform_step(&mut self, step: &Step) -> Result<(), Failed> {
+        sleep(step.after.in_timing(&self.timing)).await;
+        match &step.action {
+            Action::Repeat(repeat) => self.repeat(repeat).await,
+            action => self.perform_action(action).await,
+        }
+    }
+
+    async fn repeat(&mut self, repeat: &Repeat) -> Result<(), Failed> {
+        let every = repeat.every.in_timing(&self.timing);
+        for number in 1..=repeat.times {
+            let began = tokio::time::Instant::now();
+            for step in &repeat.steps {
+                sleep(step.after.in_timing(&self.timing)).await;
+                let done = self.perform_action(&step.action).await;
+                done.map_err(|Failed(why)| Failed(format!("time {number} of {}: {why}", repeat.times)))?;
+            }
+            if number < repeat.times {
+                sleep_until(began + every).await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn did(&mut self, what: String) {
         self.tell_now(&what);
         self.actions.push((Instant::now(), what));
     }
@@ -84,6 +114,12 @@ impl Run<'_> {
                 }
             }
             Action::Redis(action) => self.redis(*action).await?,
+            Action::Upstream(upstream) => self.upstream(upstream)?,
+            Action::CutHost(hosts) => self.cut_hosts(hosts).await?,
+            Action::FreezeHost(hosts) => self.freeze_hosts(hosts).await?,
+            Action::FlushFirewall(hosts) => self.flush_firewalls(hosts).await?,
+            Action::FillDisk(hosts) => self.fill_disks(hosts).await?,
+            Action::FreeDisk(hosts) => self.free_disks(hosts).await?,
             Action::Cut(cut) => {
                 let (from, to) = (self.roles.site(&cut.from), self.roles.site(&cut.to));
                 self.did(format!("cut: {from} -> {to}"));
@@ -104,26 +140,33 @@ impl Run<'_> {
             }
             Action::HealLinks => {
                 self.did("all links whole".to_owned());
-                self.heal_links()?;
+                self.backend.heal_links()?;
             }
             Action::Switchover(destination) => {
                 let to = self.roles.site(&destination.to);
                 self.did(format!("switchover to {to}"));
-                self.api.switchover(&to).await?;
+                let begun = patiently(|| self.api.switchover(&to)).await;
+                self.as_wanted(destination, begun)?;
             }
             Action::Failover(destination) => {
                 let to = self.roles.site(&destination.to);
                 self.did(format!("failover to {to}"));
-                self.api.failover(&to).await?;
+                let begun = patiently(|| self.api.failover(&to)).await;
+                self.as_wanted(destination, begun)?;
             }
             Action::Pause(duration) => {
                 self.did(format!("pause for {duration}"));
-                self.api.pause(duration.0).await?;
+                patiently(|| self.api.pause(duration.0)).await?;
             }
             Action::Resume => {
                 self.did("resume".to_owned());
-                self.api.resume().await?;
+                patiently(|| self.api.resume()).await?;
             }
+            Action::ResetBreaker => {
+                self.did("the breaker is closed".to_owned());
+                patiently(|| self.api.reset_breaker()).await?;
+            }
+            Action::Apply(change) => self.apply(change).await?,
             Action::Recover(recover) => self.recover(recover).await?,
             Action::RestartRolling => self.restart_rolling().await?,
             Action::Wait(wait) => {
@@ -132,47 +175,45 @@ impl Run<'_> {
                     return Err(Failed(format!("not so within {within:?}: {}", wait.until.as_str())));
                 }
             }
+            // Reading the scenario has refused it.
+            Action::Repeat(_) => return Err(Failed("it repeats within itself".to_owned())),
         }
+        Ok(())
+    }
+
+    /// Whether a move was begun, or refused, as the scenario has it.
+    fn as_wanted(&mut self, destination: &Destination, begun: Result<(), ApiError>) -> Result<(), Failed> {
+        match begun {
+            Ok(()) if destination.refused => Err(Failed("it was not refused".to_owned())),
+            Err(error) if destination.refused && error.forbidden => {
+                self.did(format!("refused: {error}"));
+                Ok(())
+            }
+            begun => Ok(begun?),
+        }
+    }
+
+    /// As an operator changes it: reads the agreed specification, changes it, and puts it back.
+    async fn apply(&mut self, change: &SpecChange) -> Result<(), Failed> {
+        self.did("a changed specification".to_owned());
+        let mut spec = patiently(|| self.api.spec()).await?;
+        let before = spec.clone();
+        spec.policy = change.policy.applied_to(&spec.policy);
+        patiently(|| self.api.apply(&spec)).await?;
+        self.spec_before.get_or_insert(before);
         Ok(())
     }
 
     async fn resolve(&mut self, processes: &Processes) -> Vec<ProcessName> {
         // While there is no quorum, those last known count.
         self.status().await;
-        self.roles.processes(processes, &self.recorder.recording())
+        self.roles.processes(processes, &self.recorder.tunnels())
     }
 
-    async fn hit(&mut self, processes: &Processes) -> Vec<ProcessName> {
+    pub(super) async fn hit(&mut self, processes: &Processes) -> Vec<ProcessName> {
         let processes = self.resolve(processes).await;
         self.roles.hit(&processes);
         processes
-    }
-
-    async fn redis(&mut self, action: RedisAction) -> Result<(), Failed> {
-        let redis = ProcessName::Redis;
-        match action {
-            RedisAction::Kill => {
-                self.did("kill -9: redis".to_owned());
-                self.backend.kill(&[redis]).await?;
-            }
-            RedisAction::Start => {
-                self.did("start: redis".to_owned());
-                self.backend.start(&redis)?;
-            }
-            RedisAction::Freeze => {
-                self.did("SIGSTOP: redis".to_owned());
-                self.backend.freeze(&redis)?;
-            }
-            RedisAction::Thaw => {
-                self.did("SIGCONT: redis".to_owned());
-                self.backend.thaw(&redis)?;
-            }
-            RedisAction::Flush => {
-                self.did("redis forgets everything".to_owned());
-                self.backend.flush_redis().await?;
-            }
-        }
-        Ok(())
     }
 
     fn cut(&mut self, from: &SiteName, to: &SiteName) -> Result<(), super::BackendError> {
@@ -187,16 +228,6 @@ impl Run<'_> {
         for other in others {
             self.cut(&site, &other)?;
             self.cut(&other, &site)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn heal_links(&mut self) -> Result<(), super::BackendError> {
-        let sites = self.layout.sites.clone();
-        for (from, to) in sites.iter().flat_map(|from| sites.iter().map(move |to| (from, to))) {
-            if from != to {
-                self.backend.set_link(from, to, Shape::default())?;
-            }
         }
         Ok(())
     }
@@ -245,11 +276,27 @@ impl Run<'_> {
     }
 }
 
-fn list(processes: &[ProcessName]) -> String {
+/// Asks again, as a person does, while the leader is changing or something else comes first.
+pub(super) async fn patiently<'a, T>(
+    ask: impl Fn() -> BoxFuture<'a, Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let deadline = Instant::now() + ASK_PATIENCE;
+    loop {
+        match ask().await {
+            Err(error) if error.retryable && !error.forbidden && Instant::now() < deadline => {
+                sleep(ASK_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Names, with commas between them.
+pub(super) fn list(names: &[impl fmt::Display]) -> String {
     let mut text = String::new();
-    for (index, process) in processes.iter().enumerate() {
+    for (index, name) in names.iter().enumerate() {
         // Writing to a string cannot fail.
-        let _ = write!(text, "{}{process}", if index > 0 { ", " } else { "" });
+        let _ = write!(text, "{}{name}", if index > 0 { ", " } else { "" });
     }
     text
 }

@@ -1,11 +1,12 @@
 //! What a drill runs on: processes on loopback addresses, or on the network of a lab.
 
 use crate::layout::Layout;
+use crate::meeting::Answers;
 use crate::process::{Cluster, PidTable, ProcessName};
 use crate::wan;
 use futures_util::future::BoxFuture;
 use std::time::Duration;
-use twinsite_model::{NodeName, SiteName};
+use twinsite_model::{NodeName, SiteName, UpstreamName};
 
 /// Why a backend could not do what a step asks for.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +55,29 @@ pub trait Backend: Send {
     /// Changes what a direction between two sites does to bytes.
     fn set_link(&mut self, from: &SiteName, to: &SiteName, shape: wan::Shape) -> Result<(), BackendError>;
 
+    /// Lets nothing pass to and from a node's host, of which nobody there is told.
+    fn cut_host(&mut self, node: &NodeName) -> Result<(), BackendError>;
+
+    /// Makes all links whole, those of hosts too.
+    fn heal_links(&mut self) -> Result<(), BackendError>;
+
+    /// Removes every rule of the packet filter on a node's host.
+    fn flush_firewall(&mut self, node: &NodeName) -> Result<(), BackendError>;
+
+    /// Leaves no room for a node's data, or makes room again.
+    fn set_disk_full(&mut self, node: &NodeName, full: bool) -> Result<(), BackendError>;
+
+    /// How a meeting instance answers from now on.
+    fn set_answers(&mut self, instance: &UpstreamName, answers: Answers) -> Result<(), BackendError>;
+
+    /// Mends all that is no process: links, disks, and how instances answer.
+    fn mend(&mut self) -> Result<(), BackendError>;
+
     /// Empties Redis.
     fn flush_redis(&mut self) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// Makes Redis the replica of nobody, or lets it write again.
+    fn set_redis_replica(&mut self, replica: bool) -> BoxFuture<'_, Result<(), BackendError>>;
 
     /// The offline recovery on a stopped survivor.
     fn recover<'a>(
@@ -117,8 +139,36 @@ impl Backend for Cluster {
         Self::set_link(self, from, to, shape).map_err(BackendError::new)
     }
 
+    fn cut_host(&mut self, node: &NodeName) -> Result<(), BackendError> {
+        Self::cut_host(self, node).map_err(BackendError::new)
+    }
+
+    fn heal_links(&mut self) -> Result<(), BackendError> {
+        Self::heal_links(self).map_err(BackendError::new)
+    }
+
+    fn flush_firewall(&mut self, node: &NodeName) -> Result<(), BackendError> {
+        Self::flush_firewall(self, node).map_err(BackendError::new)
+    }
+
+    fn set_disk_full(&mut self, node: &NodeName, full: bool) -> Result<(), BackendError> {
+        Self::set_disk_full(self, node, full).map_err(BackendError::new)
+    }
+
+    fn set_answers(&mut self, instance: &UpstreamName, answers: Answers) -> Result<(), BackendError> {
+        Self::set_answers(self, instance, answers).map_err(BackendError::new)
+    }
+
+    fn mend(&mut self) -> Result<(), BackendError> {
+        Self::mend(self).map_err(BackendError::new)
+    }
+
     fn flush_redis(&mut self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move { Self::flush_redis(self).await.map_err(BackendError::new) })
+    }
+
+    fn set_redis_replica(&mut self, replica: bool) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move { Self::set_redis_replica(self, replica).await.map_err(BackendError::new) })
     }
 
     fn recover<'a>(

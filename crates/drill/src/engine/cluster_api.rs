@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use twinsite_model::{
-    Event, Generation, NodeName, Revision, SiteName, Token, UpstreamName, Verdict, WallTime,
+    ClusterSpec, Event, Generation, NodeName, Revision, SiteName, Token, UpstreamName, Verdict, WallTime,
 };
 
 /// The cluster at one moment.
@@ -46,6 +46,8 @@ pub struct ApiError {
     pub message: String,
     /// Whether the same may work a little later.
     pub retryable: bool,
+    /// Whether a safety rule forbids it.
+    pub forbidden: bool,
 }
 
 /// The cluster, as a drill uses it. Calls follow the leader and survive the loss of single nodes; each of them is
@@ -69,6 +71,15 @@ pub trait ClusterApi: Send + Sync {
 
     /// Allows automatic moves.
     fn resume(&self) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    /// Closes the breaker: what moved by itself so far does not count any more.
+    fn reset_breaker(&self) -> BoxFuture<'_, Result<(), ApiError>>;
+
+    /// The agreed specification.
+    fn spec(&self) -> BoxFuture<'_, Result<ClusterSpec, ApiError>>;
+
+    /// Replaces the specification.
+    fn apply<'a>(&'a self, spec: &'a ClusterSpec) -> BoxFuture<'a, Result<(), ApiError>>;
 
     /// Hands the leadership to a node.
     fn lead<'a>(&'a self, node: &'a NodeName) -> BoxFuture<'a, Result<(), ApiError>>;

@@ -3,11 +3,12 @@
 use super::run::Run;
 use super::{ClusterApi, ClusterStatus, EngineError};
 use crate::layout::Layout;
+use crate::measure::Identity;
 use crate::process::ProcessName;
 use crate::scenario::Condition;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
-use twinsite_model::Verdict;
+use twinsite_model::{SiteName, Verdict};
 
 const POLL: Duration = Duration::from_millis(20);
 /// An answer within so long means that somebody answers, none that nobody does.
@@ -35,6 +36,10 @@ impl Run<'_> {
         }
     }
 
+    fn site_of(&self, identity: Option<Identity>) -> Option<&SiteName> {
+        self.layout.node(&identity?.node).map(|node| &node.site)
+    }
+
     async fn holds(&mut self, condition: Condition) -> bool {
         let newest = self.recorder.last_identity();
         let recent = newest.filter(|(at, _)| at.elapsed() < RECENT).map(|(_, identity)| identity);
@@ -44,9 +49,8 @@ impl Run<'_> {
             Condition::OwnerChanged => {
                 recent.and_then(|identity| identity.token).is_some_and(|token| token > self.roles.token)
             }
-            Condition::OwnerAtOtherSite => recent
-                .and_then(|identity| self.layout.node(&identity.node).map(|node| node.site.clone()))
-                .is_some_and(|site| site == self.roles.other_site),
+            Condition::OwnerAtOtherSite => self.site_of(recent) == Some(&self.roles.other_site),
+            Condition::OwnerAtOwnerSite => self.site_of(recent) == Some(&self.roles.owner_site),
             Condition::ParticipantsBack => self.recorder.tunnels_up() >= self.scenario.load.participants,
             Condition::VictimsUnhealthy => {
                 let Some(status) = self.status().await else { return false };

@@ -7,6 +7,7 @@ mod actions;
 mod backend;
 mod cluster_api;
 mod conditions;
+mod faults;
 mod phases;
 mod render;
 mod report;

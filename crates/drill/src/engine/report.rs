@@ -79,8 +79,10 @@ pub struct RunReport {
 /// Gaps by kind of client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct GapMs {
-    /// HTTP: the longer of new connections and keep-alive clients.
+    /// HTTP: the longer of new connections and keep-alive clients; in a lab that of new connections.
     pub http: Option<u64>,
+    /// HTTP: no keep-alive client got any answer.
+    pub keep_alive: Option<u64>,
     /// WebSocket: no participant got any answer.
     pub websocket: Option<u64>,
 }
@@ -134,7 +136,7 @@ impl From<&Counts> for Requests {
 /// Failed attempts of HTTP clients, whether or not the client tried again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Attempts {
-    /// Nobody listened.
+    /// Nobody listened, or nobody was there.
     pub refused: u64,
     /// Somebody listened, and no good answer came: reset, broken off, too late, or a server error.
     pub broken: u64,

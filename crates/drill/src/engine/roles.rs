@@ -2,7 +2,7 @@
 
 use super::ClusterStatus;
 use crate::layout::{Layout, NodePlace};
-use crate::measure::Recording;
+use crate::measure::Tunnel;
 use crate::process::ProcessName;
 use crate::scenario::{InstanceTarget, NodeTarget, Processes, SiteTarget};
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,7 +85,7 @@ impl Roles {
         }
     }
 
-    fn instances(&self, target: &InstanceTarget, seen: &Recording) -> Vec<UpstreamName> {
+    pub(super) fn instances(&self, target: &InstanceTarget, seen: &[Tunnel]) -> Vec<UpstreamName> {
         let at = |site: &SiteName| self.layout.instances_at(site).map(|place| place.name.clone()).collect();
         match target {
             InstanceTarget::Busiest => busiest(seen)
@@ -101,7 +101,7 @@ impl Roles {
     }
 
     /// The processes that a step means: guardians first, because a guardian that lives would report the death.
-    pub(super) fn processes(&self, processes: &Processes, seen: &Recording) -> Vec<ProcessName> {
+    pub(super) fn processes(&self, processes: &Processes, seen: &[Tunnel]) -> Vec<ProcessName> {
         let guardians = processes.guardians.iter().flat_map(|target| self.nodes(target));
         let nodes = processes.nodes.iter().flat_map(|target| self.nodes(target));
         let instances = processes.instances.iter().flat_map(|target| self.instances(target, seen));
@@ -129,9 +129,9 @@ impl Roles {
 }
 
 /// The instance with the most participants at this moment.
-fn busiest(seen: &Recording) -> Option<UpstreamName> {
+fn busiest(seen: &[Tunnel]) -> Option<UpstreamName> {
     let mut participants: BTreeMap<&UpstreamName, usize> = BTreeMap::new();
-    for tunnel in seen.tunnels.iter().filter(|tunnel| tunnel.lost.is_none()) {
+    for tunnel in seen.iter().filter(|tunnel| tunnel.lost.is_none()) {
         *participants.entry(&tunnel.instance).or_default() += 1;
     }
     participants.into_iter().max_by_key(|(_, count)| *count).map(|(instance, _)| instance.clone())

@@ -4,11 +4,11 @@ use super::report::{RunReport, TimelineEntry};
 use super::roles::Roles;
 use super::{Backend, ClusterApi, ClusterStatus, EngineError, WatchItem, phases};
 use crate::audit::{self, Audit, StoreFollower};
-use crate::layout::Layout;
+use crate::layout::{Ground, Layout};
 use crate::load::Load;
 use crate::measure::announced::Settled;
 use crate::measure::kernel::Sampler;
-use crate::measure::{Recorder, Recording, gap};
+use crate::measure::{Kind, Recorder, Recording, gap};
 use crate::process::ProcessName;
 use crate::scenario::{Condition, LeaderPlace, Scenario, WayBackKind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use twinsite_model::spec::NodeKind;
-use twinsite_model::{SiteName, Timing, WallTime};
+use twinsite_model::{ClusterSpec, SiteName, Timing, WallTime};
 
 /// How long a healthy cluster may take to have all participants seated and every answer traced.
 const WARM_UP_MAX: Duration = Duration::from_secs(20);
@@ -78,6 +78,10 @@ pub(super) struct Run<'a> {
     pub(super) actions: Vec<(Instant, String)>,
     /// What did not go as the scenario says.
     pub(super) broken: Vec<String>,
+    /// The specification before the first change of it.
+    pub(super) spec_before: Option<ClusterSpec>,
+    /// Whether Redis was made a replica.
+    pub(super) redis_refuses: bool,
     load: Load,
     sampler: Sampler,
     journal: Journal,
@@ -123,6 +127,8 @@ impl<'a> Run<'a> {
             recorder,
             actions: Vec::new(),
             broken: Vec::new(),
+            spec_before: None,
+            redis_refuses: false,
             load,
             sampler,
             journal,
@@ -183,7 +189,7 @@ impl<'a> Run<'a> {
         let audit = audit::audit(&whole, &journal.items(), &writes, &windows);
         let report = RunReport {
             run: number,
-            gap_ms: gaps(&seen, fault, observed_at),
+            gap_ms: gaps(layout.ground, &seen, fault, observed_at),
             phases_ms: phases::of(&of_fault, fault_wall),
             requests: (&seen.requests).into(),
             connects: (&seen.connects).into(),
@@ -254,13 +260,13 @@ impl<'a> Run<'a> {
             self.rebuild().await?;
             return Ok(None);
         }
-        self.heal_links()?;
+        self.backend.mend()?;
         for process in self.backend.processes() {
             self.backend.thaw(&process)?;
             self.backend.start(&process)?;
         }
         let healed = match self.backend.wait_healthy(within).await {
-            Ok(()) => super::conditions::wait_healthy(self.api, &self.layout, within).await.map(drop),
+            Ok(()) => self.wait_restored(within).await,
             Err(error) => Err(error.into()),
         };
         if let Err(error) = healed {
@@ -273,6 +279,18 @@ impl<'a> Run<'a> {
             self.broken.push("not all participants came back after the way back".to_owned());
         }
         Ok(Some(Instant::now()))
+    }
+
+    /// What was changed in what lives on is changed back, and then all is well.
+    async fn wait_restored(&mut self, within: Duration) -> Result<(), EngineError> {
+        if self.redis_refuses {
+            self.backend.set_redis_replica(false).await?;
+        }
+        super::conditions::wait_healthy(self.api, &self.layout, within).await?;
+        if let Some(spec) = self.spec_before.take() {
+            super::actions::patiently(|| self.api.apply(&spec)).await?;
+        }
+        Ok(())
     }
 
     /// A new cluster. Its tokens begin anew, which whoever still looks would take for a step back.
@@ -319,6 +337,7 @@ async fn arrange_leader(
                 LeaderPlace::Any => true,
                 LeaderPlace::AwayFromOwnerSite => Some(&node.site) != owner_site,
                 LeaderPlace::AtOwnerSite => Some(&node.site) == owner_site,
+                LeaderPlace::Owner => status.owner.as_ref().is_some_and(|(owner, _)| owner == name),
                 LeaderPlace::Witness => node.kind == NodeKind::Witness,
             }
         };
@@ -342,9 +361,18 @@ async fn arrange_leader(
     }
 }
 
-fn gaps(seen: &Recording, from: Instant, to: Instant) -> super::GapMs {
+fn gaps(ground: Ground, seen: &Recording, from: Instant, to: Instant) -> super::GapMs {
+    let connections = gap::http(&seen.answers, Kind::NewConnection, from, to);
+    let keep_alive = gap::http(&seen.answers, Kind::KeepAlive, from, to);
+    let http = match ground {
+        Ground::Loopback => connections.max(keep_alive),
+        // What a client waits on a connection whose other end fell silent is its own kernel's doing: it asks again after
+        // doubled pauses, and learns only then that somebody else is there.
+        Ground::Lab => connections,
+    };
     super::GapMs {
-        http: gap::http(&seen.answers, from, to).map(whole_ms),
+        http: http.map(whole_ms),
+        keep_alive: keep_alive.map(whole_ms),
         websocket: gap::websocket(&seen.answers, from, to).map(whole_ms),
     }
 }

@@ -53,13 +53,14 @@ pub(super) fn unexpected(
 
 /// The report with its verdict.
 pub(super) fn judge(scenario: &Scenario, layout: &Layout, runs: Vec<RunReport>, audit: Audit) -> Report {
+    let limits = scenario.limits_on(layout.ground);
     let mut broken = audit.broken();
     for run in &runs {
         broken.extend(run.broken.iter().map(|line| format!("run {}: {line}", run.run)));
-        broken.extend(too_many(&scenario.limits, run));
+        broken.extend(too_many(&limits, run));
     }
-    let limits: Vec<_> = scenario
-        .limits_in(layout.profile)
+    let limits: Vec<_> = limits
+        .durations(layout.profile)
         .into_iter()
         .map(|(name, limit)| {
             let measured = runs.iter().map(|run| measured(run, name)).collect();
@@ -95,7 +96,7 @@ fn too_many(limits: &Limits, run: &RunReport) -> Vec<String> {
     let broken = format!("attempts got no good answer ({})", by.collect::<Vec<_>>().join(", "));
     let counts = [
         (limits.failed_requests, run.requests.failed, "requests failed"),
-        (limits.refused_attempts, run.attempts.refused, "attempts found nobody listening"),
+        (limits.refused_attempts, run.attempts.refused, "attempts found nobody"),
         (limits.broken_attempts, run.attempts.broken, broken.as_str()),
         (limits.tunnels_lost, lost, "WebSockets lost"),
     ];
@@ -110,6 +111,7 @@ fn too_many(limits: &Limits, run: &RunReport) -> Vec<String> {
 fn measured(run: &RunReport, limit: &str) -> Option<u64> {
     match limit {
         "http_gap" => run.gap_ms.http,
+        "keep_alive_gap" => run.gap_ms.keep_alive,
         "websocket_gap" => run.gap_ms.websocket,
         "tunnels_back" => Some(run.tunnels.longest_ms),
         "detect" => run.phases_ms.detect,

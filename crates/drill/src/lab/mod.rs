@@ -16,21 +16,24 @@
 //! A site's way to the clients and its WAN are isolated from each other (bridge port isolation), so what one site sends to
 //! another has one way only, and clients have theirs whatever becomes of the WAN.
 
+mod disk;
 mod links;
 #[cfg(test)]
 mod tests;
 
 use crate::layout::{Layout, NETWORK_BITS};
 use crate::wan::{Direction, Shape};
+pub(crate) use disk::Disk;
 use links::Links;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twinsite_model::SiteName;
 
 /// Where `ip netns` keeps its names.
@@ -85,6 +88,9 @@ pub enum LabError {
     /// The links between the sites cannot be made, or are gone.
     #[error("the links between the sites of the lab do not work: {0}")]
     Link(String),
+    /// There is no such host.
+    #[error("there is no host {0} in this lab")]
+    NoHost(String),
     /// There is no such link.
     #[error("there is no link {from} -> {to}")]
     NoLink {
@@ -100,6 +106,10 @@ pub enum LabError {
 pub struct Lab {
     prefix: String,
     hosts: Vec<String>,
+    /// The end of each host's cable, and the bridge of its site.
+    ports: BTreeMap<String, (String, String)>,
+    /// Hosts whose cables end nowhere.
+    cut_off: Mutex<BTreeSet<String>>,
     /// Between the making of the namespaces and their removal.
     links: Option<Links>,
 }
@@ -111,8 +121,10 @@ impl Lab {
         remove_leftovers();
         let hosts = hosts(layout);
         let names = hosts.iter().map(|host| host.name.clone()).chain([CLIENTS.to_owned()]).collect();
+        let port = |host: &Host| (host.name.clone(), (host.port.clone(), bridge_of(layout, &host.site)));
+        let ports = hosts.iter().map(port).collect();
         let prefix = format!("{PREFIX}{}-", std::process::id());
-        let mut lab = Self { prefix, hosts: names, links: None };
+        let mut lab = Self { prefix, hosts: names, ports, cut_off: Mutex::default(), links: None };
         lab.make(layout, &hosts)?;
         Ok(Arc::new(lab))
     }
@@ -148,8 +160,7 @@ impl Lab {
                 format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.ip),
             ];
             batch(&namespace, &commands)?;
-            let place = layout.sites.iter().position(|site| *site == host.site).unwrap_or_default();
-            bridge.push(format!("link set {} master site{place} up", host.port));
+            bridge.push(format!("link set {} master {} up", host.port, bridge_of(layout, &host.site)));
         }
         batch(&clients, &bridge)?;
         let links = Links::start(&Path::new(NAMES).join(&clients), &layout.sites)?;
@@ -189,6 +200,38 @@ impl Lab {
         let missing = || LabError::NoLink { from: from.clone(), to: to.clone() };
         self.links.as_ref().ok_or_else(missing)?.direction(from, to)?.set(shape);
         Ok(())
+    }
+
+    /// Lets nothing pass to and from a host. Its own end keeps its carrier, so nobody there is told.
+    pub(crate) fn cut_host(&self, host: &str) -> Result<(), LabError> {
+        let (port, _) = self.ports.get(host).ok_or_else(|| LabError::NoHost(host.to_owned()))?;
+        // Taken off its bridge, it is in the namespace of the clients' addresses, and must not answer for them.
+        batch(&self.namespace(CLIENTS), &[format!("link set {port} nomaster arp off")])?;
+        self.cut_off().insert(host.to_owned());
+        Ok(())
+    }
+
+    /// Lets everything pass to and from all hosts.
+    pub(crate) fn heal_hosts(&self) -> Result<(), LabError> {
+        let mut cut_off = self.cut_off();
+        let cables = cut_off.iter().filter_map(|host| self.ports.get(host));
+        let attach = cables.map(|(port, bridge)| format!("link set {port} master {bridge} arp on"));
+        batch(&self.namespace(CLIENTS), &attach.collect::<Vec<_>>())?;
+        cut_off.clear();
+        Ok(())
+    }
+
+    fn cut_off(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.cut_off.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes every rule of the packet filter on a host, as a firewall that is restarted does.
+    pub(crate) fn flush_firewall(&self, host: &str) -> Result<(), LabError> {
+        let (program, package) = ("nft", "nftables");
+        if Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            return Err(LabError::Missing { program, package });
+        }
+        run("ip", &["netns", "exec", &self.namespace(host), program, "flush", "ruleset"])
     }
 
     /// What becomes of it.
@@ -258,21 +301,32 @@ fn isolated(port: &str, bridge: &str) -> [String; 3] {
     ]
 }
 
+/// The bridge of a site.
+fn bridge_of(layout: &Layout, site: &SiteName) -> String {
+    let place = layout.sites.iter().position(|known| known == site).unwrap_or_default();
+    format!("site{place}")
+}
+
 /// A bridge that forwards at once, multicast too.
 fn bridge_called(name: &str) -> String {
     format!("link add {name} type bridge forward_delay 0 mcast_snooping 0")
 }
 
-/// Removes the namespaces of labs whose process is gone.
+/// Removes the namespaces and file systems of labs whose process is gone.
 fn remove_leftovers() {
+    disk::unmount_leftovers(is_left);
     let Ok(names) = std::fs::read_dir(NAMES) else { return };
     for name in names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        let gone = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
-        if gone {
+        if is_left(&name) {
             drop(run("ip", &["netns", "delete", &name]));
         }
     }
+}
+
+/// Whether this is the name of something that belongs to a lab whose process is gone.
+fn is_left(name: &str) -> bool {
+    let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+    pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
 }
 
 /// Several commands of `ip` in one namespace, by one process.

@@ -166,3 +166,72 @@ fn links_are_slow_narrow_lossy_and_cut_as_told() {
     let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     assert!(known.contains(mac), "{far_ip} knows the clients' bridge, {mac}, and no other: {known}");
 }
+
+/// What a command on a host prints.
+fn said(lab: &Lab, host: &str, command: &[&str]) -> String {
+    let mut ip = Command::new("ip");
+    let output = ip.args(["netns", "exec", &lab.namespace(host)]).args(command).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_host_that_is_cut_off_is_silent_and_is_not_told() {
+    let Some((lab, layout)) = lab() else { return };
+    let ((near, near_ip), (far, far_ip)) =
+        (place(&layout, &layout.sites[0]), place(&layout, &layout.sites[1]));
+    let address = echo(&lab, &far, far_ip);
+    let mut askers =
+        [Asker::new(&lab, &near, near_ip, address), Asker::new(&lab, CLIENTS, layout.gateway(), address)];
+    askers.iter_mut().for_each(Asker::comes_through);
+    lab.cut_host(&far).unwrap();
+    assert_eq!(askers.each_mut().map(Asker::round_trip), [None, None]);
+    let link = said(&lab, &far, &["ip", "-oneline", "link", "show", INTERFACE]);
+    assert!(link.contains("LOWER_UP"), "its cable is as it was: {link}");
+    lab.heal_hosts().unwrap();
+    askers.iter_mut().for_each(Asker::comes_through);
+    assert!(matches!(lab.cut_host("nobody"), Err(LabError::NoHost(_))));
+}
+
+#[test]
+fn a_flushed_packet_filter_has_no_rules_and_the_neighbours_keep_theirs() {
+    let Some((lab, layout)) = lab() else { return };
+    if Command::new("nft").arg("-v").output().is_err() {
+        left_out("a packet filter that is flushed: there is no `nft`");
+        return;
+    }
+    let [(one, _), (other, _)] = [0, 1].map(|site| place(&layout, &layout.sites[site]));
+    for host in [&one, &other] {
+        said(&lab, host, &["nft", "add", "table", "inet", "some"]);
+    }
+    lab.flush_firewall(&one).unwrap();
+    assert_eq!(said(&lab, &one, &["nft", "list", "ruleset"]), "");
+    assert!(said(&lab, &other, &["nft", "list", "ruleset"]).contains("some"));
+}
+
+#[test]
+fn a_disk_is_full_as_told_and_nothing_of_it_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("data");
+    std::fs::create_dir(&at).unwrap();
+    let disk = match Disk::mount(&at, 8) {
+        Ok(disk) => disk,
+        Err(why) => return left_out(&format!("a disk that is full: {why}")),
+    };
+    let write = || std::fs::write(at.join("file"), [0; 100]).map_err(|error| error.kind());
+    assert_eq!(write(), Ok(()));
+    std::fs::remove_file(at.join("file")).unwrap();
+    disk.fill().unwrap();
+    assert_eq!(write(), Err(io::ErrorKind::StorageFull));
+    disk.free().unwrap();
+    disk.free().unwrap();
+    assert_eq!(write(), Ok(()));
+    drop(disk);
+    assert!(!at.join("file").exists(), "it was on the small disk");
+
+    // What a lab has left that was killed, the next one removes; no process has such a number.
+    let left = format!("{PREFIX}{}-disk", u32::MAX);
+    run("mount", &["-t", "tmpfs", &left, &at.to_string_lossy()]).unwrap();
+    remove_leftovers();
+    assert!(!std::fs::read_to_string("/proc/self/mounts").unwrap().contains(&left));
+}

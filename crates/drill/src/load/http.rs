@@ -13,6 +13,9 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+/// How long an attempt to connect may go unanswered until it is made anew: the least that RFC 8305 recommends. A kernel
+/// would ask again after a second, and what a client waits then says little of the cluster.
+pub const CONNECT_PATIENCE: Duration = Duration::from_millis(100);
 /// The longest body that a client reads, in bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -35,6 +38,9 @@ pub enum Failure {
     /// Nobody listens.
     #[error("refused")]
     Refused,
+    /// Nobody is there: the attempt to connect went unanswered, as on a network where no host has the address.
+    #[error("unanswered")]
+    Unanswered,
     /// Nothing came in time.
     #[error("timed out")]
     TimedOut,
@@ -49,14 +55,14 @@ pub enum Failure {
     ServerError,
 }
 
-/// Connects from one address to another, within a time.
+/// Connects from one address to another, within a time: one attempt, which ends after [`CONNECT_PATIENCE`].
 pub async fn connect(from: IpAddr, to: SocketAddr, within: Duration) -> Result<TcpStream, Failure> {
     let attempt = async { bound_socket(from)?.connect(to).await };
-    match timeout(within, attempt).await {
-        Err(_) => Err(Failure::TimedOut),
+    match timeout(within.min(CONNECT_PATIENCE), attempt).await {
+        Err(_) => Err(Failure::Unanswered),
         Ok(Err(error)) => Err(match error.kind() {
             io::ErrorKind::ConnectionRefused => Failure::Refused,
-            io::ErrorKind::TimedOut => Failure::TimedOut,
+            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => Failure::Unanswered,
             _ => Failure::Broken,
         }),
         Ok(Ok(stream)) => {

@@ -20,15 +20,11 @@ pub fn longest(moments: impl IntoIterator<Item = Instant>, from: Instant, to: In
     longest
 }
 
-/// The gap that HTTP clients saw: the longer of that of new connections and that of the keep-alive clients.
-pub fn http(answers: &[Answer], from: Instant, to: Instant) -> Option<Duration> {
-    let of = |kind| {
-        let mut moments =
-            answers.iter().filter(move |answer| answer.kind == kind && answer.floating).peekable();
-        moments.peek()?;
-        Some(longest(moments.map(|answer| answer.received), from, to))
-    };
-    of(Kind::NewConnection).max(of(Kind::KeepAlive))
+/// The gap that HTTP clients of one kind saw: how long none of them got any answer.
+pub fn http(answers: &[Answer], kind: Kind, from: Instant, to: Instant) -> Option<Duration> {
+    let mut moments = answers.iter().filter(|answer| answer.kind == kind && answer.floating).peekable();
+    moments.peek()?;
+    Some(longest(moments.map(|answer| answer.received), from, to))
 }
 
 /// The gap that WebSocket clients saw: how long no participant got any answer to what it said.

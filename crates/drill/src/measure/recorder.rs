@@ -30,19 +30,23 @@ impl Counts {
         self.failed.values().sum()
     }
 
-    /// Attempts that found nobody listening.
+    /// Attempts that found nobody: refused, or not even that.
     pub fn refused(&self) -> u64 {
-        self.attempts().filter(|(failure, _)| *failure == Failure::Refused).map(|(_, count)| count).sum()
+        self.attempts().filter(|(failure, _)| found_nobody(*failure)).map(|(_, count)| count).sum()
     }
 
     /// Attempts that found somebody, and got no good answer, by reason; a reason may come twice.
     pub fn broken(&self) -> impl Iterator<Item = (Failure, u64)> {
-        self.attempts().filter(|(failure, _)| *failure != Failure::Refused)
+        self.attempts().filter(|(failure, _)| !found_nobody(*failure))
     }
 
     fn attempts(&self) -> impl Iterator<Item = (Failure, u64)> {
         self.failed.iter().chain(&self.hidden).map(|(failure, count)| (*failure, *count))
     }
+}
+
+fn found_nobody(failure: Failure) -> bool {
+    matches!(failure, Failure::Refused | Failure::Unanswered)
 }
 
 /// Everything that was seen.
@@ -154,6 +158,11 @@ impl Recorder {
     /// A copy of everything so far.
     pub fn recording(&self) -> Recording {
         self.lock().clone()
+    }
+
+    /// The life of every WebSocket so far.
+    pub fn tunnels(&self) -> Vec<Tunnel> {
+        self.lock().tunnels.clone()
     }
 
     /// How many `WebSockets` are up.

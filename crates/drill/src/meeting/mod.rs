@@ -9,12 +9,16 @@
 //!   `{"type":"message","instance":…,"from":P,"data":…}`.
 //! * anything else: one static page.
 //!
+//! It can be told to answer as broken servers do ([`Answers`]), by a file; `/announced` and `/rooms` are never broken.
+//!
 //! Rooms live in the memory of the instance and nowhere else; that is what makes room affinity necessary.
 
+mod answers;
 mod room_socket;
 mod rooms;
 mod routes;
 
+pub use answers::Answers;
 pub use rooms::{PEERS_PER_ROOM_MAX, ROOMS_MAX};
 
 use hyper::server::conn::http1;
@@ -46,6 +50,8 @@ pub struct MeetingConfig {
     pub name: UpstreamName,
     /// The file from which it reads the address that it announces, at each join anew.
     pub announced_file: PathBuf,
+    /// The file from which it reads how it answers ([`Answers`]), at each request anew; without one it answers well.
+    pub answers_file: Option<PathBuf>,
 }
 
 /// Why an instance cannot run.
@@ -73,6 +79,7 @@ pub struct Meeting {
 struct Instance {
     name: UpstreamName,
     announced_file: PathBuf,
+    answers_file: Option<PathBuf>,
     rooms: Rooms,
 }
 
@@ -88,8 +95,8 @@ impl Meeting {
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| MeetingError::Listen { listen: config.listen, source })?;
-        let instance =
-            Instance { name: config.name, announced_file: config.announced_file, rooms: Rooms::default() };
+        let MeetingConfig { name, announced_file, answers_file, .. } = config;
+        let instance = Instance { name, announced_file, answers_file, rooms: Rooms::default() };
         Ok(Self { listener, instance: Arc::new(instance) })
     }
 

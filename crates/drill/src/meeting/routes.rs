@@ -1,5 +1,6 @@
 //! What the instance answers to HTTP.
 
+use super::answers::{Answers, Body};
 use super::rooms::Full;
 use super::{Instance, room_socket};
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use std::time::SystemTime;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use twinsite_model::ClusterName;
 
-type Answer = Response<FullBody<Bytes>>;
+pub(super) type Answer = Response<FullBody<Bytes>>;
 
 /// The longest name of a room or of a participant, in bytes.
 const NAME_BYTES_MAX: usize = 256;
@@ -29,16 +30,27 @@ const PAGE: &str = "<!doctype html><title>Meeting</title><h1>Meeting</h1><p>A sa
 pub(super) async fn answer(
     instance: Arc<Instance>,
     request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let cookie = session_cookie(request.headers());
-    let mut answer = route(&instance, request).await;
+    // A drill looks there for itself, and must see what is so.
+    let answers = match request.uri().path() {
+        "/announced" | "/rooms" => Answers::Well,
+        _ => match &instance.answers_file {
+            Some(file) => Answers::told_by(file).await,
+            None => Answers::Well,
+        },
+    };
+    let mut answer = match answers.instead().await {
+        Some(answer) => answer,
+        None => route(&instance, request, answers).await,
+    };
     if let Some(cookie) = cookie {
         answer.headers_mut().insert(SET_COOKIE, cookie);
     }
-    Ok(answer)
+    Ok(answers.put_on_wire(answer).await)
 }
 
-async fn route(instance: &Arc<Instance>, request: Request<Incoming>) -> Answer {
+async fn route(instance: &Arc<Instance>, request: Request<Incoming>, answers: Answers) -> Answer {
     match request.uri().path() {
         "/health" => {
             let (rooms, peers) = instance.rooms.counts();
@@ -47,9 +59,14 @@ async fn route(instance: &Arc<Instance>, request: Request<Incoming>) -> Answer {
         }
         "/announced" => json_answer(&json!({"announcedIp": instance.announced().await})),
         "/rooms" => json_answer(&rooms_by_key(instance)),
-        "/socket.io/" | "/ws" if asks_for_websocket(request.headers()) => join(instance, request),
-        "/socket.io/" | "/ws" => {
-            refuse(StatusCode::UPGRADE_REQUIRED, "this sample speaks WebSocket only; ask for an upgrade")
+        // What has no last byte lets nobody in either.
+        "/socket.io/" | "/ws" if answers != Answers::Truncated => {
+            if asks_for_websocket(request.headers()) {
+                join(instance, request)
+            } else {
+                let why = "this sample speaks WebSocket only; ask for an upgrade";
+                refuse(StatusCode::UPGRADE_REQUIRED, why)
+            }
         }
         _ => with_type(Response::new(FullBody::new(Bytes::from_static(PAGE.as_bytes()))), "text/html"),
     }

@@ -20,6 +20,7 @@ async fn server() -> Server {
         listen: "127.0.0.1:0".parse().unwrap(),
         name: UpstreamName::new("gra-meet-1").unwrap(),
         announced_file: directory.path().join("announced"),
+        answers_file: Some(directory.path().join("answers")),
     };
     let meeting = Meeting::bind(config).await.unwrap();
     let address = meeting.address().unwrap();
@@ -163,7 +164,54 @@ async fn an_address_in_use_is_an_error_that_names_it() {
         listen: server.address,
         name: UpstreamName::new("other").unwrap(),
         announced_file: PathBuf::new(),
+        answers_file: None,
     };
     let error = Meeting::bind(config).await.unwrap_err().to_string();
     assert!(error.contains(&server.address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn it_answers_as_broken_servers_do_when_it_is_told_to() {
+    let server = server().await;
+    let tell = |word: &str| std::fs::write(server.directory.path().join("answers"), word).unwrap();
+    server.announce("192.0.2.1");
+    tell("errors\n");
+    assert!(server.get("/", "").await.starts_with("HTTP/1.1 500 "));
+    tell("wrong");
+    let wrong = server.json("/health").await;
+    assert_eq!(wrong["status"], "error", "{wrong}");
+    tell("slow");
+    let asked = tokio::time::Instant::now();
+    assert_eq!(server.json("/health").await["status"], "ok");
+    assert!(asked.elapsed() >= Duration::from_millis(1_500), "{:?}", asked.elapsed());
+    for nonsense in ["nonsense", &"well".repeat(100)] {
+        tell(nonsense);
+        assert_eq!(server.json("/health").await["status"], "ok");
+    }
+    tell("errors");
+    assert_eq!(
+        server.json("/announced").await["announcedIp"],
+        "192.0.2.1",
+        "whoever measures sees what is so"
+    );
+}
+
+/// What the meeting service does while its Redis hangs: the status, the length, and all but the last byte.
+#[tokio::test]
+async fn a_truncated_answer_lacks_its_last_byte_and_does_not_end() {
+    let server = server().await;
+    std::fs::write(server.directory.path().join("answers"), "truncated").unwrap();
+    for path in ["/health", "/socket.io/?roomId=r&peerId=p"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = timeout(Duration::from_millis(500), stream.read_to_end(&mut answer)).await;
+        assert!(read.is_err(), "the connection stays open: {read:?}");
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        assert_eq!(body.len() + 1, length.parse::<usize>().unwrap(), "{answer}");
+    }
 }

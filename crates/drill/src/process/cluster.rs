@@ -3,17 +3,18 @@
 use super::children::{Children, PidTable};
 use super::files::Files;
 use super::{Block, FilesError, Launcher, ProcessError, ProcessName, Progress, readiness};
-use crate::lab::{self, Lab};
+use crate::lab::{self, Disk, Lab};
 use crate::layout::{Ground, Layout, Shape, Store};
 use crate::measure::kernel;
+use crate::meeting::Answers;
 use crate::wan::{self, Holder, Wan};
 use rustix::process::Signal;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::process::Command;
-use twinsite_model::{NodeName, Profile, SiteName};
+use twinsite_model::{NodeName, Profile, SiteName, UpstreamName};
 
 /// How long a new cluster may take until it is healthy.
 const READY_PATIENCE: Duration = Duration::from_mins(1);
@@ -46,6 +47,8 @@ pub struct Cluster {
     children: Children,
     wan: Wan,
     lab: Option<Arc<Lab>>,
+    /// Of each node, if they have some of their own. Before the folder that they are in.
+    disks: BTreeMap<NodeName, Disk>,
     _block: Arc<Block>,
     _temporary: Option<tempfile::TempDir>,
 }
@@ -72,6 +75,10 @@ impl Cluster {
         let root = std::path::absolute(&root).map_err(|source| FilesError::Write { path: root, source })?;
         let files = Files::new(root);
         files.write(&layout)?;
+        let disks = match (&options.lab, options.shape.disk_mib) {
+            (Some(_), Some(mib)) => disks(&layout, &files, mib)?,
+            _ => BTreeMap::new(),
+        };
         let children = Children::new().map_err(ProcessError::Reaper)?;
         let holder = holder(&layout, children.pids().clone());
         let wan = Wan::start(&layout.passages(), &layout.floating_passages(), &holder, &block)?;
@@ -82,6 +89,7 @@ impl Cluster {
             children,
             wan,
             lab: options.lab,
+            disks,
             _block: block,
             _temporary: temporary,
         };
@@ -160,7 +168,8 @@ impl Cluster {
                 let place = self.layout.instances.iter().find(|place| place.name == *name);
                 let place = place.ok_or_else(|| ProcessError::Unknown(process.clone()))?;
                 let log = self.files.of(name.as_str()).join("instance.log");
-                (self.launcher.meeting(place, &self.files.announced(name)), log, true)
+                let (announced, answers) = (self.files.announced(name), self.files.answers(name));
+                (self.launcher.meeting(place, &announced, &answers), log, true)
             }
             ProcessName::Redis => {
                 self.own_redis()?;
@@ -198,15 +207,56 @@ impl Cluster {
         }
     }
 
-    /// Mends all links.
-    fn mend(&self) -> Result<(), ProcessError> {
+    /// Makes all links whole, those of hosts too.
+    pub fn heal_links(&self) -> Result<(), ProcessError> {
         self.wan.heal()?;
         let pairs =
             self.layout.sites.iter().flat_map(|from| self.layout.sites.iter().map(move |to| (from, to)));
         for (from, to) in pairs.filter(|(from, to)| self.link(from, to) != wan::Shape::default()) {
             self.set_link(from, to, wan::Shape::default())?;
         }
+        if let Some(lab) = &self.lab {
+            lab.heal_hosts()?;
+        }
         Ok(())
+    }
+
+    /// Mends all that is no process: links, disks, and what instances were told.
+    pub fn mend(&self) -> Result<(), ProcessError> {
+        self.heal_links()?;
+        for node in self.disks.keys() {
+            self.set_disk_full(node, false)?;
+        }
+        for instance in &self.layout.instances {
+            self.set_answers(&instance.name, Answers::Well)?;
+        }
+        Ok(())
+    }
+
+    /// Lets nothing pass to and from a node's host any more; nobody there is told.
+    pub fn cut_host(&self, node: &NodeName) -> Result<(), ProcessError> {
+        Ok(self.in_lab("cut-host")?.cut_host(node.as_str())?)
+    }
+
+    /// Removes every rule of the packet filter on a node's host.
+    pub fn flush_firewall(&self, node: &NodeName) -> Result<(), ProcessError> {
+        Ok(self.in_lab("flush-firewall")?.flush_firewall(node.as_str())?)
+    }
+
+    fn in_lab(&self, fault: &'static str) -> Result<&Lab, ProcessError> {
+        self.lab.as_deref().ok_or(ProcessError::NoLab(fault))
+    }
+
+    /// Leaves no room for a node's data, or makes room again.
+    pub fn set_disk_full(&self, node: &NodeName, full: bool) -> Result<(), ProcessError> {
+        let disk = self.disks.get(node).ok_or_else(|| ProcessError::NoDisk(node.clone()))?;
+        let done = if full { disk.fill() } else { disk.free() };
+        done.map_err(|source| ProcessError::Disk { node: node.clone(), source })
+    }
+
+    /// How an instance answers from now on.
+    pub fn set_answers(&self, instance: &UpstreamName, answers: Answers) -> Result<(), ProcessError> {
+        Ok(self.files.tell_answers(instance, answers)?)
     }
 
     fn known_node<'a>(
@@ -256,10 +306,27 @@ impl Cluster {
 
     /// Empties the cluster's own Redis.
     pub async fn flush_redis(&self) -> Result<(), ProcessError> {
+        self.tell_redis(&redis::cmd("FLUSHALL")).await
+    }
+
+    /// Makes the cluster's own Redis the replica of nobody, which answers what it knows and refuses to write; or lets it
+    /// write again.
+    pub async fn set_redis_replica(&self, replica: bool) -> Result<(), ProcessError> {
+        let mut command = redis::cmd("REPLICAOF");
+        if replica {
+            // Of its own host's first port, where nobody listens.
+            command.arg(self.layout.redis().ip().to_string()).arg(1);
+        } else {
+            command.arg("NO").arg("ONE");
+        }
+        self.tell_redis(&command).await
+    }
+
+    async fn tell_redis(&self, command: &redis::Cmd) -> Result<(), ProcessError> {
         self.own_redis()?;
         let client = redis::Client::open(format!("redis://{}/0", self.layout.redis()))?;
         let mut connection = client.get_multiplexed_async_connection().await?;
-        redis::cmd("FLUSHALL").exec_async(&mut connection).await?;
+        command.exec_async(&mut connection).await?;
         Ok(())
     }
 
@@ -300,6 +367,13 @@ impl Cluster {
     pub async fn stop(mut self) {
         self.children.end_all().await;
     }
+}
+
+/// A small disk for the data of each node.
+fn disks(layout: &Layout, files: &Files, mib: u32) -> Result<BTreeMap<NodeName, Disk>, ProcessError> {
+    let mount =
+        |node: &crate::layout::NodePlace| Ok((node.name.clone(), Disk::mount(&files.data(&node.name), mib)?));
+    layout.nodes.iter().map(mount).collect()
 }
 
 /// Finds the site that holds the floating address, in the kernel's table of sockets.

@@ -2,6 +2,7 @@
 
 use super::certificates::{Authority, CertificateError, Identity};
 use crate::layout::{Layout, METRICS_PORT, NodePlace};
+use crate::meeting::Answers;
 use serde::Serialize;
 use std::fs;
 use std::io;
@@ -107,6 +108,23 @@ impl Files {
         self.root.join("announced").join(instance.as_str())
     }
 
+    /// Where a node's log and state are.
+    pub(super) fn data(&self, node: &NodeName) -> PathBuf {
+        self.of(node.as_str()).join("data")
+    }
+
+    pub(super) fn answers(&self, instance: &UpstreamName) -> PathBuf {
+        self.of(instance.as_str()).join("answers")
+    }
+
+    /// Tells an instance how to answer; never half a word.
+    pub(super) fn tell_answers(&self, instance: &UpstreamName, answers: Answers) -> Result<(), FilesError> {
+        let path = self.answers(instance);
+        let new = path.with_extension("new");
+        write(&new, &answers.to_string())?;
+        fs::rename(&new, &path).map_err(|source| FilesError::Write { path, source })
+    }
+
     pub(super) fn redis(&self) -> PathBuf {
         self.of("redis")
     }
@@ -147,7 +165,7 @@ impl Files {
     ) -> Result<(), FilesError> {
         let home = self.of(node.name.as_str());
         folder(&home)?;
-        folder(&home.join("data"))?;
+        folder(&self.data(&node.name))?;
         write(&home.join("cluster.toml"), spec)?;
         write(&home.join("ca.pem"), authority.pem())?;
         write_identity(&home, "node", &authority.node(node.id, &layout.addresses_of(node))?)?;
@@ -172,14 +190,10 @@ impl Files {
 
     /// Forgets everything that the cluster has written, so that it can begin anew.
     pub(super) fn wipe(&self, layout: &Layout) -> Result<(), FilesError> {
-        let data = layout.nodes.iter().map(|node| self.of(node.name.as_str()).join("data"));
+        let data = layout.nodes.iter().map(|node| self.data(&node.name));
         for path in data.chain([self.redis(), self.root.join("announced")]) {
-            match fs::remove_dir_all(&path) {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(FilesError::Write { path, source });
-                }
-                _ => folder(&path)?,
-            }
+            folder(&path)?;
+            empty(&path).map_err(|source| FilesError::Write { path, source })?;
         }
         Ok(())
     }
@@ -188,6 +202,19 @@ impl Files {
 fn folder(path: &Path) -> Result<(), FilesError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|source| FilesError::Write { path: path.to_owned(), source })
+}
+
+/// Removes what is in a folder, which stays: something may be mounted there.
+fn empty(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), FilesError> {

@@ -42,12 +42,18 @@ impl Launcher {
         command
     }
 
-    pub(super) fn meeting(&self, instance: &InstancePlace, announced_file: &Path) -> Command {
+    pub(super) fn meeting(
+        &self,
+        instance: &InstancePlace,
+        announced_file: &Path,
+        answers_file: &Path,
+    ) -> Command {
         let mut command = Command::new(&self.twinsite);
         command.args(["meeting-instance", "--exit-with-stdin", "--listen"]);
         command.arg(instance.address.to_string());
         command.arg("--name").arg(instance.name.as_str());
         command.arg("--announced-file").arg(announced_file);
+        command.arg("--answers-file").arg(answers_file);
         command
     }
 

@@ -39,6 +39,20 @@ pub enum ProcessError {
     /// The lab's network cannot be changed.
     #[error(transparent)]
     Lab(#[from] crate::lab::LabError),
+    /// A fault was asked for that only a lab has.
+    #[error("{0} is possible in a lab only; run the drill with --lab, as root")]
+    NoLab(&'static str),
+    /// A fault was asked for that needs a disk of the node's own.
+    #[error("{0} has no disk of its own; set topology.disk_mib in the scenario")]
+    NoDisk(twinsite_model::NodeName),
+    /// A disk cannot be filled or emptied.
+    #[error("the disk of {node}: {source}")]
+    Disk {
+        /// Whose.
+        node: twinsite_model::NodeName,
+        /// Why.
+        source: io::Error,
+    },
     /// A program cannot be started.
     #[error("cannot start {process} ({program}): {source}; check that the program exists and may be run")]
     Spawn {

@@ -1,15 +1,22 @@
 //! Reading a scenario, and saying what is wrong with it: file, line, key, remedy.
 
-use super::steps::{Action, Processes};
+use super::limit::Limit;
+use super::steps::{Action, Hosts, Processes, Repeat, SpecChange, Step};
 use super::target::{InstanceTarget, NodeTarget};
 use super::{FORMAT_VERSION, NetworkNeeded, Scenario, StoreNeeded};
 use crate::wan::Percent;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
+use twinsite_model::{Profile, Timing};
 
 /// The longest single pause or observation in a scenario.
 const PAUSE_MAX: Duration = Duration::from_hours(1);
+
+/// How often a step may be repeated.
+const TIMES_MAX: u32 = 1_000;
+/// The smallest and the largest file system of a node's own: its database begins with some MiB, and it is in memory.
+const DISK_MIB: std::ops::RangeInclusive<u32> = 8..=256;
 
 /// One thing that is wrong with a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +69,13 @@ fn place(text: &str, span: &Range<usize>) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     (line, column)
+}
+
+/// What the steps so far have hit.
+#[derive(Default)]
+struct Hit {
+    nodes: bool,
+    instances: bool,
 }
 
 struct Findings<'a> {
@@ -145,10 +159,25 @@ impl Findings<'_> {
                 self.add(self.find(key), key, format!("use {min}ms to 1h"));
             }
         }
-        let limits = &scenario.limits;
+        if let Some(mib) = scenario.topology.disk_mib {
+            let problem = if scenario.guards.network != NetworkNeeded::Lab {
+                Some(
+                    "nodes have file systems of their own in a lab only; set guards.network = \"lab\""
+                        .to_owned(),
+                )
+            } else if !DISK_MIB.contains(&mib) {
+                Some(format!("{mib}: use {} to {}", DISK_MIB.start(), DISK_MIB.end()))
+            } else {
+                None
+            };
+            if let Some(problem) = problem {
+                self.add(self.find("disk_mib"), "disk_mib", problem);
+            }
+        }
+        let (limits, in_lab) = (&scenario.limits, &scenario.limits_in_lab);
         let websocket = [
-            ("websocket_gap", limits.websocket_gap.is_some()),
-            ("tunnels_back", limits.tunnels_back.is_some()),
+            ("websocket_gap", limits.websocket_gap.is_some() || in_lab.websocket_gap.is_some()),
+            ("tunnels_back", limits.tunnels_back.is_some() || in_lab.tunnels_back.is_some()),
         ];
         for (key, limited) in websocket {
             if limited && load.participants == 0 {
@@ -161,55 +190,137 @@ impl Findings<'_> {
         if scenario.steps.is_empty() {
             self.add(None, "step", "there is none; write at least one [[step]]");
         }
-        let (mut nodes_hit, mut instances_hit) = (false, false);
+        let mut hit = Hit::default();
         for (number, step) in scenario.steps.iter().enumerate() {
-            let (span, step) = (Some(step.span()), step.get_ref());
-            let key = |part: &str| format!("step {}{part}", number + 1);
-            if step.after.0 > PAUSE_MAX {
-                self.add(span.clone(), &key(".after"), "use at most 1h");
+            let key = format!("step {}", number + 1);
+            self.look_at_step(scenario, &step.span(), &key, step.get_ref(), &mut hit);
+        }
+    }
+
+    fn look_at_step(
+        &mut self,
+        scenario: &Scenario,
+        span: &Range<usize>,
+        key: &str,
+        step: &Step,
+        hit: &mut Hit,
+    ) {
+        let needs_lab = scenario.guards.network != NetworkNeeded::Lab;
+        let mut problem = |part: &str, problem: &str| {
+            self.add(Some(span.clone()), &format!("{key}{part}"), problem);
+        };
+        if longest(&step.after) > PAUSE_MAX {
+            problem(".after", "use at most 1h");
+        }
+        match &step.action {
+            Action::Redis(_) if scenario.guards.store != StoreNeeded::OwnRedis => {
+                problem(
+                    ".do.redis",
+                    "this needs a Redis of the drill's own; set guards.store = \"own-redis\"",
+                );
             }
-            match &step.action {
-                Action::Redis(_) if scenario.guards.store != StoreNeeded::OwnRedis => {
-                    let problem = "this needs a Redis of the drill's own; set guards.store = \"own-redis\"";
-                    self.add(span, &key(".do.redis"), problem);
-                }
-                Action::Kill(processes)
-                | Action::Freeze(processes)
-                | Action::Thaw(processes)
-                | Action::Stop(processes)
-                | Action::Start(processes) => {
-                    if *processes == Processes::default() {
-                        let problem = "names nobody; write nodes, guardians or instances";
-                        self.add(span.clone(), &key(".do"), problem);
-                    }
-                    let of_nodes = [&processes.nodes, &processes.guardians];
-                    let of_nodes: Vec<_> = of_nodes.into_iter().flatten().collect();
-                    if of_nodes.contains(&&NodeTarget::Victims) && !nodes_hit {
-                        self.add(span.clone(), &key(".do"), "no earlier step has hit a node");
-                    }
-                    if processes.instances == Some(InstanceTarget::Victims) && !instances_hit {
-                        self.add(span, &key(".do"), "no earlier step has hit an instance");
-                    }
-                    if !matches!(step.action, Action::Thaw(_) | Action::Start(_)) {
-                        nodes_hit |= !of_nodes.is_empty();
-                        instances_hit |= processes.instances.is_some();
-                    }
-                }
-                Action::Cut(cut) if cut.from == cut.to => {
-                    self.add(span, &key(".do.cut"), "from and to are the same site");
-                }
-                Action::Shape(shaping) if shaping.from == shaping.to => {
-                    self.add(span, &key(".do.shape"), "from and to are the same site");
-                }
-                Action::Shape(shaping)
-                    if shaping.loss_percent != Percent::ZERO
-                        && scenario.guards.network != NetworkNeeded::Lab =>
-                {
-                    let problem = "packets are lost only in a lab; set guards.network = \"lab\"";
-                    self.add(span, &key(".do.shape.loss_percent"), problem);
-                }
-                _ => {}
+            Action::Cut(cut) if cut.from == cut.to => {
+                problem(".do.cut", "from and to are the same site");
+            }
+            Action::Shape(shaping) if shaping.from == shaping.to => {
+                problem(".do.shape", "from and to are the same site");
+            }
+            Action::Shape(shaping) if shaping.loss_percent != Percent::ZERO && needs_lab => {
+                let lossy = "packets are lost only in a lab; set guards.network = \"lab\"";
+                problem(".do.shape.loss_percent", lossy);
+            }
+            Action::CutHost(_) | Action::FreezeHost(_) | Action::FlushFirewall(_) if needs_lab => {
+                problem(".do", "nodes have hosts of their own in a lab only; set guards.network = \"lab\"");
+            }
+            Action::FillDisk(_) | Action::FreeDisk(_) if scenario.topology.disk_mib.is_none() => {
+                problem(".do", "nodes share this machine's disk; set topology.disk_mib, as in 32");
+            }
+            Action::Apply(change) if *change == SpecChange::default() => {
+                problem(".do.apply", "changes nothing; write as in { policy = { failovers_max = 1 } }");
+            }
+            Action::Repeat(repeat) => self.look_at_repeat(scenario, span, key, repeat, hit),
+            _ => {}
+        }
+        self.look_at_targets(span, key, &step.action, hit);
+    }
+
+    fn look_at_repeat(
+        &mut self,
+        scenario: &Scenario,
+        span: &Range<usize>,
+        key: &str,
+        repeat: &Repeat,
+        hit: &mut Hit,
+    ) {
+        let key = format!("{key}.do.repeat");
+        if !(1..=TIMES_MAX).contains(&repeat.times) {
+            let problem = format!("{}: use 1 to {TIMES_MAX}", repeat.times);
+            self.add(Some(span.clone()), &format!("{key}.times"), problem);
+        }
+        if longest(&repeat.every) > PAUSE_MAX {
+            self.add(Some(span.clone()), &format!("{key}.every"), "use at most 1h");
+        }
+        if repeat.steps.is_empty() {
+            self.add(Some(span.clone()), &format!("{key}.steps"), "there is none; write at least one");
+        }
+        for (number, step) in repeat.steps.iter().enumerate() {
+            let key = format!("{key}.steps {}", number + 1);
+            if let Action::Repeat(_) = step.action {
+                self.add(Some(span.clone()), &key, "repeats within itself; write the steps out");
+            } else {
+                self.look_at_step(scenario, span, &key, step, hit);
             }
         }
     }
+
+    /// Whether somebody is named, and `victims` means somebody.
+    fn look_at_targets(&mut self, span: &Range<usize>, key: &str, action: &Action, hit: &mut Hit) {
+        let (nodes, instances) = targets(action);
+        let key = format!("{key}.do");
+        if let Action::Kill(processes)
+        | Action::Freeze(processes)
+        | Action::Thaw(processes)
+        | Action::Stop(processes)
+        | Action::Start(processes) = action
+            && *processes == Processes::default()
+        {
+            self.add(Some(span.clone()), &key, "names nobody; write nodes, guardians or instances");
+        }
+        if nodes.contains(&&NodeTarget::Victims) && !hit.nodes {
+            self.add(Some(span.clone()), &key, "no earlier step has hit a node");
+        }
+        if instances == Some(&InstanceTarget::Victims) && !hit.instances {
+            self.add(Some(span.clone()), &key, "no earlier step has hit an instance");
+        }
+        if !matches!(action, Action::Thaw(_) | Action::Start(_) | Action::FreeDisk(_)) {
+            hit.nodes |= !nodes.is_empty();
+            hit.instances |= instances.is_some();
+        }
+    }
+}
+
+/// Which nodes and which instances a step is for.
+fn targets(action: &Action) -> (Vec<&NodeTarget>, Option<&InstanceTarget>) {
+    match action {
+        Action::Kill(processes)
+        | Action::Freeze(processes)
+        | Action::Thaw(processes)
+        | Action::Stop(processes)
+        | Action::Start(processes) => {
+            let nodes = [&processes.nodes, &processes.guardians];
+            (nodes.into_iter().flatten().collect(), processes.instances.as_ref())
+        }
+        Action::CutHost(Hosts { nodes })
+        | Action::FreezeHost(Hosts { nodes })
+        | Action::FlushFirewall(Hosts { nodes })
+        | Action::FillDisk(Hosts { nodes })
+        | Action::FreeDisk(Hosts { nodes }) => (vec![nodes], None),
+        Action::Upstream(upstream) => (Vec::new(), Some(&upstream.instances)),
+        _ => (Vec::new(), None),
+    }
+}
+
+/// The pause under the slower timings.
+fn longest(pause: &Limit) -> Duration {
+    pause.in_timing(&Timing::of(Profile::Wan))
 }

@@ -13,10 +13,13 @@ mod target;
 pub use builtin::{Builtin, builtin, builtins};
 pub use check::ScenarioError;
 pub use limit::{Limit, LimitError};
-pub use steps::{Action, Condition, Cut, Destination, Processes, Recover, RedisAction, Shaping, Step, Wait};
+pub use steps::{
+    Action, Condition, Cut, Destination, Hosts, PolicyChange, Processes, Recover, RedisAction, Repeat,
+    Shaping, SpecChange, Step, Upstream, Wait,
+};
 pub use target::{InstanceTarget, NodeTarget, SiteTarget};
 
-use crate::layout;
+use crate::layout::{self, Ground};
 use crate::load::{Entry, LoadPlan};
 use serde::Deserialize;
 use std::path::Path;
@@ -61,6 +64,9 @@ pub struct Scenario {
     /// Numbers that must not be exceeded.
     #[serde(default)]
     pub limits: Limits,
+    /// Those of them that are others in a lab, where silence is not told from slowness.
+    #[serde(default)]
+    pub limits_in_lab: Limits,
     /// The way back to a whole cluster.
     #[serde(default, rename = "return")]
     pub way_back: WayBack,
@@ -80,6 +86,8 @@ pub struct Topology {
     pub instances_per_site: u8,
     /// Which address the meeting instances announce.
     pub announce: AnnounceMode,
+    /// The data of each node is on a file system of its own, in memory, of so many MiB: for what fills it. In a lab.
+    pub disk_mib: Option<u32>,
 }
 
 /// The kinds of cluster.
@@ -100,6 +108,7 @@ impl Default for Topology {
             nodes_per_site: shape.nodes_per_site,
             instances_per_site: shape.instances_per_site,
             announce: shape.announce,
+            disk_mib: shape.disk_mib,
         }
     }
 }
@@ -111,6 +120,7 @@ impl Topology {
             nodes_per_site: self.nodes_per_site,
             instances_per_site: self.instances_per_site,
             announce: self.announce,
+            disk_mib: self.disk_mib,
         }
     }
 }
@@ -207,6 +217,8 @@ pub enum LeaderPlace {
     AwayFromOwnerSite,
     /// At the owner's site.
     AtOwnerSite,
+    /// The owner itself leads.
+    Owner,
     /// The witness leads.
     Witness,
 }
@@ -282,8 +294,10 @@ pub enum OwnerExpected {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The longest time without an answer to HTTP.
+    /// The longest time without an answer to HTTP. In a lab: to new connections.
     pub http_gap: Option<Limit>,
+    /// The longest time without an answer on any connection that is kept.
+    pub keep_alive_gap: Option<Limit>,
     /// The longest time without an answer on any WebSocket.
     pub websocket_gap: Option<Limit>,
     /// The longest time that any one participant was without a WebSocket.
@@ -294,7 +308,7 @@ pub struct Limits {
     pub fence: Option<Limit>,
     /// Requests of patient clients that failed for good.
     pub failed_requests: Option<u64>,
-    /// Attempts of any HTTP client that found nobody listening, also when the client tried again.
+    /// Attempts of any HTTP client that found nobody, also when the client tried again.
     pub refused_attempts: Option<u64>,
     /// Attempts of any HTTP client that found somebody and got no good answer, also when the client asked again.
     pub broken_attempts: Option<u64>,
@@ -359,20 +373,48 @@ impl Scenario {
         self.steps.iter().map(Spanned::get_ref)
     }
 
-    /// Every limit in milliseconds, by name, for reports.
-    pub fn limits_in(&self, profile: Profile) -> Vec<(&'static str, Duration)> {
+    /// The limits on this ground.
+    pub fn limits_on(&self, ground: Ground) -> Limits {
+        match ground {
+            Ground::Loopback => self.limits.clone(),
+            Ground::Lab => self.limits_in_lab.clone().or(&self.limits),
+        }
+    }
+}
+
+impl Limits {
+    /// Every duration in milliseconds, by name, for reports.
+    pub fn durations(&self, profile: Profile) -> Vec<(&'static str, Duration)> {
         let timing = Timing::of(profile);
-        let limits = &self.limits;
         [
-            ("http_gap", &limits.http_gap),
-            ("websocket_gap", &limits.websocket_gap),
-            ("tunnels_back", &limits.tunnels_back),
-            ("detect", &limits.detect),
-            ("fence", &limits.fence),
+            ("http_gap", &self.http_gap),
+            ("keep_alive_gap", &self.keep_alive_gap),
+            ("websocket_gap", &self.websocket_gap),
+            ("tunnels_back", &self.tunnels_back),
+            ("detect", &self.detect),
+            ("fence", &self.fence),
         ]
         .into_iter()
         .filter_map(|(name, limit)| Some((name, limit.as_ref()?.in_timing(&timing))))
         .collect()
+    }
+
+    /// These, and the others' where there is none.
+    #[must_use]
+    fn or(self, others: &Self) -> Self {
+        let limit = |own: Option<Limit>, other: &Option<Limit>| own.or_else(|| other.clone());
+        Self {
+            http_gap: limit(self.http_gap, &others.http_gap),
+            keep_alive_gap: limit(self.keep_alive_gap, &others.keep_alive_gap),
+            websocket_gap: limit(self.websocket_gap, &others.websocket_gap),
+            tunnels_back: limit(self.tunnels_back, &others.tunnels_back),
+            detect: limit(self.detect, &others.detect),
+            fence: limit(self.fence, &others.fence),
+            failed_requests: self.failed_requests.or(others.failed_requests),
+            refused_attempts: self.refused_attempts.or(others.refused_attempts),
+            broken_attempts: self.broken_attempts.or(others.broken_attempts),
+            tunnels_lost: self.tunnels_lost.or(others.tunnels_lost),
+        }
     }
 }
 

@@ -2,20 +2,25 @@
 
 use super::limit::Limit;
 use super::target::{InstanceTarget, NodeTarget, SiteTarget};
+use crate::meeting::Answers;
 use crate::wan::Percent;
 use serde::Deserialize;
-use twinsite_model::spec::HumanDuration;
+use twinsite_model::spec::{HumanDuration, PolicySpec};
 
 /// One thing that is done.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// The pause before it.
-    #[serde(default = "no_pause")]
-    pub after: HumanDuration,
+    #[serde(default = "at_once")]
+    pub after: Limit,
     /// What is done.
     #[serde(rename = "do")]
     pub action: Action,
+}
+
+fn at_once() -> Limit {
+    Limit::fixed(std::time::Duration::ZERO)
 }
 
 fn no_pause() -> HumanDuration {
@@ -38,13 +43,26 @@ pub enum Action {
     Start(Processes),
     /// Do something to Redis.
     Redis(RedisAction),
+    /// How meeting instances answer from now on.
+    Upstream(Upstream),
+    /// Nothing passes to and from these nodes' hosts, and nobody is told: no link goes down. In a lab.
+    CutHost(Hosts),
+    /// Everything on these nodes' hosts stands still, the guardians too; their kernels go on. In a lab: on loopback
+    /// addresses there is no kernel that would end the hold.
+    FreezeHost(Hosts),
+    /// Somebody removes every rule of the packet filter on these nodes' hosts. In a lab.
+    FlushFirewall(Hosts),
+    /// There is no room any more for these nodes' data. Needs `topology.disk_mib`.
+    FillDisk(Hosts),
+    /// There is room again; who has ended is not started by it.
+    FreeDisk(Hosts),
     /// Let nothing pass from one site to another; the way back stays open.
     Cut(Cut),
     /// Let nothing pass between this site and all others.
     Isolate(SiteTarget),
     /// Make a direction slow or narrow.
     Shape(Shaping),
-    /// Make all links whole.
+    /// Make all links whole, those of hosts too.
     HealLinks,
     /// Ask for a planned move.
     Switchover(Destination),
@@ -54,12 +72,18 @@ pub enum Action {
     Pause(HumanDuration),
     /// Allow automatic moves.
     Resume,
+    /// Close the breaker: what moved by itself so far does not count any more.
+    ResetBreaker,
+    /// Change the agreed specification, as an operator does. The way back restores it.
+    Apply(SpecChange),
     /// The offline recovery on one survivor, after everything else was stopped.
     Recover(Recover),
     /// Stop and start every node, one after the other, each when all is healthy again; the owner last.
     RestartRolling,
     /// Wait until something is so; it is a failure if it never is.
     Wait(Wait),
+    /// Some steps again and again.
+    Repeat(Repeat),
 }
 
 /// Processes of a cluster. Guardians come first, then nodes, then instances.
@@ -88,6 +112,28 @@ pub enum RedisAction {
     Thaw,
     /// Remove everything in it.
     Flush,
+    /// Make it the replica of nobody: it answers what it knows, and refuses to write.
+    Replica,
+    /// Let it write again.
+    Promote,
+}
+
+/// How meeting instances answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Which.
+    pub instances: InstanceTarget,
+    /// How.
+    pub answer: Answers,
+}
+
+/// The hosts of nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hosts {
+    /// Those of these nodes.
+    pub nodes: NodeTarget,
 }
 
 /// One direction between two sites.
@@ -128,6 +174,59 @@ pub struct Shaping {
 pub struct Destination {
     /// The site; the best node there is chosen.
     pub to: SiteTarget,
+    /// The cluster must refuse it: there is a rule that such a move breaks.
+    #[serde(default)]
+    pub refused: bool,
+}
+
+/// What is changed in the specification; the rest stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpecChange {
+    /// In `[policy]`.
+    pub policy: PolicyChange,
+}
+
+/// What is changed in `[policy]`, in its words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyChange {
+    /// Log every decision and act on none.
+    pub observe_only: Option<bool>,
+    /// Healthy upstreams that a move needs at the target's site.
+    pub healthy_upstreams_min: Option<u32>,
+    /// Automatic failovers in each window.
+    pub failovers_max: Option<u32>,
+    /// The breaker's window.
+    pub failover_window: Option<HumanDuration>,
+    /// How long a switchover waits for requests in flight.
+    pub drain_timeout: Option<HumanDuration>,
+}
+
+impl PolicyChange {
+    /// The policy with these changes.
+    pub fn applied_to(&self, policy: &PolicySpec) -> PolicySpec {
+        PolicySpec {
+            observe_only: self.observe_only.unwrap_or(policy.observe_only),
+            healthy_upstreams_min: self.healthy_upstreams_min.unwrap_or(policy.healthy_upstreams_min),
+            failovers_max: self.failovers_max.unwrap_or(policy.failovers_max),
+            failover_window: self.failover_window.unwrap_or(policy.failover_window),
+            drain_timeout: self.drain_timeout.unwrap_or(policy.drain_timeout),
+            ..policy.clone()
+        }
+    }
+}
+
+/// The same steps again and again.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repeat {
+    /// How often, 1 to 1,000 times.
+    pub times: u32,
+    /// From the beginning of one time to that of the next; at once, if the steps take longer.
+    pub every: Limit,
+    /// What is done each time.
+    pub steps: Vec<Step>,
 }
 
 /// The offline recovery.
@@ -159,6 +258,8 @@ pub enum Condition {
     OwnerChanged,
     /// The floating address is answered from the other site.
     OwnerAtOtherSite,
+    /// The floating address is answered from the owner's site, that of before the first step.
+    OwnerAtOwnerSite,
     /// The floating address is answered.
     Answering,
     /// The floating address is not answered by anybody.
@@ -183,6 +284,7 @@ impl Condition {
         match self {
             Self::OwnerChanged => "a new owner answers",
             Self::OwnerAtOtherSite => "the other site answers",
+            Self::OwnerAtOwnerSite => "the owner's site answers",
             Self::Answering => "somebody answers",
             Self::Silent => "nobody answers",
             Self::VictimsUnhealthy => "what was hit is seen as unhealthy",

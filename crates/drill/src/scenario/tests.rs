@@ -57,7 +57,7 @@ fn no_exercise_file_is_left_out_of_the_program() {
 fn stated_limits_of_the_exercises() {
     let gap = |name: &str| {
         let scenario = builtin(name).unwrap().scenario().unwrap();
-        let limits = scenario.limits_in(Profile::Lan);
+        let limits = scenario.limits.durations(Profile::Lan);
         limits.iter().find(|(limit, _)| *limit == "http_gap").map(|(_, limit)| limit.as_millis())
     };
     assert_eq!(gap("owner-killed"), Some(500));
@@ -102,6 +102,70 @@ fn contradictions_between_steps_are_found() {
     assert!(loss[0].contains("step 2.do.shape.loss_percent: packets are lost only in a lab"), "{loss:?}");
     let more_than_all = errors(&with(&format!("[[step]]\n{}", lossy.replace("20", "101"))));
     assert!(more_than_all[0].contains("101 is more than 100 percent"), "{more_than_all:?}");
+    let host = errors(&with("[[step]]\ndo.cut-host = { nodes = \"owner\" }"));
+    assert_eq!(
+        host,
+        ["x.toml:9:1: step 2.do: nodes have hosts of their own in a lab only; set guards.network = \"lab\""]
+    );
+    let disk = errors(&with("[[step]]\ndo.fill-disk = { nodes = \"owner\" }"));
+    assert!(
+        disk[0].contains("step 2.do: nodes share this machine's disk; set topology.disk_mib"),
+        "{disk:?}"
+    );
+    let small = errors(&with("[topology]\ndisk_mib = 1\n[guards]\nnetwork = \"lab\""));
+    assert_eq!(small, ["x.toml:10:1: disk_mib: 1: use 8 to 256"]);
+    let nothing = errors(&with("[[step]]\ndo.apply = { policy = {} }"));
+    assert!(nothing[0].contains("step 2.do.apply: changes nothing"), "{nothing:?}");
     let none = errors("version = 1\nname = \"x\"\ndescription = \"x\"\n");
     assert_eq!(none, ["x.toml: step: there is none; write at least one [[step]]"]);
+}
+
+#[test]
+fn what_is_repeated_is_checked_like_any_step() {
+    let repeat = |what: &str| {
+        with(&format!("[[step]]\ndo.repeat = {{ times = 3, every = \"lease\", steps = [{what}] }}"))
+    };
+    let scenario = Scenario::parse(
+        "x.toml",
+        &repeat("{ do.isolate = \"owner-site\" }, { after = \"1s\", do = \"heal-links\" }"),
+    )
+    .unwrap();
+    let Some(Action::Repeat(repeated)) = scenario.steps().nth(1).map(|step| &step.action) else { panic!() };
+    assert_eq!((repeated.times, repeated.steps.len()), (3, 2));
+    let cases = [
+        ("", "step 2.do.repeat.steps: there is none"),
+        ("{ do.redis = \"flush\" }", "step 2.do.repeat.steps 1.do.redis: this needs a Redis"),
+        ("{ do.thaw = { instances = \"victims\" } }", "step 2.do.repeat.steps 1.do: no earlier step has hit"),
+        (
+            "{ do.repeat = { times = 1, every = \"1s\", steps = [{ do = \"resume\" }] } }",
+            "step 2.do.repeat.steps 1: repeats within itself",
+        ),
+    ];
+    for (steps, problem) in cases {
+        let found = errors(&repeat(steps));
+        assert!(found.iter().any(|line| line.contains(problem)), "{steps}: {found:?}");
+    }
+    let often = errors(&repeat("{ do = \"resume\" }").replace("times = 3", "times = 1001"));
+    assert!(often[0].contains("step 2.do.repeat.times: 1001: use 1 to 1000"), "{often:?}");
+}
+
+#[test]
+fn a_lab_has_its_own_limits_where_it_says_so() {
+    let text =
+        with("[limits]\nhttp_gap = \"1s\"\nfailed_requests = 0\n[limits_in_lab]\nhttp_gap = \"2*lease\"");
+    let scenario = Scenario::parse("x.toml", &text).unwrap();
+    let limits = |ground| {
+        let limits = scenario.limits_on(ground);
+        (limits.durations(Profile::Lan), limits.failed_requests)
+    };
+    assert_eq!(limits(Ground::Loopback), (vec![("http_gap", Duration::from_secs(1))], Some(0)));
+    assert_eq!(limits(Ground::Lab), (vec![("http_gap", Duration::from_millis(640))], Some(0)));
+}
+
+#[test]
+fn a_change_of_the_policy_leaves_the_rest() {
+    let policy = twinsite_model::spec::PolicySpec::default();
+    let change = PolicyChange { failovers_max: Some(7), ..PolicyChange::default() };
+    let changed = change.applied_to(&policy);
+    assert_eq!(changed, twinsite_model::spec::PolicySpec { failovers_max: 7, ..policy });
 }

@@ -443,6 +443,9 @@ pub struct MeetingArguments {
     /// The file from which it reads the address that it announces
     #[arg(long)]
     pub announced_file: PathBuf,
+    /// The file from which it reads how it answers: well, slow, errors, wrong or truncated
+    #[arg(long)]
+    pub answers_file: Option<PathBuf>,
     /// End when standard input closes
     #[arg(long)]
     pub exit_with_stdin: bool,

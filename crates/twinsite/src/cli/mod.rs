@@ -249,6 +249,7 @@ async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliE
                 listen: arguments.listen,
                 name: arguments.name,
                 announced_file: arguments.announced_file,
+                answers_file: arguments.answers_file,
             };
             meeting::run(config).await?;
             Ok(Exit::Done)

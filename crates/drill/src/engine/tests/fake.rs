@@ -1,9 +1,8 @@
-//! The engine on a cluster of fakes: real meeting instances, real clients, and an owner that is a few lines long and
-//! whose fence can be broken.
+//! Real meeting instances, real clients, and an owner that is a few lines long and whose fence can be broken.
 
-use super::*;
-use crate::layout::{Layout, Shape};
-use crate::meeting::{Meeting, MeetingConfig};
+use super::super::{ApiError, Backend, BackendError, ClusterApi, ClusterStatus, WatchItem};
+use crate::layout::{Layout, Shape, Store};
+use crate::meeting::{Answers, Meeting, MeetingConfig};
 use crate::process::{Block, PidTable, ProcessName};
 use crate::wan;
 use futures_util::future::BoxFuture;
@@ -11,19 +10,19 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use twinsite_model::{
-    Event, Generation, Incarnation, NodeName, OperationId, OperationKind, Outcome, Owner, Profile, Reason,
-    Revision, SiteName, Step, StepResult, Token, UpstreamName, Verdict as Health, WallTime,
+    ClusterSpec, Event, Generation, Incarnation, NodeName, OperationId, OperationKind, Outcome, Owner,
+    Profile, Reason, Revision, SiteName, Step, StepResult, Token, UpstreamName, Verdict as Health, WallTime,
 };
 
 /// How the old owner is kept from answering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fence {
+pub(super) enum Fence {
     Works,
     /// The old owner stops listening, and goes on answering on the connections that it has.
     LeavesConnections,
@@ -32,8 +31,8 @@ enum Fence {
 /// The task that accepts, and the connections.
 type Serving = (AbortHandle, Arc<Mutex<JoinSet<()>>>);
 
-struct Shared {
-    layout: Layout,
+pub(super) struct Shared {
+    pub(super) layout: Layout,
     folder: PathBuf,
     fence: Fence,
     owner: Mutex<(NodeName, Token)>,
@@ -41,6 +40,9 @@ struct Shared {
     instances: Mutex<Vec<AbortHandle>>,
     running: Mutex<BTreeSet<ProcessName>>,
     watchers: Mutex<Vec<mpsc::Sender<WatchItem>>>,
+    spec: Mutex<ClusterSpec>,
+    /// What `failovers_max` was in each specification that was applied.
+    pub(super) applied: Mutex<Vec<u32>>,
 }
 
 /// The block may have been another run's a moment ago, whose last sockets the kernel is just closing.
@@ -68,13 +70,15 @@ impl Drop for Shared {
 }
 
 #[derive(Clone)]
-struct Fake(Arc<Shared>);
+pub(super) struct Fake(pub(super) Arc<Shared>);
 
 impl Fake {
-    async fn start(fence: Fence, folder: PathBuf, block: &Block) -> Self {
+    pub(super) async fn start(fence: Fence, folder: PathBuf, block: &Block) -> Self {
         let layout = Layout::paired(block.number(), Profile::Lan, &Shape::default(), Store::Embedded);
         let owner = layout.nodes[0].name.clone();
         let fake = Self(Arc::new(Shared {
+            spec: Mutex::new(layout.spec()),
+            applied: Mutex::default(),
             layout,
             folder,
             fence,
@@ -91,6 +95,7 @@ impl Fake {
                 listen: instance.address,
                 name: instance.name.clone(),
                 announced_file: fake.0.folder.join(instance.name.as_str()),
+                answers_file: None,
             };
             let serving = tokio::spawn(bind(config).await.serve());
             fake.0.instances.lock().unwrap().push(serving.abort_handle());
@@ -269,7 +274,35 @@ impl Backend for Fake {
         Ok(())
     }
 
+    fn cut_host(&mut self, _: &NodeName) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn heal_links(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn flush_firewall(&mut self, _: &NodeName) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn set_disk_full(&mut self, _: &NodeName, _: bool) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn set_answers(&mut self, _: &UpstreamName, _: Answers) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn mend(&mut self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
     fn flush_redis(&mut self) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn set_redis_replica(&mut self, _: bool) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async { Ok(()) })
     }
 
@@ -315,8 +348,11 @@ impl ClusterApi for Fake {
     }
 
     fn switchover<'a>(&'a self, _: &'a SiteName) -> BoxFuture<'a, Result<(), ApiError>> {
-        let refused =
-            ApiError { message: "target-healthy: no healthy upstream".to_owned(), retryable: false };
+        let refused = ApiError {
+            message: "target-healthy: no healthy upstream".to_owned(),
+            retryable: true,
+            forbidden: true,
+        };
         Box::pin(async { Err(refused) })
     }
 
@@ -332,90 +368,23 @@ impl ClusterApi for Fake {
         Box::pin(async { Ok(()) })
     }
 
+    fn reset_breaker(&self) -> BoxFuture<'_, Result<(), ApiError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn spec(&self) -> BoxFuture<'_, Result<ClusterSpec, ApiError>> {
+        Box::pin(async { Ok(self.0.spec.lock().unwrap().clone()) })
+    }
+
+    fn apply<'a>(&'a self, spec: &'a ClusterSpec) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(async {
+            self.0.applied.lock().unwrap().push(spec.policy.failovers_max);
+            *self.0.spec.lock().unwrap() = spec.clone();
+            Ok(())
+        })
+    }
+
     fn lead<'a>(&'a self, _: &'a NodeName) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async { Ok(()) })
     }
-}
-
-fn scenario(rest: &str) -> Scenario {
-    let text = format!(
-        "version = 1\nname = \"fake\"\ndescription = \"A drill on fakes.\"\n\
-         [load]\nhttp_pause = \"15ms\"\nparticipants = 6\nrooms = 2\nwarm_up = \"300ms\"\n{rest}"
-    );
-    Scenario::parse("fake.toml", &text).unwrap()
-}
-
-const OWNER_KILLED: &str = "[[step]]\ndo.kill = { nodes = \"owner\" }\n\
-                            [[step]]\ndo.wait = { until = \"owner-changed\", within = \"5s\" }\n\
-                            [expect]\nowner = \"at-other-site\"\nmoves_max = 1\n";
-
-async fn drill(fence: Fence, rest: &str) -> Report {
-    let block = Block::claim().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let mut fake = Fake::start(fence, folder.path().to_owned(), &block).await;
-    let api = fake.clone();
-    run(&scenario(rest), &mut fake, &api, &Options::default(), &mut |_| ()).await.unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failover_is_measured_and_passes() {
-    let report =
-        drill(Fence::Works, &format!("{OWNER_KILLED}[limits]\nhttp_gap = \"2s\"\ntunnels_back = \"5s\"\n"))
-            .await;
-    assert_eq!(report.broken, Vec::<String>::new());
-    let run = &report.runs[0];
-    let gap = run.gap_ms.http.unwrap();
-    assert!((60..2_000).contains(&gap), "the address was away for at least 70 ms: {gap}");
-    assert!(run.gap_ms.websocket.unwrap() >= 60);
-    assert!(run.phases_ms.detect.unwrap() >= 50 && run.phases_ms.verify.is_some(), "{:?}", run.phases_ms);
-    assert_eq!((run.tunnels.lost, run.tunnels.back), (6, 6));
-    assert!(run.requests.ok > 20 && run.connects.failed > 0, "{:?} {:?}", run.requests, run.connects);
-    let what: Vec<_> = run.timeline.iter().map(|entry| entry.what.as_str()).collect();
-    for line in ["kill -9: node gra-1", "sbg-1 owns under 1.2", "first answer from sbg-1 (1.2)"] {
-        assert!(what.contains(&line), "{line} is not in {what:?}");
-    }
-
-    let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
-    assert_eq!((&json["verdict"], &json["profile"]), (&"pass".into(), &"lan".into()));
-    for key in ["detect", "fence", "move", "announce", "verify"] {
-        assert!(json["runs"][0]["phases_ms"][key].is_u64(), "{key}");
-    }
-    for key in ["dual_answer_ms", "stale_epoch_writes", "split_rooms", "announced_mismatch_ms"] {
-        assert_eq!(json["audit"][key], 0, "{key}");
-    }
-    assert_eq!(json["audit"]["epochs_monotonic"], true);
-    let mut text = Vec::new();
-    report.write_text(&mut text).unwrap();
-    assert!(String::from_utf8(text).unwrap().contains("limit http_gap"));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_fence_is_seen_from_outside() {
-    let report = drill(Fence::LeavesConnections, OWNER_KILLED).await;
-    assert!(!report.passed());
-    assert!(report.audit.dual_answer_ms > 100, "{:?}", report.audit);
-    let evidence = report.audit.evidence.join("\n");
-    assert!(evidence.contains("gra-1 answered under 1.1"), "{evidence}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn broken_limits_and_steps_are_named() {
-    let report = drill(Fence::Works, &format!("{OWNER_KILLED}[limits]\nhttp_gap = \"1ms\"\n")).await;
-    assert!(!report.passed());
-    let [line] = report.broken.as_slice() else { panic!("{:?}", report.broken) };
-    assert!(line.starts_with("http_gap: median ") && line.ends_with(" ms, limit 1 ms"), "{line}");
-
-    let report = drill(Fence::Works, "[[step]]\ndo.switchover = { to = \"other-site\" }\n").await;
-    assert_eq!(report.broken, ["run 1: step 1: target-healthy: no healthy upstream"]);
-}
-
-#[tokio::test]
-async fn a_drill_that_breaks_redis_is_refused_where_there_is_none() {
-    let block = Block::claim().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let mut fake = Fake::start(Fence::Works, folder.path().to_owned(), &block).await;
-    let api = fake.clone();
-    let scenario = scenario("[guards]\nstore = \"own-redis\"\n[[step]]\ndo.redis = \"flush\"\n");
-    let error = run(&scenario, &mut fake, &api, &Options::default(), &mut |_| ()).await.unwrap_err();
-    assert!(error.to_string().contains("without --redis and --embedded"), "{error}");
 }
