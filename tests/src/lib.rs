@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use twinsite_api::{Client, ClientOptions, ClientTls};
 use twinsite_drill::layout::{Layout, NodePlace, Shape, Store};
@@ -51,6 +51,34 @@ pub fn left_out(what: &str, why: &str) {
     let file = fs::OpenOptions::new().create(true).append(true).open(&path);
     let written = file.and_then(|mut file| writeln!(file, "{what}: {why}"));
     written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// Whether a lab can be made here; else it is said.
+///
+/// # Panics
+/// If what was made to try cannot be removed.
+pub fn lab_is_possible(what: &str) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        left_out(what, "a lab needs root");
+        return false;
+    }
+    if Command::new("ip").arg("-V").output().is_err() {
+        left_out(what, "a lab needs `ip`");
+        return false;
+    }
+    if fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+        left_out(what, "/dev/net/tun cannot be opened here");
+        return false;
+    }
+    let probe = format!("twinsite-probe-{}", std::process::id());
+    let netns = |verb| Command::new("ip").args(["netns", verb, &probe]).stderr(Stdio::null()).status();
+    if !netns("add").is_ok_and(|status| status.success()) {
+        left_out(what, "network namespaces cannot be made here");
+        return false;
+    }
+    let removed = netns("delete");
+    assert!(removed.is_ok(), "{removed:?}");
+    true
 }
 
 /// What a command printed and how it ended.
@@ -118,9 +146,9 @@ pub fn run(arguments: &[&str]) -> Said {
 pub fn run_command(mut command: Command) -> Said {
     command.env("RUST_LOG", "error").env_remove("TWINSITE_CLIENT");
     let child = command
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{error}"));
     let pid = child.id();

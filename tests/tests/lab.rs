@@ -5,33 +5,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use twinsite_tests::{Said, left_out, program, run};
+use twinsite_tests::{Said, lab_is_possible, program, run};
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// Whether a lab can be made here; else it is said.
-fn is_possible(what: &str) -> bool {
-    if !rustix::process::geteuid().is_root() {
-        left_out(what, "a lab needs root");
-        return false;
-    }
-    if Command::new("ip").arg("-V").output().is_err() {
-        left_out(what, "a lab needs `ip`");
-        return false;
-    }
-    if fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
-        left_out(what, "/dev/net/tun cannot be opened here");
-        return false;
-    }
-    let probe = format!("twinsite-probe-{}", std::process::id());
-    let netns = |verb| Command::new("ip").args(["netns", verb, &probe]).stderr(Stdio::null()).status();
-    if !netns("add").is_ok_and(|status| status.success()) {
-        left_out(what, "network namespaces cannot be made here");
-        return false;
-    }
-    netns("delete").unwrap();
-    true
-}
 
 /// The namespaces of labs, by the process that made them.
 fn namespaces(pid: u32) -> Vec<String> {
@@ -49,7 +25,7 @@ fn exercise(name: &str) -> Said {
 /// comes while nobody listens is told so; on a network that one hears nothing, and its kernel asks again after a second.
 #[test]
 fn an_address_moves_between_hosts() {
-    if !is_possible("a floating IP in a lab") {
+    if !lab_is_possible("a floating IP in a lab") {
         return;
     }
     for name in ["owner-killed", "owner-frozen", "switchover", "site-isolated"] {
@@ -70,7 +46,7 @@ fn an_address_moves_between_hosts() {
 /// Whatever becomes of the runner, nothing stays: the next lab takes away what it left.
 #[test]
 fn a_killed_lab_leaves_nothing_to_the_next_one() {
-    if !is_possible("what a killed lab leaves") {
+    if !lab_is_possible("what a killed lab leaves") {
         return;
     }
     let mut first = Command::new(program());

@@ -13,6 +13,7 @@ mod alone;
 mod announcing;
 mod appoint;
 mod brain;
+mod connections;
 mod desk;
 mod errands;
 mod follow;
@@ -32,6 +33,10 @@ mod telling;
 pub use announcing::{Announcing, Instances, Outside};
 pub use appoint::{AllHands, Employer};
 pub use brain::{Brain, Busy};
+pub use connections::{
+    ChangedConnections, Connections, Listeners, OpenConnections, PIECE_MAX, Piece, RollCall, RollRefused,
+    Spreading, TellRolls,
+};
 pub use desk::Desk;
 pub use errands::{Errands, Runner, Said};
 pub use follow::{Follower, Surroundings};

@@ -47,6 +47,7 @@ pub const fn alarm_name(alarm: &Alarm) -> &'static str {
         Alarm::BreakerOpen { .. } => "breaker-open",
         Alarm::NotVerified { .. } => "not-verified",
         Alarm::Drift { .. } => "drift",
+        Alarm::AddressConflict { .. } => "address-conflict",
         Alarm::SiteUnhealthy { .. } => "site-unhealthy",
     }
 }

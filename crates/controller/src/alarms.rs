@@ -54,6 +54,9 @@ pub(crate) fn conditions(view: &View<'_>, me: NodeId) -> BTreeSet<Alarm> {
         if !fit.iter().any(|node| Some(*node) != owner) {
             alarms.insert(Alarm::NoStandby { ip: ip.name.clone() });
         }
+        let seen = view.spec.nodes.iter().filter_map(|node| view.heard(node.id)?.floating_ips.get(&ip.name));
+        let strangers = seen.filter_map(|seen| seen.stranger);
+        alarms.extend(strangers.map(|hardware| Alarm::AddressConflict { ip: ip.name.clone(), hardware }));
         if let Some(operation) = unverified(view, ip) {
             alarms.insert(Alarm::NotVerified { ip: ip.name.clone(), operation });
         }

@@ -1,7 +1,9 @@
 //! What people should know: decisions, and alarms with their end.
 
 use crate::rules::RuleResult;
-use twinsite_model::{FloatingIpName, NodeId, OperationId, OperationKind, Reason, SiteName, Token, WallTime};
+use twinsite_model::{
+    FloatingIpName, HardwareAddress, NodeId, OperationId, OperationKind, Reason, SiteName, Token, WallTime,
+};
 
 /// A decision to move an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +86,13 @@ pub enum Alarm {
         ip: FloatingIpName,
         /// Where.
         what: Drift,
+    },
+    /// A host that is no node answers for an address too.
+    AddressConflict {
+        /// The address.
+        ip: FloatingIpName,
+        /// The host.
+        hardware: HardwareAddress,
     },
     /// No upstream of a site is healthy.
     SiteUnhealthy {

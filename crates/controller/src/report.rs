@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 use twinsite_model::{
-    ErrandEnd, ErrandId, FloatingIpName, Format, Incarnation, NodeId, Revision, RoomKey, Timing, Token,
-    UpstreamName,
+    ErrandEnd, ErrandId, FloatingIpName, Format, HardwareAddress, Incarnation, NodeId, Revision, RoomKey,
+    Timing, Token, UpstreamName,
 };
 
 /// The longest line of detail that is kept from a report, in characters.
@@ -100,6 +100,8 @@ pub struct FloatingIpView {
     pub errand: Option<(ErrandId, ErrandEnd)>,
     /// What a request through the address, as a stranger makes it, was answered by.
     pub outside: Option<OutsideView>,
+    /// A host that is no node and answers for the address too, as its holder sees it.
+    pub stranger: Option<HardwareAddress>,
 }
 
 /// What a provider says about an address.

@@ -9,6 +9,7 @@
 //! See `OVERVIEW.md`.
 
 mod clock;
+mod connection;
 pub mod guardian;
 mod listen;
 mod loopback;
@@ -17,6 +18,7 @@ mod provider;
 pub mod routed;
 
 pub use clock::{Lease, boot_now};
+pub use connection::Connection;
 pub use loopback::{Loopback, address_is_free};
 pub use netlink::{HostFinding, LIT_AT_MOST, Netlink, clear, examine, take_over};
 pub use provider::{Accepted, Fencing, Observation, Provider, ProviderError, Work};

@@ -12,7 +12,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::pin::Pin;
-use twinsite_model::{BootTime, Token};
+use twinsite_model::{BootTime, HardwareAddress, Token};
 
 /// How a provider keeps two nodes from answering at the same instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct Observation {
     pub attached: Option<Token>,
     /// Why the address could not be attached or let go lately.
     pub error: Option<String>,
+    /// A host that is no node and answers for the address too.
+    pub stranger: Option<HardwareAddress>,
 }
 
 /// Why an address cannot be attached or let go.

@@ -124,6 +124,16 @@ pub struct InterfaceNameError {
     pub given: String,
 }
 
+/// The hardware address of a host on an Ethernet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HardwareAddress(pub [u8; 6]);
+
+impl fmt::Display for HardwareAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
+    }
+}
+
 /// The name of a network interface of a host, as the kernel allows it (`dev_valid_name` in `net/core/dev.c`; narrower:
 /// printable ASCII only).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -25,8 +25,9 @@ pub use errand::{Errand, ErrandEnd};
 pub use event::Event;
 pub use faults::{Fault, Faults};
 pub use ids::{
-    ClusterName, Epoch, ErrandId, FloatingIpName, Generation, Incarnation, InterfaceName, NameError, NodeId,
-    NodeName, OperationId, RequestId, Revision, RoomKey, RouteName, SiteName, Token, UpstreamName,
+    ClusterName, Epoch, ErrandId, FloatingIpName, Generation, HardwareAddress, Incarnation, InterfaceName,
+    NameError, NodeId, NodeName, OperationId, RequestId, Revision, RoomKey, RouteName, SiteName, Token,
+    UpstreamName,
 };
 pub use operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,

@@ -3,6 +3,7 @@
 use crate::client_io::{ClientIo, Waiting};
 use crate::forward::answer;
 use crate::group::{Closing, Counted, Group, Phase};
+use crate::open::OpenConnection;
 use crate::worker::{Core, Seat};
 use http::HeaderValue;
 use hyper::server::conn::http1;
@@ -31,6 +32,8 @@ pub(crate) struct Context {
 
 /// What a client's socket takes up as long as it is open, as a tunnel too: dropped only after it.
 pub(crate) struct Place {
+    /// None at a node's own addresses. The first to go: whoever sees that nothing is left finds it noted.
+    pub(crate) _open: Option<OpenConnection>,
     pub(crate) _counted: Counted,
     pub(crate) _seat: Seat,
 }

@@ -2,6 +2,9 @@
 
 /// The close frame of a server that goes away: status 1001 (RFC 6455 section 7.4.1).
 pub(crate) const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xe9];
+/// The close frame of a service that is about to be back elsewhere: status 1012, "Service Restart" (IANA's registry of
+/// WebSocket close codes).
+pub(crate) const SERVICE_RESTART: [u8; 4] = [0x88, 0x02, 0x03, 0xf4];
 
 /// Follows a stream of frames without looking into them.
 #[derive(Debug, Default)]
@@ -109,9 +112,12 @@ mod tests {
 
     #[test]
     fn a_close_frame_is_a_frame() {
-        let mut boundary = FrameBoundary::default();
-        boundary.take(&GOING_AWAY);
-        assert!(boundary.is_between_frames());
+        for (frame, status) in [(GOING_AWAY, 1_001), (SERVICE_RESTART, 1_012)] {
+            let mut boundary = FrameBoundary::default();
+            boundary.take(&frame);
+            assert!(boundary.is_between_frames());
+            assert_eq!(u16::from_be_bytes([frame[2], frame[3]]), status);
+        }
     }
 
     proptest::proptest! {

@@ -17,6 +17,7 @@ mod headers;
 mod host;
 mod live_rooms;
 mod local;
+mod open;
 mod pool;
 mod proxy;
 mod rooms;
@@ -26,6 +27,7 @@ mod worker;
 
 pub use authority::Authority;
 pub use group::{Closing, Load};
+pub use open::{Changed, Ends};
 pub use proxy::{Proxy, ProxyError, ProxyOptions};
 pub use rooms::{RoomRefused, Rooms};
 pub use table::RoutingTable;

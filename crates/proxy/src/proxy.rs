@@ -3,6 +3,7 @@
 use crate::authority::Authority;
 use crate::group::{Closing, Group, Load, Phase, What};
 use crate::live_rooms::LiveRooms;
+use crate::open::{Changed, OpenConnections};
 use crate::rooms::Rooms;
 use crate::table::{RoutingTable, UpstreamLoad};
 use crate::worker::{self, Given, Seat, Start};
@@ -20,7 +21,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use twinsite_model::dial::DialMap;
-use twinsite_model::{ClusterName, FloatingIpName, Incarnation, NodeId, NodeName, RoomKey, UpstreamName};
+use twinsite_model::{
+    ClusterName, FloatingIpName, Incarnation, NodeId, NodeName, RoomKey, Token, UpstreamName,
+};
 
 /// Connections that the kernel completes ahead of a core.
 pub(crate) const BACKLOG: i32 = 1_024;
@@ -101,6 +104,7 @@ struct Inner {
     taken: Arc<AtomicU32>,
     failures: broadcast::Sender<UpstreamName>,
     live: Arc<LiveRooms>,
+    connections: Arc<OpenConnections>,
     /// The listeners at the node's own addresses, those of all cores, until they are to be closed.
     doors: Mutex<Vec<TcpListener>>,
     no_more: CancellationToken,
@@ -171,8 +175,21 @@ impl Proxy {
             cores.push(CoreHandle { given, taken: core_taken });
         }
         let floating = Mutex::default();
-        let doors = Mutex::new(doors);
-        let inner = Inner { table, cores, own, floating, taken, failures, live, doors, no_more, open, stop };
+        let (doors, connections) = (Mutex::new(doors), Arc::default());
+        let inner = Inner {
+            table,
+            cores,
+            own,
+            floating,
+            taken,
+            failures,
+            live,
+            connections,
+            doors,
+            no_more,
+            open,
+            stop,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -210,8 +227,9 @@ impl Proxy {
         };
         let group = self.group_of(authority);
         let counted = group.count(What::Connection);
+        let open = self.inner.connections.note(&stream, &group);
         // A core ends only with the process.
-        let _ended = core.given.send(Given { stream, group, counted, seat });
+        let _ended = core.given.send(Given { stream, group, counted, seat, open });
     }
 
     fn group_of(&self, authority: Arc<dyn Authority>) -> Arc<Group> {
@@ -302,6 +320,22 @@ impl Proxy {
     /// A room is at this upstream: its tunnels to others are ended, so that everybody meets there.
     pub fn room_moved(&self, room: RoomKey, to: &UpstreamName) {
         self.inner.live.moved(room, to);
+    }
+
+    /// What became of connections at floating IPs since the last look. A connection stays open here that ended when its
+    /// client could not, or could not for sure, be told: the next owner may have to.
+    pub fn changed_connections(&self) -> Vec<Changed> {
+        self.inner.connections.take()
+    }
+
+    /// The floating IPs that something came in at, and the token under which it may be answered.
+    pub fn served(&self) -> Vec<(FloatingIpName, Token)> {
+        let floating = self.floating();
+        let held = floating.groups.iter().filter_map(|(ip, group)| {
+            let authority = group.authority.as_ref().filter(|authority| authority.holds())?;
+            Some((ip.clone(), authority.token()))
+        });
+        held.collect()
     }
 
     /// Tunnels to each upstream.

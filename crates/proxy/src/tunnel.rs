@@ -2,7 +2,7 @@
 
 use crate::client_io::ClientIo;
 use crate::connection::{Context, Place, cut_off};
-use crate::frames::{FrameBoundary, GOING_AWAY};
+use crate::frames::{FrameBoundary, GOING_AWAY, SERVICE_RESTART};
 use crate::group::{Closing, Counted, Phase, What};
 use crate::live_rooms::LiveRoom;
 use crate::table::{Opened, Upstream};
@@ -52,6 +52,15 @@ enum Ended {
 }
 
 impl Ended {
+    /// The close frame that says so, where this node may and must say it.
+    const fn goodbye(self) -> Option<[u8; 4]> {
+        match self {
+            Self::Moved => Some(SERVICE_RESTART),
+            Self::UpstreamLost | Self::RoomMoved => Some(GOING_AWAY),
+            Self::Closed | Self::Broken | Self::Idle | Self::Lost => None,
+        }
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -123,11 +132,11 @@ impl Tunnel {
             upwards_first: true,
         };
         let ended = self.carry(&mut copy).await;
-        if matches!(ended, Ended::Moved | Ended::UpstreamLost | Ended::RoomMoved) {
+        if let Some(goodbye) = ended.goodbye() {
             tokio::select! {
                 biased;
                 () = cut_off(&mut self.phases) => {}
-                () = copy.say_goodbye() => {}
+                () = copy.say_goodbye(goodbye) => {}
             }
         }
         drop(copy); // both sockets, before they cease to count
@@ -248,9 +257,9 @@ impl Copy {
         })
     }
 
-    /// Tells the client to come again (status 1001), between two frames, and waits a moment for it to hang up, because a
-    /// reset would overtake the message.
-    async fn say_goodbye(&mut self) {
+    /// Tells the client to come again, by this close frame between two others, and waits a moment for it to hang up,
+    /// because a reset would overtake the message.
+    async fn say_goodbye(&mut self, close: [u8; 4]) {
         self.holding_back = true;
         let between = poll_fn(|cx| {
             if self.boundary.is_between_frames() && self.to_client.is_empty() {
@@ -268,7 +277,7 @@ impl Copy {
             return;
         }
         let goodbye = async {
-            self.client.write_all(&GOING_AWAY).await?;
+            self.client.write_all(&close).await?;
             self.client.shutdown().await?;
             let mut sink = [0; 512];
             while self.client.read(&mut sink).await? > 0 {}

@@ -4,6 +4,7 @@ use crate::balance::Turns;
 use crate::connection::{Place, serve};
 use crate::group::{Counted, Group, What};
 use crate::live_rooms::LiveRooms;
+use crate::open::OpenConnection;
 use crate::pool::Pool;
 use crate::proxy::{BACKLOG, ProxyOptions, Published};
 use crate::rooms::Rooms;
@@ -37,6 +38,7 @@ pub(crate) struct Given {
     pub(crate) group: Arc<Group>,
     pub(crate) counted: Counted,
     pub(crate) seat: Seat,
+    pub(crate) open: Option<OpenConnection>,
 }
 
 /// A connection's place among those that a core has, and that the node allows.
@@ -170,11 +172,12 @@ async fn work(start: Start) -> io::Result<()> {
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            Some(Given { stream, group, counted, seat }) = given.recv() => {
+            Some(Given { stream, group, counted, seat, open }) = given.recv() => {
                 let core = Rc::clone(&core);
+                let place = Place { _counted: counted, _seat: seat, _open: open };
                 tokio::task::spawn_local(async move {
                     match stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-                        Ok(stream) => serve(core, stream, group, Place { _counted: counted, _seat: seat }).await,
+                        Ok(stream) => serve(core, stream, group, place).await,
                         Err(error) => tracing::warn!(%error, "a connection was lost on its way to its core"),
                     }
                 });
@@ -215,7 +218,7 @@ impl Door {
             return;
         };
         let (core, group) = (Rc::clone(&self.core), Arc::clone(&self.own));
-        let place = Place { _counted: group.count(What::Connection), _seat: seat };
+        let place = Place { _counted: group.count(What::Connection), _seat: seat, _open: None };
         tokio::task::spawn_local(serve(core, stream, group, place));
     }
 

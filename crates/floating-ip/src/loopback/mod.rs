@@ -165,6 +165,6 @@ impl Provider for Loopback {
             && state.listening.iter().all(Listening::is_listening)
             && self.addresses.iter().all(|address| exclusion::is_taken(*address));
         let attached = state.lease.as_ref().filter(|lease| listens && lease.holds()).map(Lease::token);
-        Observation { attached, error: state.error.clone() }
+        Observation { attached, error: state.error.clone(), stranger: None }
     }
 }

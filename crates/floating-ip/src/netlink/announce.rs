@@ -1,16 +1,20 @@
 //! Telling the network where an address is now: gratuitous ARP (RFC 5227, section 3), unsolicited neighbour
-//! advertisements (RFC 4861, section 7.2.6).
+//! advertisements (RFC 4861, section 7.2.6). And what goes with it: telling the clients of an earlier owner (`tickle.rs`),
+//! and asking whether anybody else has the address (`conflict.rs`).
 //!
 //! The frames are made by hand, and the rules hold them back like any other word of this host when the address is dark
 //! (IPv4: at the interface, since Linux 5.16; IPv6: they go through the kernel).
 
 use super::address::Interface;
+use super::conflict::Listening;
+use super::tickle::{Orphans, Tickling};
 use pnet_datalink::{Channel, ChannelType, Config, NetworkInterface};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::thread;
 use std::time::{Duration, Instant};
+use twinsite_model::HardwareAddress;
 
 /// When it is told, after the address was taken: at once and again soon, because one frame may be lost, and because
 /// switches that are just learning lose the first ones.
@@ -51,20 +55,46 @@ impl Announcing {
     }
 
     /// Tells it, first often and then now and then, until `is_lit` says nothing any more; not while it says no.
-    pub(super) fn run(self, is_lit: impl Fn() -> Option<bool>) {
-        let Some(hardware) = self.hardware else { return };
+    /// `orphans` are the connections of earlier owners; `stranger` is told who else has the address, and when it is gone.
+    pub(super) fn run(
+        self,
+        is_lit: impl Fn() -> Option<bool>,
+        orphans: Orphans,
+        stranger: impl Fn(Option<HardwareAddress>),
+    ) {
         let began = Instant::now();
+        let may = || is_lit() == Some(true);
+        let mut tickling = Tickling::new(self.address, orphans);
+        let mut listening = self.hardware.and_then(|hardware| self.listen(hardware));
         let mut due =
             BURST.into_iter().chain((1..).map(|times| BURST[BURST.len() - 1] + AGAIN * times)).peekable();
         while let Some(lit) = is_lit() {
-            if lit && due.peek().is_some_and(|due| began.elapsed() >= *due) {
-                due.next();
-                if let Err(error) = self.tell(hardware, &|| is_lit() == Some(true)) {
-                    tracing::warn!(ip = %self.address, %error, "the network was not told where a floating IP is");
-                }
+            let is_due = lit && due.next_if(|due| began.elapsed() >= *due).is_some();
+            if let Some(hardware) = self.hardware.filter(|_| is_due)
+                && let Err(error) = self.tell(hardware, &may)
+            {
+                tracing::warn!(ip = %self.address, %error, "the network was not told where a floating IP is");
             }
+            // After the network was told: so the clients' answers come here.
+            if lit && let Err(error) = tickling.turn(began.elapsed(), &may) {
+                tracing::warn!(ip = %self.address, %error, "the clients of an earlier owner were not told");
+            }
+            if let Some(listening) = listening.as_mut().filter(|_| lit)
+                && let Err(error) = look_for_strangers(listening, is_due)
+            {
+                tracing::debug!(ip = %self.address, %error, "it was not asked who else has a floating IP");
+            }
+            stranger(listening.as_ref().and_then(Listening::stranger));
             thread::sleep(LOOK_EVERY);
         }
+        stranger(None); // whoever holds it next looks anew
+    }
+
+    fn listen(&self, hardware: [u8; 6]) -> Option<Listening> {
+        let listening = Listening::open(self.address, &self.interface, self.index, hardware);
+        listening
+            .inspect_err(|error| tracing::warn!(ip = %self.address, %error, "nobody hears whether another host has a floating IP"))
+            .ok()
     }
 
     /// What has to be made ready may take its time: whether it may still be told is asked right before each word.
@@ -74,6 +104,11 @@ impl Announcing {
             IpAddr::V6(address) => advertise(address, self.index, hardware, may),
         }
     }
+}
+
+fn look_for_strangers(listening: &mut Listening, is_due: bool) -> io::Result<()> {
+    listening.hear()?;
+    if is_due || listening.wants_to_ask() { listening.ask() } else { Ok(()) }
 }
 
 fn gratuitous_arp(

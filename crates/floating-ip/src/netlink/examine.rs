@@ -1,13 +1,14 @@
 //! What can be known of a host before it holds an address: looked at, and nothing changed.
 
 use super::address::Address;
+use super::conflict::who_has;
 use super::socket::is;
 use rustix::io::Errno;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use twinsite_model::InterfaceName;
+use twinsite_model::{HardwareAddress, InterfaceName};
 
 /// The capabilities that are needed, with their numbers (`include/uapi/linux/capability.h`).
 const NEEDED: [(u32, &str, &str); 3] = [
@@ -29,8 +30,14 @@ pub struct HostFinding {
 pub fn examine(ip: IpAddr, interface: &InterfaceName) -> Vec<HostFinding> {
     let mut findings = Vec::new();
     match state_of(ip, interface.as_str()) {
-        Ok(State { is_up: true, hardware: true, has_address: false }) => {}
         Ok(state) => {
+            if let Some(holder) = state.answered_by {
+                let what = format!(
+                    "{ip} is answered for by the host with the hardware address {holder}: unless that is the node that \
+                     holds it now, take it off there"
+                );
+                findings.push(HostFinding { forbids: false, what });
+            }
             if !state.is_up {
                 let what = format!("the interface `{interface}` is down: `ip link set {interface} up`");
                 findings.push(HostFinding { forbids: true, what });
@@ -65,16 +72,19 @@ struct State {
     is_up: bool,
     hardware: bool,
     has_address: bool,
+    /// By another host than this one.
+    answered_by: Option<HardwareAddress>,
 }
 
 fn state_of(ip: IpAddr, interface: &str) -> io::Result<State> {
     let mut address = Address::open(ip, interface)?;
     let found = address.interface()?;
-    Ok(State {
-        is_up: found.is_up,
-        hardware: found.hardware.is_some_and(|hardware| hardware != [0; 6]),
-        has_address: address.is_there()?,
-    })
+    let hardware = found.hardware.filter(|hardware| *hardware != [0; 6]);
+    let has_address = address.is_there()?;
+    let asked = hardware.filter(|_| found.is_up && !has_address);
+    // Without the right to ask nothing is known; that it is missing is said below.
+    let answered_by = asked.and_then(|hardware| who_has(ip, interface, found.index, hardware).ok()?);
+    Ok(State { is_up: found.is_up, hardware: hardware.is_some(), has_address, answered_by })
 }
 
 /// What this process may not do and a node must.

@@ -10,6 +10,7 @@ use super::announce::Announcing;
 use super::firewall::{Firewall, Moment, NotLit};
 use super::presence::{Presence, rest};
 use crate::clock::Lease;
+use crate::connection::Connection;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
+use twinsite_model::{HardwareAddress, Token};
 
 /// The longest moment for which an address is lit at a time: so long does a frozen holder's kernel go on answering.
 pub const LIT_AT_MOST: Duration = Duration::from_millis(160);
@@ -35,6 +37,9 @@ pub(super) struct Place {
     pub(super) address: IpAddr,
     pub(super) interface: String,
 }
+
+/// The connections that were open at an address under earlier tokens than this one.
+pub(super) type Earlier = Arc<dyn Fn(Token) -> Vec<Connection> + Send + Sync>;
 
 type Done = oneshot::Sender<io::Result<()>>;
 
@@ -65,6 +70,8 @@ struct Shared {
     ended: AtomicBool,
     /// Why it is not lit, and why it is not on its interface: each is over when that has come right.
     errors: Mutex<[Option<String>; 2]>,
+    /// Another host that answers for the address too.
+    stranger: Mutex<Option<HardwareAddress>>,
 }
 
 /// What an error is about.
@@ -94,13 +101,14 @@ pub(super) fn clear(place: &Place) -> io::Result<()> {
 
 impl Keeper {
     /// Takes the place over and waits for orders.
-    pub(super) fn start(place: Place) -> io::Result<Self> {
+    pub(super) fn start(place: Place, earlier: Earlier) -> io::Result<Self> {
         let (address, firewall) = take_over(&place)?;
         let (orders, given) = channel();
         let shared = Arc::new(Shared::default());
         let presence = Arc::new(Mutex::new(Presence::new(address, Arc::clone(&shared.guarded))?));
         let (holding, announcing) = (None, None);
-        let worker = Worker { place, presence, firewall, shared: Arc::clone(&shared), holding, announcing };
+        let worker =
+            Worker { place, earlier, presence, firewall, shared: Arc::clone(&shared), holding, announcing };
         thread::Builder::new().name("floating-ip".to_owned()).spawn(move || worker.run(&given))?;
         Ok(Self { orders, shared })
     }
@@ -137,6 +145,11 @@ impl Keeper {
         self.shared.ended.load(Ordering::Acquire)
     }
 
+    /// Another host that answers for the address too.
+    pub(super) fn stranger(&self) -> Option<HardwareAddress> {
+        *self.shared.stranger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Why it is not as it should be.
     pub(super) fn error(&self) -> Option<String> {
         self.shared.errors().iter().flatten().next().cloned()
@@ -152,6 +165,7 @@ impl Keeper {
 
 struct Worker {
     place: Place,
+    earlier: Earlier,
     presence: Arc<Mutex<Presence>>,
     firewall: Firewall,
     shared: Arc<Shared>,
@@ -231,10 +245,13 @@ impl Worker {
             .name("address".to_owned())
             .spawn(move || keep_address(&presence, &lifetime, &shared))?;
         let announcing = Announcing::new(self.place.address, &self.place.interface, &interface);
-        let shared = Arc::clone(&self.shared);
+        let (earlier, token) = (Arc::clone(&self.earlier), lease.token());
+        let orphans = Arc::new(move || earlier(token));
+        let (shared, noted, ip) = (Arc::clone(&self.shared), Arc::clone(&self.shared), self.place.address);
         let is_lit = move || lease.holds().then(|| shared.lit.load(Ordering::Acquire));
-        let announcing =
-            thread::Builder::new().name("announcements".to_owned()).spawn(move || announcing.run(is_lit))?;
+        let announcing = thread::Builder::new()
+            .name("announcements".to_owned())
+            .spawn(move || announcing.run(is_lit, orphans, |stranger| noted.note_stranger(stranger, ip)))?;
         self.announcing = Some(announcing);
         Ok(())
     }
@@ -293,7 +310,11 @@ impl Worker {
         let darkened = self.firewall.darken().and_then(|()| self.firewall.is_complete());
         match darkened {
             Ok(true) => Ok(()),
-            Ok(false) => locked(&self.presence).unguard(),
+            Ok(false) => {
+                locked(&self.presence).unguard()?;
+                // What is closed now would otherwise say so: an IPv6 socket does, with its address gone too.
+                self.firewall.rebuild()
+            }
             Err(error) => {
                 locked(&self.presence).unguard()?;
                 tracing::warn!(ip = %self.place.address, %error, "dark without its rules: the address was taken away");
@@ -324,6 +345,23 @@ impl Worker {
 impl Shared {
     fn errors(&self) -> MutexGuard<'_, [Option<String>; 2]> {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes who else answers for the address, and says it when it is news.
+    fn note_stranger(&self, stranger: Option<HardwareAddress>, ip: IpAddr) {
+        let mut known = self.stranger.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == stranger {
+            return;
+        }
+        *known = stranger;
+        match stranger {
+            Some(hardware) => tracing::error!(
+                %ip, %hardware,
+                "another host answers for a floating IP: find the one with this hardware address (the switch knows its \
+                 port) and take the address off it; until then clients reach either"
+            ),
+            None => tracing::info!(%ip, "no other host answers for a floating IP any more"),
+        }
     }
 
     /// Notes what is wrong, and says it when it is news.

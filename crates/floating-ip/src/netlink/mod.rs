@@ -18,20 +18,23 @@
 
 mod address;
 mod announce;
+mod conflict;
 mod examine;
 mod firewall;
 mod keeper;
 mod presence;
 mod rules;
 mod socket;
+mod tickle;
 
 pub use examine::{HostFinding, examine};
 pub use keeper::LIT_AT_MOST;
 
 use crate::clock::Lease;
+use crate::connection::Connection;
 use crate::listen::Listening;
 use crate::provider::{Accepted, Fencing, Observation, Provider, ProviderError, Work};
-use keeper::{Keeper, Place};
+use keeper::{Earlier, Keeper, Place};
 use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -43,6 +46,7 @@ pub struct Netlink {
     place: Place,
     addresses: Vec<SocketAddr>,
     accepted: Arc<dyn Fn(Lease) -> Arc<dyn Accepted> + Send + Sync>,
+    earlier: Earlier,
     state: Mutex<State>,
 }
 
@@ -59,7 +63,8 @@ struct State {
 impl Netlink {
     /// An address that nobody holds here yet. Nothing is done before it is held: another holder of this process may
     /// only just be letting it go. Then whatever an earlier life has left of it is made dark and taken away first.
-    /// `accepted` makes a taker of connections for each new lease.
+    /// `accepted` makes a taker of connections for each new lease; `earlier` knows the connections that were open under
+    /// earlier tokens than one, whose clients are told when the address is light under that one (`tickle.rs`).
     ///
     /// Needs `CAP_NET_ADMIN` for the rules and the address, `CAP_NET_RAW` to tell the network, and
     /// `CAP_NET_BIND_SERVICE` for ports below 1024.
@@ -69,11 +74,13 @@ impl Netlink {
         interface: &InterfaceName,
         ports: &[u16],
         accepted: impl Fn(Lease) -> Arc<dyn Accepted> + Send + Sync + 'static,
+        earlier: impl Fn(Token) -> Vec<Connection> + Send + Sync + 'static,
     ) -> Self {
         Self {
             place: place(name, ip, interface),
             addresses: ports.iter().map(|port| SocketAddr::new(ip, *port)).collect(),
             accepted: Arc::new(accepted),
+            earlier: Arc::new(earlier),
             state: Mutex::default(),
         }
     }
@@ -88,7 +95,8 @@ impl Netlink {
         if let Some(keeper) = state.keeper.as_ref().filter(|keeper| !keeper.has_ended()) {
             return Ok(Arc::clone(keeper));
         }
-        let started = Keeper::start(self.place.clone()).map_err(|error| self.refused(&error));
+        let started = Keeper::start(self.place.clone(), Arc::clone(&self.earlier))
+            .map_err(|error| self.refused(&error));
         state.not_taken = started.as_ref().err().map(ToString::to_string);
         let keeper = Arc::new(started?);
         state.keeper = Some(Arc::clone(&keeper));
@@ -217,7 +225,8 @@ impl Provider for Netlink {
             state.keeper.as_ref().and_then(|keeper| keeper.error()).or_else(|| state.not_taken.clone());
         let is_held = |lease: &&Lease| answers && error.is_none() && lease.holds();
         let attached = state.lease.as_ref().filter(is_held).map(Lease::token);
-        Observation { attached, error }
+        let stranger = state.keeper.as_ref().and_then(|keeper| keeper.stranger());
+        Observation { attached, error, stranger }
     }
 }
 

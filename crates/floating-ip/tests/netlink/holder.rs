@@ -3,15 +3,16 @@
 use crate::hosts::{Hosts, PORT};
 use crate::{eth0, name};
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::Socket;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use twinsite_floating_ip::{Accepted, Netlink, Provider, boot_now};
+use twinsite_floating_ip::{Accepted, Connection, Netlink, Provider, boot_now};
 use twinsite_model::Token;
 
 /// Names the address that the process holds, and its host.
@@ -70,6 +71,33 @@ impl Holder {
         Instant::now() + lease
     }
 
+    /// A client that an earlier owner had.
+    pub(crate) fn orphan(&mut self, client: SocketAddr) {
+        self.order(&format!("orphan {client}"));
+    }
+
+    /// Closes the connections of those who want silence, by resets.
+    pub(crate) fn reset(&mut self) {
+        self.order("reset");
+    }
+
+    /// Accepts nothing more; dark, if its lease is over.
+    pub(crate) fn close(&mut self) {
+        self.order("close");
+    }
+
+    /// Those who want silence.
+    pub(crate) fn clients(&mut self) -> Vec<SocketAddr> {
+        writeln!(self.orders.as_mut().unwrap(), "clients").unwrap();
+        self.answer().split_whitespace().map(|client| client.parse().unwrap()).collect()
+    }
+
+    /// Who else answers for the address.
+    pub(crate) fn stranger(&mut self) -> String {
+        writeln!(self.orders.as_mut().unwrap(), "stranger").unwrap();
+        self.answer()
+    }
+
     /// Lets it go.
     pub(crate) fn release(&mut self) {
         self.order("release");
@@ -118,8 +146,17 @@ pub(crate) fn is_played() -> bool {
 fn play(host: String, address: IpAddr) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let guard = runtime.enter();
-    let accepted = move |_| Arc::new(Service { host: host.clone() }) as Arc<dyn Accepted>;
-    let netlink = Arc::new(Netlink::new(&name(), address, &eth0(), &[PORT], accepted));
+    let open = Open::default();
+    let accepted = {
+        let open = Arc::clone(&open);
+        move |_| Arc::new(Service { host: host.clone(), open: Arc::clone(&open) }) as Arc<dyn Accepted>
+    };
+    let orphans = Orphans::default();
+    let earlier = {
+        let orphans = Arc::clone(&orphans);
+        move |_| orphans.lock().unwrap().clone()
+    };
+    let netlink = Arc::new(Netlink::new(&name(), address, &eth0(), &[PORT], accepted, earlier));
     drop(guard);
     let mut renewing: Option<JoinHandle<()>> = None;
     println!("{WORD}ready");
@@ -139,6 +176,26 @@ fn play(host: String, address: IpAddr) {
                 let lease = Duration::from_millis(millis.parse().unwrap());
                 hold(&runtime, &netlink, Token::new(1, epoch.parse().unwrap()), lease);
             }
+            ["orphan", client] => {
+                orphans.lock().unwrap().push(Connection::new(client.parse().unwrap(), PORT));
+            }
+            ["reset"] => {
+                for stream in open.lock().unwrap().drain(..) {
+                    Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+            }
+            ["stranger"] => {
+                let stranger = netlink.observe().stranger;
+                println!("{WORD}{}", stranger.map_or_else(|| "nobody".to_owned(), |one| one.to_string()));
+                continue;
+            }
+            ["clients"] => {
+                let open = open.lock().unwrap();
+                let clients: Vec<_> = open.iter().map(|one| one.peer_addr().unwrap().to_string()).collect();
+                println!("{WORD}{}", clients.join(" "));
+                continue;
+            }
+            ["close"] => runtime.block_on(netlink.close()),
             ["release"] => runtime.block_on(netlink.release()).unwrap(),
             _ => panic!("{order}"),
         }
@@ -167,14 +224,18 @@ async fn renew(netlink: Arc<Netlink>, token: Token) {
     }
 }
 
-/// Says which host this is to who asks, and keeps talking to who asks for that.
+type Orphans = Arc<Mutex<Vec<Connection>>>;
+type Open = Arc<Mutex<Vec<TcpStream>>>;
+
+/// Says which host this is to who asks, keeps talking to who asks for that, and is silent to who wants silence.
 struct Service {
     host: String,
+    open: Open,
 }
 
 impl Accepted for Service {
     fn accept(&self, mut stream: TcpStream) {
-        let host = self.host.clone();
+        let (host, open) = (self.host.clone(), Arc::clone(&self.open));
         thread::spawn(move || {
             stream.set_nonblocking(false).ok();
             let mut asked = [0];
@@ -183,6 +244,11 @@ impl Accepted for Service {
             }
             match asked {
                 [b'w'] => drop(stream.write_all(host.as_bytes())),
+                [b's'] => {
+                    let mut open = open.lock().unwrap(); // who reads the answer finds it noted
+                    stream.write_all(b".").ok();
+                    open.push(stream);
+                }
                 _ => {
                     while stream.write_all(b".").is_ok() {
                         thread::sleep(Duration::from_millis(10));

@@ -21,6 +21,20 @@ pub(crate) fn left_out(what: &str, why: &str) {
     writeln!(file, "{what}: {why}").unwrap();
 }
 
+/// Runs a test with hosts, where they can be made.
+macro_rules! hosts_or_return {
+    ($name:literal) => {
+        match crate::hosts::Hosts::for_test($name) {
+            Ok(hosts) => hosts,
+            Err(why) => {
+                crate::hosts::left_out(concat!("netlink: ", $name), &why);
+                return;
+            }
+        }
+    };
+}
+pub(crate) use hosts_or_return;
+
 /// The namespaces of one test; they go with it.
 pub(crate) struct Hosts {
     prefix: String,
@@ -76,6 +90,34 @@ impl Hosts {
         run(&format!("ip netns exec {} {command}", self.namespace(host))).unwrap()
     }
 
+    /// Takes a host off the network, without a word to anybody, or puts it back.
+    pub(crate) fn set_cut(&self, host: &str, is_cut: bool) {
+        let bridge = if is_cut { "nomaster" } else { "master br0" };
+        self.at("client", &format!("ip link set port-{host} {bridge}"));
+    }
+
+    /// A client behind a router that translates its address and drops what fits no connection: the namespace `home`. Says
+    /// why that cannot be made here.
+    pub(crate) fn add_home(&self) -> Result<(), String> {
+        let (home, router) = (self.namespace("home"), self.namespace("client"));
+        run(&format!("ip netns add {home}"))?;
+        let at_home = |command: &str| run(&format!("ip netns exec {home} {command}"));
+        let at_router = |command: &str| run(&format!("ip netns exec {router} {command}"));
+        at_home(&format!("ip link add eth0 type veth peer name home netns {router}"))?;
+        at_home("ip link set eth0 up")?;
+        at_home("ip address add 192.168.77.2/24 dev eth0")?;
+        at_router("ip link set home up")?;
+        at_router("ip address add 192.168.77.1/24 dev home")?;
+        at_home("ip route add default via 192.168.77.1")?;
+        at_router("sysctl -qw net.ipv4.ip_forward=1")?;
+        at_router("nft add table ip router")?;
+        at_router("nft add chain ip router out { type nat hook postrouting priority 100 ; }")?;
+        at_router("nft add rule ip router out oifname br0 masquerade")?;
+        at_router("nft add chain ip router through { type filter hook forward priority 0 ; }")?;
+        at_router("nft add rule ip router through ct state invalid drop")?;
+        Ok(())
+    }
+
     /// Does something on a thread of a host.
     pub(crate) fn inside<T: Send + 'static>(
         &self,
@@ -108,10 +150,24 @@ impl Hosts {
 
     /// A connection of a client to whom the host keeps talking.
     pub(crate) fn connect(&self, address: IpAddr) -> TcpStream {
-        self.inside("client", move || {
+        self.connect_for("client", b'k', address)
+    }
+
+    /// A connection of a client that waits for a message that never comes.
+    pub(crate) fn connect_silently(&self, address: IpAddr) -> TcpStream {
+        self.connect_silently_from("client", address)
+    }
+
+    /// The same, from another namespace.
+    pub(crate) fn connect_silently_from(&self, from: &str, address: IpAddr) -> TcpStream {
+        self.connect_for(from, b's', address)
+    }
+
+    fn connect_for(&self, from: &str, what: u8, address: IpAddr) -> TcpStream {
+        self.inside(from, move || {
             let to = SocketAddr::new(address, PORT);
             let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
-            stream.write_all(b"k").unwrap();
+            stream.write_all(&[what]).unwrap();
             stream.read_exact(&mut [0]).unwrap();
             stream
         })
@@ -143,7 +199,7 @@ impl Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        for host in ["a", "b", "client"] {
+        for host in ["a", "b", "home", "client"] {
             drop(run(&format!("ip netns delete {}", self.namespace(host))));
         }
     }

@@ -11,9 +11,10 @@
 mod holder;
 mod hosts;
 mod outside;
+mod takeover;
 
 use holder::Holder;
-use hosts::{Hosts, left_out};
+use hosts::hosts_or_return;
 use outside::{Kind, Watch};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -41,19 +42,6 @@ fn eth0() -> InterfaceName {
 /// How often a test repeats itself: its sample, or what the environment asks for.
 fn freezes() -> usize {
     std::env::var("TWINSITE_FREEZES").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
-}
-
-/// Runs a test as a holder's process if this is one, else with hosts, where they can be made.
-macro_rules! hosts_or_return {
-    ($name:literal) => {
-        match Hosts::for_test($name) {
-            Ok(hosts) => hosts,
-            Err(why) => {
-                left_out(concat!("netlink: ", $name), &why);
-                return;
-            }
-        }
-    };
 }
 
 #[test]

@@ -7,6 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,9 +28,9 @@ async fn lives(socket: &mut Client) {
     assert!(answer.is_text(), "{answer:?}");
 }
 
-async fn says_goodbye(socket: &mut Client) {
+async fn says_goodbye(socket: &mut Client, status: u16) {
     let close = timeout(SOON, socket.next()).await.unwrap().unwrap().unwrap();
-    assert!(matches!(&close, Message::Close(Some(frame)) if u16::from(frame.code) == 1001), "{close:?}");
+    assert!(matches!(&close, Message::Close(Some(frame)) if u16::from(frame.code) == status), "{close:?}");
 }
 
 #[tokio::test]
@@ -63,7 +64,7 @@ async fn an_upstream_is_given_up_once_its_route_has_another() {
     assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap().as_str(), "one");
     lives(&mut socket).await;
     bench.judge("two", Verdict::Healthy);
-    says_goodbye(&mut socket).await;
+    says_goodbye(&mut socket, 1001).await;
 }
 
 #[tokio::test]
@@ -107,7 +108,7 @@ async fn an_address_at_which_nothing_had_come_in_runs_empty_too() {
         assert!(socket.next().await.unwrap().unwrap().is_text());
     }
     let ip = public();
-    tokio::join!(bench.proxy.close_floating(&ip, Closing::Planned, SOON), says_goodbye(&mut socket));
+    tokio::join!(bench.proxy.close_floating(&ip, Closing::Planned, SOON), says_goodbye(&mut socket, 1012));
 
     bench.proxy.undrain_floating(&public());
     let mut kept = TcpStream::connect(bench.floating).await.unwrap();
@@ -195,6 +196,39 @@ async fn a_connection_that_comes_in_just_before_the_end_is_closed_with_the_other
             .unwrap();
         assert!(is_closed(client), "in round {round}");
     }
+}
+
+/// What other nodes hear of connections, so that the next owner can tell clients that nobody told.
+#[tokio::test]
+async fn a_connection_is_noted_until_its_client_was_told() {
+    let bench = Bench::new(&[("one", upstream("one").await)]).await;
+    let noted = || {
+        let changed = bench.proxy.changed_connections();
+        assert!(changed.iter().all(|one| one.ip == public() && one.token == bench.authority.token()));
+        changed.into_iter().flat_map(|one| one.connections).collect::<Vec<_>>()
+    };
+    let mut socket = websocket(bench.floating, "/rooms/?roomId=a").await;
+    assert!(socket.next().await.unwrap().is_ok());
+    let kept = noted();
+    let [((client, port), true)] = kept[..] else { panic!("{kept:?}") };
+    assert_eq!((client.ip(), port), (bench.floating.ip(), bench.floating.port()));
+    assert_eq!(bench.proxy.served(), [(public(), bench.authority.token())]);
+
+    ask(bench.floating, &get("/web/")).await;
+    until("the short one has ended", || bench.proxy.in_flight(&public()).connections == 1).await;
+    let short = noted();
+    assert!(short.is_empty(), "it began and ended between two looks: {short:?}");
+
+    drop(socket);
+    until("the client has gone", || bench.proxy.in_flight(&public()).connections == 0).await;
+    assert_eq!(noted(), [((client, port), false)]);
+
+    let mut socket = websocket(bench.floating, "/rooms/?roomId=a").await;
+    assert!(socket.next().await.unwrap().is_ok());
+    assert_eq!(noted().len(), 1);
+    bench.authority.holds.store(false, Ordering::Relaxed);
+    bench.proxy.close_floating(&public(), Closing::Involuntary, Duration::ZERO).await;
+    assert_eq!(noted(), [], "nobody told this client");
 }
 
 /// Ten times, because it is a race: the cores accept at the same time as the listeners are closed.

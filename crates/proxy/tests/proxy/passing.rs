@@ -124,7 +124,7 @@ async fn a_tunnel_carries_both_ways_and_says_goodbye_when_it_must_go() {
     assert_ne!(other, home);
     bench.proxy.drain_floating(&public(), Duration::from_millis(50));
     let close = tokio::time::timeout(SOON, socket.next()).await.unwrap().unwrap().unwrap();
-    assert!(matches!(&close, Message::Close(Some(frame)) if u16::from(frame.code) == 1001), "{close:?}");
+    assert!(matches!(&close, Message::Close(Some(frame)) if u16::from(frame.code) == 1012), "{close:?}");
     until("the tunnel is forgotten", || bench.proxy.in_flight(&public()).tunnels == 0).await;
     let draining = ask(bench.floating, "GET /web/ HTTP/1.1\r\nHost: x\r\n\r\n").await.to_lowercase();
     assert!(draining.contains("connection: close"), "{draining}");

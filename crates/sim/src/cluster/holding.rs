@@ -102,7 +102,8 @@ impl Provider for Address {
     }
 
     fn observe(&self) -> Observation {
-        Observation { attached: self.kernel.answers(&self.ip).map(|(token, _)| token), error: None }
+        let attached = self.kernel.answers(&self.ip).map(|(token, _)| token);
+        Observation { attached, ..Observation::default() }
     }
 }
 

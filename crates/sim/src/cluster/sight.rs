@@ -162,6 +162,7 @@ impl Observations for Eyes {
                 routing: said.routing,
                 errand: said.errand,
                 outside: outside.get(ip).cloned(),
+                stranger: None,
             };
             (ip.clone(), view)
         });

@@ -130,6 +130,7 @@ impl Look {
                 "token": probe.token.as_ref().map(|token| words::token(Some(token))),
                 "silent": (!probe.silent.is_empty()).then_some(&probe.silent),
             })).collect::<Vec<_>>(),
+            "stranger": (!truth.stranger.is_empty()).then_some(&truth.stranger),
             "agree": self.disagreements(ip).is_empty(),
             "moving": ip.operation.as_ref().map(super::events::operation_json),
             "failover": forecast.and_then(|forecast| forecast.possible.map(|possible| json!({
@@ -248,6 +249,12 @@ impl Look {
         text.push_str(&format!("  announced  {}\n", list(announced.collect(), "nothing")));
         for difference in self.disagreements(ip) {
             text.push_str(&format!("  DIFFERS    {difference}\n"));
+        }
+        if !truth.stranger.is_empty() {
+            text.push_str(&format!(
+                "  CONFLICT   a host that is no node answers for it too, hardware address {}\n",
+                truth.stranger
+            ));
         }
         if let Some(operation) = &ip.operation {
             text.push_str(&format!("  MOVING     {}\n", super::events::operation_text(operation)));

@@ -397,6 +397,9 @@ fn truths(state: &State, reports: &[NodeReport]) -> Vec<v1::FloatingIpTruth> {
             floating_ip: ip.to_string(),
             held_by: held_by.collect(),
             outside: outside.collect(),
+            stranger: views()
+                .find_map(|(_, view)| view.stranger)
+                .map_or_else(String::new, |hardware| hardware.to_string()),
         }
     };
     state.floating_ips.keys().map(truth).collect()

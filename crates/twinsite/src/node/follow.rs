@@ -108,7 +108,7 @@ impl Surroundings for Here {
 
     fn tools(&mut self, ip: &FloatingIpSpec) -> Option<Tools> {
         let (Some(proxy), Some(guard)) = (&self.shared.proxy, &self.shared.guard) else { return None };
-        Some(hands::tools(ip, self.config.interface(ip), proxy, guard))
+        Some(hands::tools(ip, self.config.interface(ip), proxy, guard, &self.shared.connections))
     }
 
     fn drain(&mut self, ip: &FloatingIpName, limit: Duration) -> BoxFuture<'static, ()> {

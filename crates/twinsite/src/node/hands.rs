@@ -1,11 +1,12 @@
 //! With what this node holds a floating IP: a provider that listens, the proxy that serves, the guardian that watches.
 
+use super::connections;
 use super::guard::Guard;
 use crate::config::Loaded;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
-use twinsite_agents::{DataPlane, Guarded, Tools};
+use twinsite_agents::{Connections, DataPlane, Guarded, Tools};
 use twinsite_controller::StopReason;
 use twinsite_floating_ip::guardian::{GuardianError, Holding};
 use twinsite_floating_ip::{Accepted, Lease, Loopback, Netlink, Provider, ProviderError, Work, take_over};
@@ -14,14 +15,23 @@ use twinsite_model::{BootTime, FloatingIpName, InterfaceName, Token};
 use twinsite_proxy::{Authority, Closing, Proxy};
 
 /// The tools for one address.
-pub fn tools(spec: &FloatingIpSpec, interface: Option<InterfaceName>, proxy: &Proxy, guard: &Guard) -> Tools {
+pub fn tools(
+    spec: &FloatingIpSpec,
+    interface: Option<InterfaceName>,
+    proxy: &Proxy,
+    guard: &Guard,
+    connections: &Connections,
+) -> Tools {
     let (ip, taker) = (spec.name.clone(), proxy.clone());
     let accepted = move |lease| {
         let authority = Arc::new(Floating { ip: ip.clone(), lease });
         Arc::new(Taker { proxy: taker.clone(), authority }) as Arc<dyn Accepted>
     };
     let provider: Arc<dyn Provider> = match &interface {
-        Some(interface) => Arc::new(Netlink::new(&spec.name, spec.address, interface, &spec.ports, accepted)),
+        Some(interface) => {
+            let earlier = connections::earlier(spec.name.clone(), connections.clone());
+            Arc::new(Netlink::new(&spec.name, spec.address, interface, &spec.ports, accepted, earlier))
+        }
         None => Arc::new(Loopback::new(spec.address, &spec.ports, accepted)),
     };
     Tools { provider, data_plane: Arc::new(Served(proxy.clone())), guard: Arc::new(guard.clone()), interface }

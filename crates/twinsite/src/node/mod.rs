@@ -8,6 +8,7 @@
 //! | `hands`, `guard` | with what a floating IP is held, and being watched |
 //! | `announcing` | delivers `announcedIp` |
 //! | `rooms` | session placement: store, other nodes, proxy |
+//! | `connections` | the connections of floating IPs, for the next owner |
 //! | `servers`, `api`, `answers`, `metrics` | what listens beside the proxy |
 //! | `life` | incarnations |
 //!
@@ -16,6 +17,7 @@
 mod announcing;
 mod answers;
 mod api;
+mod connections;
 mod follow;
 mod guard;
 mod hands;

@@ -130,7 +130,8 @@ impl Sources {
         }
         for (ip, hands) in self.hands.now().iter() {
             let view = views.entry(ip.clone()).or_default();
-            view.held = hands.observe().attached;
+            let seen = hands.observe();
+            (view.held, view.stranger) = (seen.attached, seen.stranger);
             view.drained = hands.drained();
         }
         views

@@ -6,7 +6,7 @@ use super::guard::{Guard, Patience};
 use super::observe::Sources;
 use super::rooms::{self, PeerSpread, ProxyRooms};
 use super::servers::{self, Listeners};
-use super::{Raft, hands, life, metrics};
+use super::{Raft, connections, hands, life, metrics};
 use crate::cli::CliError;
 use crate::cli::arguments::NodeArguments;
 use crate::config::{self, Loaded};
@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use twinsite_agents::{
-    AllHands, Announcing, Brain, Errands, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter, Supervisor,
-    hand_leadership_over, listen_to_peers,
+    AllHands, Announcing, Brain, Connections, Errands, Keeper, Luggage, QuorumWatch, RecoveryNote, Reporter,
+    Supervisor, hand_leadership_over, listen_to_peers,
 };
 use twinsite_announce::Announcer;
 use twinsite_api::WatchHub;
@@ -66,6 +66,8 @@ pub struct Shared {
     pub peers: crate::peer::Peers,
     /// The places of rooms.
     pub sessions: Sessions,
+    /// The connections of floating IPs, here and on the other nodes.
+    pub connections: Connections,
     /// The data plane; a witness has none.
     pub proxy: Option<Proxy>,
     /// The line to the guardian; a node that may not own needs none.
@@ -146,6 +148,7 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
         brain,
         peers,
         sessions,
+        connections: Connections::default(),
         proxy,
         guard,
         hands: AllHands::default(),
@@ -254,6 +257,10 @@ async fn attend(
         luggage: Luggage { spec: loaded.spec.clone(), recovery },
     };
     tasks.spawn(supervisor.lasting("the keeper of the membership", keeper.run(stop.clone())));
+    if let Some(proxy) = shared.proxy.clone() {
+        let spreading = connections::spreading(&shared, proxy).run::<TokioRuntime>(stop.clone());
+        tasks.spawn(supervisor.lasting("the roll of connections", spreading));
+    }
     if let (Some(proxy), Some(probes)) = (shared.proxy.clone(), upstreams.clone()) {
         let passive = super::passive::run(proxy, probes, shared.sessions.clone(), stop.clone());
         tasks.spawn(supervisor.lasting("the evidence of real traffic", passive));

@@ -76,6 +76,7 @@ pub async fn start(
             raft: shared.raft.clone(),
         },
         sessions: shared.sessions.clone(),
+        connections: shared.connections.clone(),
     };
     let peers = server(credentials)?
         .add_service(service(shared.raft.inbound(), PeerCheck::Certificate(cluster.clone())))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
-use twinsite_agents::{Heard, Noted};
+use twinsite_agents::{Heard, Noted, RollCall, TellRolls};
 use twinsite_consensus::LogIndex;
 use twinsite_consensus::grpc::{PeerIdentity, PeerTls};
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
@@ -238,6 +238,17 @@ impl twinsite_agents::Peers for Peers {
         let answer =
             self.call(to, Lane::Urgent, within, async |mut client| client.release(request).await).await?;
         Ok(Noted { leads: answer.leads, current: answer.current.map(wire::token) })
+    }
+}
+
+impl TellRolls for Peers {
+    type Error = PeerError;
+
+    async fn tell(&self, to: NodeId, call: RollCall, within: Duration) -> Result<u64, PeerError> {
+        let request = wire::roll_call_to_pb(call);
+        let answer =
+            self.call(to, Lane::Ordinary, within, async |mut client| client.call_roll(request).await).await?;
+        Ok(answer.has)
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Peers, wire};
 use crate::node::Raft;
 use rustls_pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
-use twinsite_agents::Desk;
+use twinsite_agents::{Connections, Desk, Machine, RollRefused};
 use twinsite_consensus::grpc::PeerIdentity;
 use twinsite_consensus::{ProposeError, ReadError, TokioRuntime};
 use twinsite_model::{ClusterName, Command, NodeId, encoding};
@@ -22,6 +22,8 @@ pub struct Local {
     pub desk: Desk<TokioRuntime, Peers>,
     /// The places of rooms.
     pub sessions: Sessions,
+    /// The connections of floating IPs.
+    pub connections: Connections,
 }
 
 /// The service to add to the peer server.
@@ -165,6 +167,23 @@ impl NodeService for Service {
         let room = wire::room(&request.into_inner().room)?;
         let pin = self.0.sessions.answer(room).map(|pin| wire::pin_to_pb(room, &pin));
         Ok(Response::new(pb::AskPinResponse { pin }))
+    }
+
+    async fn call_roll(
+        &self,
+        request: Request<pb::CallRollRequest>,
+    ) -> Result<Response<pb::CallRollResponse>, Status> {
+        let from = self.caller(&request)?;
+        let call = wire::roll_call(request.into_inner())?;
+        if self.raft().state().spec.as_ref().is_none_or(|spec| spec.floating_ip(&call.ip).is_none()) {
+            return Err(Status::not_found("there is no such floating IP"));
+        }
+        let taken = self.0.connections.receive(from, call, TokioRuntime::boot_now());
+        let has = taken.map_err(|refused| match refused {
+            RollRefused::TooMany(_) => Status::resource_exhausted(refused.to_string()),
+            RollRefused::Old | RollRefused::NotTheHolder => Status::failed_precondition(refused.to_string()),
+        })?;
+        Ok(Response::new(pb::CallRollResponse { has }))
     }
 
     async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingResponse>, Status> {

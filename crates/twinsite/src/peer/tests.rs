@@ -11,14 +11,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use twinsite_agents::{Brain, Desk, Peers as _, Supervisor};
+use twinsite_agents::{
+    Brain, Connections, Desk, PIECE_MAX, Peers as _, Piece, RollCall, Supervisor, TellRolls as _,
+};
 use twinsite_consensus::grpc::{GrpcTransport, PeerTls};
 use twinsite_consensus::{Consensus, MemoryDisk, Options, TokioRuntime};
 use twinsite_controller::{Release, ReleasedBy, Renewal};
+use twinsite_floating_ip::Connection;
 use twinsite_model::dial::DialMap;
 use twinsite_model::{
-    Applied, ClusterSpec, Command, Incarnation, NodeId, Profile, Proposal, RoomKey, State, Timing, Token,
-    WallTime,
+    Applied, ClusterSpec, Command, FloatingIpName, Incarnation, NodeId, Profile, Proposal, RoomKey, State,
+    Timing, Token, WallTime,
 };
 use twinsite_sessions::{
     BoxFuture, ClusterView, EmbeddedStore, Gossip, PeersAnswer, ProposeFailed, Proposer, Sessions,
@@ -78,6 +81,7 @@ struct Served {
     authority: Authority,
     spec: ClusterSpec,
     raft: Raft,
+    connections: Connections,
     _stop: tokio_util::sync::DropGuard,
 }
 
@@ -114,13 +118,19 @@ impl Served {
             view.subscribe(),
         );
         let cluster = spec.cluster.clone();
+        let connections = Connections::default();
         let server = Server::builder().tls_config(authority.node(&spec, me).server()).unwrap().add_service(
-            serve(Local { cluster, desk: Desk { me, peers, brain, raft: raft.clone() }, sessions }),
+            serve(Local {
+                cluster,
+                desk: Desk { me, peers, brain, raft: raft.clone() },
+                sessions,
+                connections: connections.clone(),
+            }),
         );
         let incoming = TcpIncoming::from(listener);
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move { server.serve_with_incoming_shutdown(incoming, stopped).await });
-        Self { authority, spec, raft, _stop: stop.drop_guard() }
+        Self { authority, spec, raft, connections, _stop: stop.drop_guard() }
     }
 
     fn id(&self, place: usize) -> NodeId {
@@ -188,6 +198,32 @@ async fn only_members_are_heard_and_only_for_themselves() {
     assert!(served.peers_of(third).release(first, &release, WITHIN).await.unwrap().leads);
     let borrowed = served.peers_of(second).release(first, &release, WITHIN).await;
     assert!(is_refused(&borrowed, "another node's"), "{borrowed:?}");
+}
+
+/// The connections of one node, told to another over the real thing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_roll_is_told_as_it_is_and_only_of_addresses_that_there_are() {
+    let served = Served::start().await;
+    let (first, ip) = (served.id(0), served.spec.floating_ips[0].name.clone());
+    let connection = |client: &str, port| Connection::new(client.parse().unwrap(), port);
+    let (v4, v6) = (connection("192.0.2.9:50000", 443), connection("[2001:db8::9]:65535", 80));
+    let call = |ip: &FloatingIpName, piece| RollCall { ip: ip.clone(), token: Token::new(1, 4), piece };
+    let tell = async |by: NodeId, call| served.peers_of(by).tell(first, call, WITHIN).await;
+
+    let all = |connections| Piece::Part { at: 7, number: 0, connections, until: 7, last: true };
+    let unknown = tell(served.id(1), call(&ip, all(vec![v4]))).await;
+    assert!(is_refused(&unknown, "no such floating IP"), "nothing is agreed yet: {unknown:?}");
+    served.agree(Command::ApplySpec { spec: Arc::new(served.spec.clone()) }).await;
+    assert_eq!(tell(served.id(1), call(&ip, all(vec![v4, v6]))).await, Ok(7));
+    assert_eq!(served.connections.before(&ip, Token::new(1, 5)), [v4, v6]);
+    assert_eq!(served.connections.before(&ip, Token::new(1, 4)), []);
+
+    let wrong_sum = Piece::Changes { from: 7, changes: vec![(v4, false)], sum: 1 };
+    assert_eq!(tell(served.id(1), call(&ip, wrong_sum)).await, Ok(0), "it must be told anew");
+    let borrowed = tell(served.id(2), call(&ip, all(vec![v4]))).await;
+    assert!(is_refused(&borrowed, "another node's"), "{borrowed:?}");
+    let too_long = tell(served.id(1), call(&ip, all(vec![v4; PIECE_MAX + 1]))).await;
+    assert!(is_refused(&too_long, "too long"), "{too_long:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,14 +1,17 @@
 //! Between our types and the wire's. Everything that comes in is checked and bounded.
 
 use super::pb;
+use std::net::IpAddr;
 use std::time::Duration;
+use twinsite_agents::{PIECE_MAX, Piece, RollCall};
 use twinsite_controller::{
     AnnouncedView, FloatingIpView, LoadView, NodeReport, OutsideView, Release, ReleasedBy, Renewal,
     RenewalAnswer, RenewalRefusal, RoutingView, StoreView, UpstreamView,
 };
+use twinsite_floating_ip::Connection;
 use twinsite_model::{
-    Applied, Command, Effect, ErrandEnd, ErrandId, Event, FloatingIpName, Format, Incarnation, NodeId,
-    Refusal, Revision, RoomKey, Token, UpstreamName, WallTime,
+    Applied, Command, Effect, ErrandEnd, ErrandId, Event, FloatingIpName, Format, HardwareAddress,
+    Incarnation, NodeId, Refusal, Revision, RoomKey, Token, UpstreamName, WallTime,
 };
 use twinsite_sessions::{Gossip, NodeConnections, PIN_BATCH_MAX, Pin, PinUpdate};
 
@@ -112,6 +115,7 @@ fn address_to_pb(ip: &FloatingIpName, view: FloatingIpView) -> pb::ReportedAddre
             .errand
             .map_or(pb::ReportedErrandEnd::Unspecified, |(_, end)| errand_end_to_pb(end))
             .into(),
+        stranger: view.stranger.map(|hardware| hardware.0.to_vec()),
     }
 }
 
@@ -195,8 +199,13 @@ fn address(m: pb::ReportedAddress) -> Result<(FloatingIpName, FloatingIpView), M
         }),
         errand: ended.map(|end| (ErrandId(m.errand), end)),
         outside,
+        stranger: m.stranger.map(hardware).transpose()?,
     };
     Ok((ip_name(m.ip)?, view))
+}
+
+fn hardware(bytes: Vec<u8>) -> Result<HardwareAddress, Malformed> {
+    bytes.try_into().map(HardwareAddress).map_err(|_| Malformed("a hardware address has six bytes"))
 }
 
 pub fn renewal_to_pb(renewal: Renewal) -> pb::RenewRequest {
@@ -328,6 +337,65 @@ pub fn gossip(from: NodeId, m: pb::SpreadPinsRequest) -> Result<Gossip, Malforme
     };
     let pins = m.pins.into_iter().take(PIN_BATCH_MAX).map(pin).collect::<Result<_, _>>()?;
     Ok(Gossip { from, pins, connections: m.connections.map(counts).transpose()? })
+}
+
+pub fn roll_call_to_pb(call: RollCall) -> pb::CallRollRequest {
+    use pb::call_roll_request::Piece as Pb;
+    let piece = match call.piece {
+        Piece::Changes { from, changes, sum } => {
+            let changes = changes.into_iter().map(|(connection, open)| pb::RollChange {
+                connection: Some(connection_to_pb(connection)),
+                open,
+            });
+            Pb::Changes(pb::RollChanges { from, changes: changes.collect(), sum })
+        }
+        Piece::Part { at, number, connections, until, last } => {
+            let connections = connections.into_iter().map(connection_to_pb).collect();
+            Pb::Part(pb::RollPart { at, number, connections, until, last })
+        }
+    };
+    pb::CallRollRequest { ip: call.ip.to_string(), token: Some(token_to_pb(call.token)), piece: Some(piece) }
+}
+
+pub fn roll_call(m: pb::CallRollRequest) -> Result<RollCall, Malformed> {
+    use pb::call_roll_request::Piece as Pb;
+    let too_long = |length: usize| length > PIECE_MAX;
+    let piece = match m.piece.ok_or(Malformed("nothing is said of a roll"))? {
+        Pb::Changes(m) if too_long(m.changes.len()) => return Err(Malformed("a list is too long")),
+        Pb::Part(m) if too_long(m.connections.len()) => return Err(Malformed("a list is too long")),
+        Pb::Changes(m) => {
+            let change = |change: pb::RollChange| {
+                let missing = Malformed("a connection is missing");
+                Ok((connection(change.connection.ok_or(missing)?)?, change.open))
+            };
+            let changes = m.changes.into_iter().map(change).collect::<Result<_, Malformed>>()?;
+            Piece::Changes { from: m.from, changes, sum: m.sum }
+        }
+        Pb::Part(m) => {
+            let connections = m.connections.into_iter().map(connection).collect::<Result<_, _>>()?;
+            Piece::Part { at: m.at, number: m.number, connections, until: m.until, last: m.last }
+        }
+    };
+    Ok(RollCall { ip: ip_name(m.ip)?, token: required_token(m.token)?, piece })
+}
+
+fn connection_to_pb(connection: Connection) -> pb::RollConnection {
+    let client = match connection.client {
+        IpAddr::V4(client) => client.octets().to_vec(),
+        IpAddr::V6(client) => client.octets().to_vec(),
+    };
+    pb::RollConnection { client, client_port: connection.client_port.into(), port: connection.port.into() }
+}
+
+fn connection(m: pb::RollConnection) -> Result<Connection, Malformed> {
+    let port = |port: u32| u16::try_from(port).map_err(|_| Malformed("not a port"));
+    let v4 = <[u8; 4]>::try_from(&m.client[..]).map(IpAddr::from);
+    let client = v4.or_else(|_| <[u8; 16]>::try_from(&m.client[..]).map(IpAddr::from));
+    Ok(Connection {
+        client: client.map_err(|_| Malformed("not an IP address"))?,
+        client_port: port(m.client_port)?,
+        port: port(m.port)?,
+    })
 }
 
 /// What came of a session command, for who asked for it.
