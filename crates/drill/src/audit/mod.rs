@@ -6,6 +6,7 @@ pub use store::StoreFollower;
 
 use crate::engine::WatchItem;
 use crate::measure::announced::{self, Settled};
+use crate::measure::hosts::Answering;
 use crate::measure::{Recording, dual, kernel, rooms};
 use serde::Serialize;
 use std::time::Duration;
@@ -27,6 +28,12 @@ pub struct Audit {
     pub split_rooms: u64,
     /// For how long an instance announced a wrong address although nothing was moving. Must be 0.
     pub announced_mismatch_ms: u64,
+    /// For how long two hosts of a lab answered probes at once, proven; none where no host can be asked. Must be 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_hosts_ms: Option<u64>,
+    /// Times in which a dark host of a lab sent something with the floating address. Must be 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dark_frames: Option<u64>,
     /// What was seen, a line each, for people.
     pub evidence: Vec<String>,
 }
@@ -44,7 +51,17 @@ impl Audit {
         self.epochs_monotonic &= other.epochs_monotonic;
         self.split_rooms += other.split_rooms;
         self.announced_mismatch_ms = self.announced_mismatch_ms.max(other.announced_mismatch_ms);
+        self.two_hosts_ms = self.two_hosts_ms.max(other.two_hosts_ms);
+        self.dark_frames = self.dark_frames.max(other.dark_frames);
         self.evidence.extend(other.evidence);
+    }
+
+    /// Takes in which hosts of a lab answered.
+    pub fn take_hosts(&mut self, answering: &Answering) {
+        // As above: what is not proven counts as broken.
+        self.two_hosts_ms = Some(ceil_ms(answering.two_hosts.total).max(u64::from(answering.unproven)));
+        self.dark_frames = Some(answering.dark_frames);
+        self.evidence.extend(answering.evidence.iter().cloned());
     }
 
     /// What is broken, a line each.
@@ -66,6 +83,10 @@ impl Audit {
             self.announced_mismatch_ms == 0,
             format!("a wrong address was announced for {} ms", self.announced_mismatch_ms),
         );
+        let at_once = self.two_hosts_ms.unwrap_or_default();
+        must(at_once == 0, format!("two hosts answered probes at once for {at_once} ms"));
+        let dark = self.dark_frames.unwrap_or_default();
+        must(dark == 0, format!("{dark} times a dark host sent something with the floating address"));
         broken
     }
 }
@@ -111,6 +132,8 @@ pub fn audit(recording: &Recording, journal: &[WatchItem], writes: &[Token], set
         epochs_monotonic,
         split_rooms: splits.len() as u64,
         announced_mismatch_ms: ceil_ms(mismatch),
+        two_hosts_ms: None,
+        dark_frames: None,
         evidence,
     }
 }
@@ -135,7 +158,7 @@ fn pinned_under(event: &Event) -> Option<Token> {
 }
 
 /// Whole milliseconds, rounded up: what is not nothing must not look like it.
-fn ceil_ms(duration: Duration) -> u64 {
+pub(crate) fn ceil_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::measure::hosts::Share;
 use crate::measure::{Answer, Identity, Kind};
 use std::time::Instant;
 use twinsite_model::{Incarnation, NodeId, Owner, Revision, WallTime};
@@ -72,4 +73,23 @@ fn audits_of_several_runs_add_up() {
     total.merge(Audit { split_rooms: 1, dual_answer_ms: 3, ..Audit::clean() });
     total.merge(Audit { split_rooms: 2, dual_answer_ms: 2, epochs_monotonic: false, ..Audit::clean() });
     assert_eq!((total.split_rooms, total.dual_answer_ms, total.epochs_monotonic), (3, 3, false));
+}
+
+#[test]
+fn two_hosts_at_once_and_words_of_dark_ones_are_broken_and_so_is_what_is_not_proven() {
+    let two = Share { longest: Duration::from_micros(300), total: Duration::from_micros(300) };
+    let good = Answering::default();
+    let seen = |answering: Answering| {
+        let mut found = Audit::clean();
+        found.take_hosts(&answering);
+        (found.two_hosts_ms, found.dark_frames, found.broken().len())
+    };
+    assert_eq!(seen(good.clone()), (Some(0), Some(0), 0));
+    assert_eq!(seen(Answering { two_hosts: two, ..good.clone() }), (Some(1), Some(0), 1));
+    assert_eq!(seen(Answering { dark_frames: 2, ..good.clone() }), (Some(0), Some(2), 1));
+    assert_eq!(seen(Answering { unproven: true, ..good }), (Some(1), Some(0), 1));
+    let mut total = Audit::clean();
+    total.merge(Audit { two_hosts_ms: Some(2), ..Audit::clean() });
+    total.merge(Audit { two_hosts_ms: Some(0), dark_frames: Some(1), ..Audit::clean() });
+    assert_eq!((total.two_hosts_ms, total.dark_frames), (Some(2), Some(1)));
 }

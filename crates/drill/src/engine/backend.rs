@@ -1,5 +1,6 @@
 //! What a drill runs on: processes on loopback addresses, or on the network of a lab.
 
+use crate::lab::Prober;
 use crate::layout::Layout;
 use crate::meeting::Answers;
 use crate::process::{Cluster, PidTable, ProcessName};
@@ -33,6 +34,11 @@ pub trait Backend: Send {
 
     /// Whether a process runs or is frozen.
     fn runs(&mut self, process: &ProcessName) -> bool;
+
+    /// Begins to ask every host whether it answers, where there are hosts.
+    fn prober(&self) -> Result<Option<Prober>, BackendError> {
+        Ok(None)
+    }
 
     /// kill -9 of all of them in this order, before the first wait.
     fn kill<'a>(&'a mut self, processes: &'a [ProcessName]) -> BoxFuture<'a, Result<(), BackendError>>;
@@ -109,6 +115,10 @@ impl Backend for Cluster {
 
     fn runs(&mut self, process: &ProcessName) -> bool {
         Self::runs(self, process)
+    }
+
+    fn prober(&self) -> Result<Option<Prober>, BackendError> {
+        Self::prober(self).map_err(BackendError::new)
     }
 
     fn kill<'a>(&'a mut self, processes: &'a [ProcessName]) -> BoxFuture<'a, Result<(), BackendError>> {

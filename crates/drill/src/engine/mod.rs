@@ -8,6 +8,7 @@ mod backend;
 mod cluster_api;
 mod conditions;
 mod faults;
+mod hosts;
 mod phases;
 mod render;
 mod report;
@@ -17,7 +18,10 @@ mod verdict;
 
 pub use backend::{Backend, BackendError};
 pub use cluster_api::{ApiError, ClusterApi, ClusterStatus, WatchItem};
-pub use report::{GapMs, PhasesMs, Report, Requests, RunReport, TimelineEntry, TunnelReport, Verdict};
+pub use report::{
+    AnsweringReport, GapMs, HostReport, PhasesMs, Report, Requests, RunReport, TimelineEntry, TunnelReport,
+    Verdict,
+};
 
 use crate::audit::Audit;
 use crate::layout::{Ground, Store};

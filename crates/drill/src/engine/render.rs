@@ -93,6 +93,16 @@ fn write_numbers(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
     let phases = if known.is_empty() { "nothing moved".to_owned() } else { known.join(", ") };
     writeln!(out, "  phases: {phases}")?;
     writeln!(out, "  clients: {}", summary(run))?;
+    if let Some(hosts) = &run.answering {
+        writeln!(
+            out,
+            "  hosts: two answered at once {} ms, nobody {} ms; each asked every {:.1} ms, at most {} ms apart",
+            hosts.two_hosts_ms,
+            hosts.nobody_ms,
+            hosts.probed_every_us as f64 / 1_000.0,
+            hosts.probes_apart_max_ms,
+        )?;
+    }
     for (reason, count) in &run.requests.failures {
         writeln!(out, "    {count} requests: {reason}")?;
     }

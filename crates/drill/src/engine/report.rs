@@ -66,6 +66,9 @@ pub struct RunReport {
     pub attempts: Attempts,
     /// `WebSockets`.
     pub tunnels: TunnelReport,
+    /// Which hosts answered; only in a lab, where each can be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answering: Option<AnsweringReport>,
     /// Who owned the address before.
     pub owner_before: Option<String>,
     /// Who owned it when all had settled.
@@ -176,12 +179,46 @@ impl From<gap::Tunnels> for TunnelReport {
     }
 }
 
+/// Which hosts of a lab answered for the floating address, each asked all the time; see `measure::hosts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AnsweringReport {
+    /// For how long two hosts answered at once, all together, way back included: proven. Must be 0.
+    pub two_hosts_ms: u64,
+    /// The same, without a pause.
+    pub two_hosts_longest_ms: u64,
+    /// For how long no host answered, from the fault to the end of the observation, without a pause.
+    pub nobody_ms: u64,
+    /// The same, all together.
+    pub nobody_total_ms: u64,
+    /// Times in which a dark host sent something with the address. Must be 0.
+    pub dark_frames: u64,
+    /// How often each host was asked: microseconds from one probe to the next, on average.
+    pub probed_every_us: u64,
+    /// The longest time from one probe to the next: nothing shorter can be promised to have been seen.
+    pub probes_apart_max_ms: u64,
+    /// Each host.
+    pub hosts: Vec<HostReport>,
+}
+
+/// What one host answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostReport {
+    /// The node that lives there.
+    pub node: String,
+    /// Probes to it.
+    pub probes: u64,
+    /// Answers from it.
+    pub answers: u64,
+    /// From its first answer in a row to its last, in milliseconds since the first step.
+    pub answered: Vec<(i64, i64)>,
+}
+
 /// One line of what happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TimelineEntry {
     /// Milliseconds since the first step.
     pub at_ms: i64,
-    /// Who says so: `drill`, `cluster` or `clients`.
+    /// Who says so: `drill`, `cluster`, `clients` or `probes`.
     pub source: &'static str,
     /// What happened.
     pub what: String,

@@ -2,11 +2,13 @@
 
 use super::report::{RunReport, TimelineEntry};
 use super::roles::Roles;
-use super::{Backend, ClusterApi, ClusterStatus, EngineError, WatchItem, phases};
+use super::{Backend, ClusterApi, ClusterStatus, EngineError, WatchItem, hosts, phases};
 use crate::audit::{self, Audit, StoreFollower};
+use crate::lab::Prober;
 use crate::layout::{Ground, Layout};
 use crate::load::Load;
 use crate::measure::announced::Settled;
+use crate::measure::hosts::{Period, find as who_answered};
 use crate::measure::kernel::Sampler;
 use crate::measure::{Kind, Recorder, Recording, gap};
 use crate::process::ProcessName;
@@ -84,6 +86,7 @@ pub(super) struct Run<'a> {
     pub(super) redis_refuses: bool,
     load: Load,
     sampler: Sampler,
+    prober: Option<Prober>,
     journal: Journal,
     store: Option<StoreFollower>,
     before: ClusterStatus,
@@ -115,6 +118,7 @@ impl<'a> Run<'a> {
         tell("clients begin");
         let load = Load::start(&scenario.load.plan(), &layout);
         let recorder = Arc::clone(load.recorder());
+        let prober = backend.prober()?;
         let sampler = Sampler::start(layout.floating, backend.pids(), Arc::clone(&recorder))?;
         let mut run = Self {
             scenario,
@@ -131,6 +135,7 @@ impl<'a> Run<'a> {
             redis_refuses: false,
             load,
             sampler,
+            prober,
             journal,
             store,
             before,
@@ -180,13 +185,23 @@ impl<'a> Run<'a> {
             windows.push(self.window(healed_at + ANNOUNCE_GRACE, Instant::now(), site.as_ref(), &[]));
         }
         self.load.stop().await;
-        let Self { recorder, sampler, journal, store, layout, actions, broken, before, .. } = self;
+        let Self { recorder, sampler, prober, journal, store, layout, actions, broken, before, .. } = self;
         // Ended here, so that its last period is in the recording.
         drop(sampler);
 
         let whole = recorder.recording();
         let writes = store.map(|store| store.writes()).unwrap_or_default();
-        let audit = audit::audit(&whole, &journal.items(), &writes, &windows);
+        let mut audit = audit::audit(&whole, &journal.items(), &writes, &windows);
+        let observed = Period { from: fault, to: observed_at };
+        let probing = prober.map(Prober::finish).transpose().map_err(super::BackendError::new)?;
+        let answering = probing.map(|probing| who_answered(&probing, observed));
+        let mut timeline = timeline(&layout, &seen, fault, fault_wall, &actions, &of_fault);
+        if let Some(answering) = &answering {
+            audit.take_hosts(answering);
+            let entry = |(at, what)| TimelineEntry { at_ms: since(fault, at), source: "probes", what };
+            timeline.extend(hosts::lines(answering, observed).into_iter().map(entry));
+            timeline.sort_by_key(|entry| entry.at_ms);
+        }
         let report = RunReport {
             run: number,
             gap_ms: gaps(layout.ground, &seen, fault, observed_at),
@@ -195,13 +210,14 @@ impl<'a> Run<'a> {
             connects: (&seen.connects).into(),
             attempts: super::report::Attempts::of(&seen.requests, &seen.connects),
             tunnels: gap::tunnels(&seen.tunnels, fault, observed_at).into(),
+            answering: answering.map(|answering| hosts::report(&answering, |at| since(fault, at))),
             owner_before: before.owner.as_ref().map(|(node, token)| format!("{node} ({token})")),
             owner_after: after
                 .as_ref()
                 .and_then(|after| after.owner.as_ref())
                 .map(|(n, t)| format!("{n} ({t})")),
             broken,
-            timeline: timeline(&layout, &seen, fault, fault_wall, &actions, &of_fault),
+            timeline,
         };
         Ok((report, audit))
     }
@@ -296,6 +312,9 @@ impl<'a> Run<'a> {
     /// A new cluster. Its tokens begin anew, which whoever still looks would take for a step back.
     async fn rebuild(&mut self) -> Result<(), EngineError> {
         self.load.stop().await;
+        if let Some(prober) = &self.prober {
+            prober.stop();
+        }
         self.journal.close();
         if let Some(store) = &self.store {
             store.close();
@@ -381,6 +400,14 @@ pub(super) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Milliseconds since the fault.
+fn since(fault: Instant, at: Instant) -> i64 {
+    match at.checked_duration_since(fault) {
+        Some(after) => whole_ms(after).cast_signed(),
+        None => -whole_ms(fault.duration_since(at)).cast_signed(),
+    }
+}
+
 fn wall_now() -> WallTime {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     WallTime(whole_ms(since))
@@ -395,12 +422,8 @@ fn timeline(
     journal: &[WatchItem],
 ) -> Vec<TimelineEntry> {
     let mut entries = Vec::new();
-    let since = |at: Instant| match at.checked_duration_since(fault) {
-        Some(after) => whole_ms(after).cast_signed(),
-        None => -whole_ms(fault.duration_since(at)).cast_signed(),
-    };
     for (at, what) in actions {
-        entries.push(TimelineEntry { at_ms: since(*at), source: "drill", what: what.clone() });
+        entries.push(TimelineEntry { at_ms: since(fault, *at), source: "drill", what: what.clone() });
     }
     for item in journal {
         if let Some(what) = phases::in_words(&item.event, layout) {
@@ -409,7 +432,7 @@ fn timeline(
         }
     }
     for (at, what) in phases::who_answered(&seen.answers, fault) {
-        entries.push(TimelineEntry { at_ms: since(at), source: "clients", what });
+        entries.push(TimelineEntry { at_ms: since(fault, at), source: "clients", what });
     }
     entries.sort_by_key(|entry| entry.at_ms);
     entries

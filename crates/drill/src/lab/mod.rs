@@ -17,9 +17,13 @@
 //! another has one way only, and clients have theirs whatever becomes of the WAN.
 
 mod disk;
+mod echo;
 mod links;
+mod prober;
 #[cfg(test)]
 mod tests;
+
+pub use prober::{PROBE_EVERY, Prober};
 
 use crate::layout::{Layout, NETWORK_BITS};
 use crate::wan::{Direction, Shape};
@@ -91,6 +95,9 @@ pub enum LabError {
     /// There is no such host.
     #[error("there is no host {0} in this lab")]
     NoHost(String),
+    /// The hosts cannot be probed.
+    #[error("the hosts of the lab cannot be asked for the floating address: {0}")]
+    Prober(String),
     /// There is no such link.
     #[error("there is no link {from} -> {to}")]
     NoLink {
@@ -141,14 +148,15 @@ impl Lab {
             format!("route add local {} dev lo", layout.client_network()),
         ];
         for site in 0..layout.sites.len() {
+            let of_site = site_bridge(site);
             bridge.extend([
-                bridge_called(&format!("site{site}")),
+                bridge_called(&of_site),
                 // It is in the namespace of the clients' addresses, and would answer for them itself.
-                format!("link set site{site} arp off up"),
+                format!("link set {of_site} arp off up"),
                 format!("link add in{site} type veth peer name out{site}"),
             ]);
             bridge.extend(isolated(&format!("in{site}"), "br0"));
-            bridge.extend(isolated(&format!("out{site}"), &format!("site{site}")));
+            bridge.extend(isolated(&format!("out{site}"), &of_site));
         }
         for host in hosts {
             let namespace = self.namespace(&host.name);
@@ -164,7 +172,7 @@ impl Lab {
         }
         batch(&clients, &bridge)?;
         let links = Links::start(&Path::new(NAMES).join(&clients), &layout.sites)?;
-        let attach = |place| isolated(&links::tap(place), &format!("site{place}"));
+        let attach = |place| isolated(&links::tap(place), &site_bridge(place));
         batch(&clients, &(0..layout.sites.len()).flat_map(attach).collect::<Vec<_>>())?;
         self.links = Some(links);
         Ok(())
@@ -177,6 +185,11 @@ impl Lab {
     /// Goes where the clients are: this thread, and all threads and processes that it starts from now on.
     pub fn enter(&self) -> Result<(), LabError> {
         enter(&Path::new(NAMES).join(self.namespace(CLIENTS)))
+    }
+
+    /// Begins to ask every host that serves, all the time, whether it answers for the floating address.
+    pub fn prober(&self, layout: &Layout) -> Result<Prober, LabError> {
+        Prober::start(self, layout, PROBE_EVERY)
     }
 
     /// How a person runs a command where the clients are.
@@ -301,10 +314,14 @@ fn isolated(port: &str, bridge: &str) -> [String; 3] {
     ]
 }
 
+/// The bridge of a site, by its place among the sites.
+fn site_bridge(site: usize) -> String {
+    format!("site{site}")
+}
+
 /// The bridge of a site.
 fn bridge_of(layout: &Layout, site: &SiteName) -> String {
-    let place = layout.sites.iter().position(|known| known == site).unwrap_or_default();
-    format!("site{place}")
+    site_bridge(layout.sites.iter().position(|known| known == site).unwrap_or_default())
 }
 
 /// A bridge that forwards at once, multicast too.

@@ -1,12 +1,13 @@
-//! The links of a real lab, seen by hosts that send each other datagrams.
+//! A real lab: its links, seen by hosts that send each other datagrams, and its hosts, seen by who asks them all.
 
 use super::*;
 use crate::layout::{Ground, Shape as Size, Store};
 use crate::left_out;
+use crate::measure::hosts::{Answering, Period, Share, find};
 use crate::wan::Percent;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
-use twinsite_model::Profile;
+use twinsite_model::{NodeName, Profile};
 
 const PORT: u16 = 7;
 /// Ports take a moment to be up, and hosts ask each other's address again after a second.
@@ -234,4 +235,92 @@ fn a_disk_is_full_as_told_and_nothing_of_it_stays() {
     run("mount", &["-t", "tmpfs", &left, &at.to_string_lossy()]).unwrap();
     remove_leftovers();
     assert!(!std::fs::read_to_string("/proc/self/mounts").unwrap().contains(&left));
+}
+
+/// Gives a host the floating address, or takes it away.
+fn address(lab: &Lab, layout: &Layout, verb: &str, host: &str) {
+    let address = format!("{}/32", layout.floating.ip());
+    let namespace = lab.namespace(host);
+    run("ip", &["-netns", &namespace, "address", verb, &address, "dev", INTERFACE]).unwrap();
+}
+
+/// Waits until exactly these hosts answer probes, and a little longer.
+fn answer(prober: &Prober, hosts: &[&str]) {
+    let expected: Vec<NodeName> = hosts.iter().map(|host| host.parse().unwrap()).collect();
+    let deadline = Instant::now() + SOON;
+    let mut since = None;
+    while since.is_none_or(|since: Instant| since.elapsed() < A_WHILE) {
+        let answering = prober.answering(Duration::from_millis(50));
+        if answering == expected {
+            since.get_or_insert_with(Instant::now);
+        } else {
+            since = None;
+        }
+        assert!(Instant::now() < deadline, "{answering:?} answer, not {expected:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+const A_WHILE: Duration = Duration::from_millis(200);
+
+fn found(prober: Prober) -> Answering {
+    let probing = prober.finish().unwrap();
+    let (from, to) = probing.between.unwrap();
+    let found = find(&probing, Period { from, to });
+    assert!(!found.unproven, "{found:?}");
+    assert!(found.hosts.iter().all(|host| host.probes > 0), "everybody is asked: {found:?}");
+    found
+}
+
+/// The proof that no two hosts answer finds two that do, and for how long; and none where one comes after the other.
+#[test]
+fn two_hosts_with_one_address_are_found_and_a_handover_is_not_taken_for_it() {
+    let Some((lab, layout)) = lab() else { return };
+    let prober = lab.prober(&layout).unwrap();
+    answer(&prober, &[]);
+    address(&lab, &layout, "add", "gra-1");
+    answer(&prober, &["gra-1"]);
+    address(&lab, &layout, "delete", "gra-1");
+    answer(&prober, &[]);
+    address(&lab, &layout, "add", "sbg-2");
+    answer(&prober, &["sbg-2"]);
+    let handover = found(prober);
+    assert_eq!(handover.two_hosts, Share::default(), "{handover:?}");
+    assert_eq!(handover.dark_frames, 0, "{handover:?}");
+    assert!(handover.nobody.longest >= A_WHILE, "{handover:?}");
+
+    let prober = lab.prober(&layout).unwrap();
+    answer(&prober, &["sbg-2"]);
+    address(&lab, &layout, "add", "gra-1");
+    answer(&prober, &["gra-1", "sbg-2"]);
+    address(&lab, &layout, "delete", "sbg-2");
+    answer(&prober, &["gra-1"]);
+    let both = found(prober);
+    // Less by what is not proven, at most: on a busy machine the probes are apart.
+    assert!(both.two_hosts.total + 4 * (both.apart + both.every) >= A_WHILE, "{both:?}");
+    assert!(both.evidence[0].starts_with("gra-1 and sbg-2 both answered probes for "), "{both:?}");
+}
+
+/// A host that answers nobody, and says the address all the same, in an ARP request: that would take the traffic.
+#[test]
+fn what_a_dark_host_says_with_the_address_is_found() {
+    let Some((lab, layout)) = lab() else { return };
+    let namespace = Path::new(NAMES).join(lab.namespace("gra-2"));
+    let darken = move || {
+        enter(&namespace).unwrap();
+        std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1").unwrap();
+    };
+    std::thread::spawn(darken).join().unwrap();
+    address(&lab, &layout, "add", "gra-2");
+    let prober = lab.prober(&layout).unwrap();
+    address(&lab, &layout, "add", "gra-1");
+    answer(&prober, &["gra-1"]);
+    // Nobody has that address, so its owner is asked for first.
+    let nobody = SocketAddr::new(layout.site_address(&layout.sites[1]), PORT);
+    let mut asker = Asker::new(&lab, "gra-2", layout.floating.ip(), nobody);
+    asker.send(100);
+    answer(&prober, &["gra-1"]);
+    let found = found(prober);
+    assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
+    assert!(found.evidence[0].starts_with("gra-2 sent an ARP request with the address"), "{found:?}");
 }

@@ -3,7 +3,7 @@
 use super::children::{Children, PidTable};
 use super::files::Files;
 use super::{Block, FilesError, Launcher, ProcessError, ProcessName, Progress, readiness};
-use crate::lab::{self, Disk, Lab};
+use crate::lab::{self, Disk, Lab, Prober};
 use crate::layout::{Ground, Layout, Shape, Store};
 use crate::measure::kernel;
 use crate::meeting::Answers;
@@ -138,6 +138,11 @@ impl Cluster {
     /// Whether a process runs (or is frozen).
     pub fn runs(&mut self, process: &ProcessName) -> bool {
         self.children.runs(process)
+    }
+
+    /// Begins to ask every host whether it answers for the floating address; none outside of a lab.
+    pub fn prober(&self) -> Result<Option<Prober>, ProcessError> {
+        Ok(self.lab.as_ref().map(|lab| lab.prober(&self.layout)).transpose()?)
     }
 
     /// Waits until everything that is visible from outside is healthy.
