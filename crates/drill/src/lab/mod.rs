@@ -28,6 +28,7 @@ use crate::layout::{Layout, NETWORK_BITS};
 use crate::wan::{Direction, Shape};
 use links::Links;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -92,6 +93,9 @@ pub enum LabError {
     /// The hosts cannot be probed.
     #[error("the hosts of the lab cannot be asked for the floating address: {0}")]
     Prober(String),
+    /// There is no such host.
+    #[error("there is no host {0} in the lab")]
+    NoHost(String),
     /// There is no such link.
     #[error("there is no link {from} -> {to}")]
     NoLink {
@@ -107,6 +111,8 @@ pub enum LabError {
 pub struct Lab {
     prefix: String,
     hosts: Vec<String>,
+    /// The port of each host at the bridge of its site.
+    ports: BTreeMap<String, String>,
     /// Between the making of the namespaces and their removal.
     links: Option<Links>,
 }
@@ -119,7 +125,8 @@ impl Lab {
         let hosts = hosts(layout);
         let names = hosts.iter().map(|host| host.name.clone()).chain([CLIENTS.to_owned()]).collect();
         let prefix = format!("{PREFIX}{}-", std::process::id());
-        let mut lab = Self { prefix, hosts: names, links: None };
+        let ports = hosts.iter().map(|host| (host.name.clone(), host.port.clone())).collect();
+        let mut lab = Self { prefix, hosts: names, ports, links: None };
         lab.make(layout, &hosts)?;
         Ok(Arc::new(lab))
     }
@@ -195,6 +202,23 @@ impl Lab {
             .arg(command.get_program())
             .args(command.get_args());
         there
+    }
+
+    /// Cuts a host off: nothing comes to it or from it any more, and it does not notice, for its interface stays up.
+    pub(crate) fn cut_host(&self, host: &str) -> Result<(), LabError> {
+        self.set_port(host, "disabled")
+    }
+
+    /// Gives all hosts that were cut off the network back.
+    pub(crate) fn mend_hosts(&self) -> Result<(), LabError> {
+        self.ports.keys().try_for_each(|host| self.set_port(host, "forwarding"))
+    }
+
+    fn set_port(&self, host: &str, state: &str) -> Result<(), LabError> {
+        let port = self.ports.get(host).ok_or_else(|| LabError::NoHost(host.to_owned()))?;
+        let clients = self.namespace(CLIENTS);
+        // `ip link set ... type bridge_slave state` says nothing and does nothing.
+        run("bridge", &["-netns", &clients, "link", "set", "dev", port, "state", state])
     }
 
     /// Changes what becomes of what one site sends to another, from now on. Clients reach everybody.

@@ -255,3 +255,21 @@ fn what_a_dark_host_says_with_the_address_is_found() {
     assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
     assert!(found.evidence[0].starts_with("gra-2 sent an ARP request with the address"), "{found:?}");
 }
+
+/// What happens to a host of which all links die: it hears and says nothing more, and does not know.
+#[test]
+fn a_host_that_is_cut_off_answers_nobody_and_keeps_its_interface() {
+    let Some((lab, layout)) = lab() else { return };
+    address(&lab, &layout, "add", "gra-1");
+    let prober = lab.prober(&layout).unwrap();
+    answer(&prober, &["gra-1"]);
+    lab.cut_host("gra-1").unwrap();
+    answer(&prober, &[]);
+    let namespace = lab.namespace("gra-1");
+    let shown = Command::new("ip").args(["-netns", &namespace, "link", "show", INTERFACE]).output().unwrap();
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("LOWER_UP") && !shown.contains("NO-CARRIER"), "{shown}");
+    lab.mend_hosts().unwrap();
+    answer(&prober, &["gra-1"]);
+    assert!(matches!(lab.cut_host("nobody"), Err(LabError::NoHost(_))));
+}
