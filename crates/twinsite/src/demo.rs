@@ -70,13 +70,14 @@ pub async fn run(arguments: DemoArguments, lab: Option<Arc<Lab>>) -> Result<Exit
         () = interrupted() => return Ok(Exit::Refused), // dropped: everything that was started ends
     };
     let file = write_client_file(cluster.directory(), cluster.layout())?;
+    client_file::point_demo_at(&cluster.directory().join(CLIENT_FILE))?;
     let api = DrillApi::connect(&file, cluster.layout())?;
     let outcome = tokio::select! {
         outcome = attend(&arguments, scenario.as_ref(), &mut cluster, &api, &progress, &as_client) => outcome,
         () = interrupted() => Ok(Exit::Done),
     };
     progress.say("ending all processes");
-    client_file::forget_demo(&cluster.directory().join("client.toml"));
+    client_file::forget_demo(&cluster.directory().join(CLIENT_FILE));
     cluster.stop().await;
     progress.end();
     outcome
@@ -250,8 +251,11 @@ fn store(arguments: &DemoArguments, launcher: &Launcher) -> Result<Store, CliErr
     }
 }
 
-/// Writes how the cluster is reached, into its own folder and to where `twinsite status` looks.
-fn write_client_file(directory: &Path, layout: &Layout) -> Result<ClientFile, CliError> {
+/// How a cluster is reached, in its own folder.
+const CLIENT_FILE: &str = "client.toml";
+
+/// Writes how the cluster is reached.
+pub(crate) fn write_client_file(directory: &Path, layout: &Layout) -> Result<ClientFile, CliError> {
     let file = ClientFile {
         cluster: layout.cluster.clone(),
         endpoints: layout.nodes.iter().map(|node| layout.api(node)).collect(),
@@ -262,13 +266,11 @@ fn write_client_file(directory: &Path, layout: &Layout) -> Result<ClientFile, Cl
         },
         dial: DialMap::default(),
     };
-    let path = directory.join("client.toml");
-    file.write(&path)?;
-    client_file::point_demo_at(&path)?;
+    file.write(&directory.join(CLIENT_FILE))?;
     Ok(file)
 }
 
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let terminated = async {
         match signal(SignalKind::terminate()) {

@@ -7,6 +7,7 @@
 
 mod cli;
 mod client_file;
+mod compare;
 mod config;
 mod demo;
 mod drill_api;

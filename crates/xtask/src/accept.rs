@@ -237,7 +237,7 @@ impl Report {
 
 /// The sources that are tested: the tree of `crates`, `proto` and `scenarios`, so that a change of a document or
 /// of a report does not make a run worthless.
-fn revision() -> String {
+pub fn revision() -> String {
     let tree = |folder: &str| {
         output(Command::new("git").args(["rev-parse", &format!("HEAD:{folder}")]).current_dir(root()))
     };
@@ -254,7 +254,8 @@ fn revision() -> String {
     )
 }
 
-fn machine() -> String {
+/// What it is measured on.
+pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = output(Command::new("uname").arg("-sr")).unwrap_or_default();
     format!("{cores} cores, {kernel}")

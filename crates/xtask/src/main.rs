@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a binary exports nothing; `pub` says what a module offers")]
 
 mod accept;
+mod bench;
 mod exercises;
 mod prerequisites;
 mod run;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 #[command(
     name = "cargo xtask",
     about = "Checks this project",
-    after_help = "Examples:\n  cargo xtask test\n  cargo xtask accept exercises\n  cargo xtask sim --seeds 20000"
+    after_help = "Examples:\n  cargo xtask test\n  cargo xtask accept exercises\n  cargo xtask sim --seeds 20000\n  cargo xtask bench failover"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -29,6 +30,9 @@ enum Task {
     Test,
     /// The full counts; goes on where an earlier run of the same revision stopped; reports in tests/accept
     Accept(accept::Arguments),
+    /// Side by side with others, in the same run; reports in tests/accept
+    #[command(subcommand)]
+    Bench(bench::Benchmark),
     /// The seeded simulations: of whole clusters, and of the controller and the lease
     Sim(simulate::Arguments),
 }
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Test => test::run_all(),
         Task::Accept(arguments) => accept::run_parts(&arguments),
+        Task::Bench(benchmark) => bench::measure(&benchmark),
         Task::Sim(arguments) => simulate::run(&arguments),
     };
     match result {

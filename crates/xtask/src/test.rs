@@ -17,7 +17,7 @@ pub fn run_all() -> Result<(), TaskError> {
     let mut checks = Checks::default();
     let redis = ensure("redis-server", "redis-server");
     // What is missing here, its tests say they leave out.
-    for (program, package) in [("ip", "iproute2"), ("nft", "nftables")] {
+    for (program, package) in [("ip", "iproute2"), ("nft", "nftables"), ("keepalived", "keepalived")] {
         ensure(program, package);
     }
     checks.check("format", || run(&mut cargo(&["fmt", "--all", "--check"])).map(drop));

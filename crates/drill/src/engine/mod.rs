@@ -19,13 +19,13 @@ mod verdict;
 pub use backend::{Backend, BackendError};
 pub use cluster_api::{ApiError, ClusterApi, ClusterStatus, WatchItem};
 pub use report::{
-    AnsweringReport, GapMs, HostReport, PhasesMs, Report, Requests, RunReport, TimelineEntry, TunnelReport,
-    Verdict,
+    AnsweringReport, Attempts, GapMs, HostReport, PhasesMs, Report, Requests, RunReport, TimelineEntry,
+    TunnelReport, Verdict,
 };
 
 use crate::audit::Audit;
 use crate::layout::{Ground, Store};
-use crate::scenario::{NetworkNeeded, Scenario, StoreNeeded};
+use crate::scenario::{LeaderPlace, NetworkNeeded, Scenario, StoreNeeded};
 use std::time::Duration;
 
 /// How a scenario is run.
@@ -91,6 +91,18 @@ pub fn suits(scenario: &Scenario, ground: Ground, store: &Store) -> Result<(), E
         return Err(EngineError::Guard(problem.to_owned()));
     }
     Ok(())
+}
+
+/// Waits until a cluster is whole, seen from outside and by itself, and has its leader where it is wanted.
+pub(crate) async fn made_ready(
+    backend: &mut dyn Backend,
+    api: &dyn ClusterApi,
+    leader: LeaderPlace,
+    within: Duration,
+) -> Result<ClusterStatus, EngineError> {
+    backend.wait_healthy(within).await?;
+    let healthy = conditions::wait_healthy(api, backend.layout(), within).await?;
+    run::arrange_leader(leader, api, backend.layout(), healthy).await
 }
 
 /// Runs a scenario. The cluster is running; afterwards it is whole again, unless this is an error.

@@ -340,7 +340,7 @@ impl<'a> Run<'a> {
     }
 }
 
-async fn arrange_leader(
+pub(super) async fn arrange_leader(
     place: LeaderPlace,
     api: &dyn ClusterApi,
     layout: &Layout,

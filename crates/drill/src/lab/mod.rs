@@ -30,14 +30,14 @@ use crate::wan::{Direction, Shape};
 pub(crate) use disk::Disk;
 use links::Links;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use twinsite_model::SiteName;
 
 /// Where `ip netns` keeps its names.
@@ -113,10 +113,8 @@ pub enum LabError {
 pub struct Lab {
     prefix: String,
     hosts: Vec<String>,
-    /// The end of each host's cable, and the bridge of its site.
-    ports: BTreeMap<String, (String, String)>,
-    /// Hosts whose cables end nowhere.
-    cut_off: Mutex<BTreeSet<String>>,
+    /// The port of each host at the bridge of its site.
+    ports: BTreeMap<String, String>,
     /// Between the making of the namespaces and their removal.
     links: Option<Links>,
 }
@@ -128,10 +126,10 @@ impl Lab {
         remove_leftovers();
         let hosts = hosts(layout);
         let names = hosts.iter().map(|host| host.name.clone()).chain([CLIENTS.to_owned()]).collect();
-        let port = |host: &Host| (host.name.clone(), (host.port.clone(), bridge_of(layout, &host.site)));
+        let port = |host: &Host| (host.name.clone(), host.port.clone());
         let ports = hosts.iter().map(port).collect();
         let prefix = format!("{PREFIX}{}-", std::process::id());
-        let mut lab = Self { prefix, hosts: names, ports, cut_off: Mutex::default(), links: None };
+        let mut lab = Self { prefix, hosts: names, ports, links: None };
         lab.make(layout, &hosts)?;
         Ok(Arc::new(lab))
     }
@@ -208,34 +206,28 @@ impl Lab {
         there
     }
 
+    /// Cuts a host off: nothing comes to it or from it any more, and it does not notice, for its interface stays up.
+    pub(crate) fn cut_host(&self, host: &str) -> Result<(), LabError> {
+        self.set_port(host, "disabled")
+    }
+
+    /// Gives all hosts that were cut off the network back.
+    pub(crate) fn heal_hosts(&self) -> Result<(), LabError> {
+        self.ports.keys().try_for_each(|host| self.set_port(host, "forwarding"))
+    }
+
+    fn set_port(&self, host: &str, state: &str) -> Result<(), LabError> {
+        let port = self.ports.get(host).ok_or_else(|| LabError::NoHost(host.to_owned()))?;
+        let clients = self.namespace(CLIENTS);
+        // `ip link set ... type bridge_slave state` says nothing and does nothing.
+        run("bridge", &["-netns", &clients, "link", "set", "dev", port, "state", state])
+    }
+
     /// Changes what becomes of what one site sends to another, from now on. Clients reach everybody.
     pub(crate) fn set_link(&self, from: &SiteName, to: &SiteName, shape: Shape) -> Result<(), LabError> {
         let missing = || LabError::NoLink { from: from.clone(), to: to.clone() };
         self.links.as_ref().ok_or_else(missing)?.direction(from, to)?.set(shape);
         Ok(())
-    }
-
-    /// Lets nothing pass to and from a host. Its own end keeps its carrier, so nobody there is told.
-    pub(crate) fn cut_host(&self, host: &str) -> Result<(), LabError> {
-        let (port, _) = self.ports.get(host).ok_or_else(|| LabError::NoHost(host.to_owned()))?;
-        // Taken off its bridge, it is in the namespace of the clients' addresses, and must not answer for them.
-        batch(&self.namespace(CLIENTS), &[format!("link set {port} nomaster arp off")])?;
-        self.cut_off().insert(host.to_owned());
-        Ok(())
-    }
-
-    /// Lets everything pass to and from all hosts.
-    pub(crate) fn heal_hosts(&self) -> Result<(), LabError> {
-        let mut cut_off = self.cut_off();
-        let cables = cut_off.iter().filter_map(|host| self.ports.get(host));
-        let attach = cables.map(|(port, bridge)| format!("link set {port} master {bridge} arp on"));
-        batch(&self.namespace(CLIENTS), &attach.collect::<Vec<_>>())?;
-        cut_off.clear();
-        Ok(())
-    }
-
-    fn cut_off(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.cut_off.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes every rule of the packet filter on a host, as a firewall that is restarted does.

@@ -14,6 +14,8 @@ mod participants;
 mod requests;
 mod sampling;
 
+pub(crate) use requests::IDENTITY_PATH;
+
 use crate::layout::Layout;
 use crate::measure::Recorder;
 use std::net::SocketAddr;

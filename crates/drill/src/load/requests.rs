@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 /// How long a new connection with its one request may take.
 const PROBE_PATIENCE: Duration = Duration::from_millis(500);
 /// The page on which a node says who it is.
-const IDENTITY_PATH: &str = "/.well-known/twinsite";
+pub(crate) const IDENTITY_PATH: &str = "/.well-known/twinsite";
 /// How soon a browser asks again whether somebody listens.
 const CONNECT_AGAIN: Duration = Duration::from_millis(5);
 /// How often a connection that was given up is asked on.

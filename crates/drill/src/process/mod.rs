@@ -9,6 +9,7 @@ mod certificates;
 mod children;
 mod cluster;
 mod files;
+mod keepalived;
 mod launcher;
 mod readiness;
 
@@ -17,6 +18,7 @@ pub use certificates::{Authority, CertificateError};
 pub use children::{PidTable, ProcessName};
 pub use cluster::{Cluster, ClusterOptions};
 pub use files::FilesError;
+pub use keepalived::Keepalived;
 pub use launcher::Launcher;
 pub use readiness::Progress;
 

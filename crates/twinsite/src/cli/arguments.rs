@@ -103,6 +103,9 @@ pub enum Command {
     /// A small meeting server for demos and drills
     #[command(hide = true)]
     MeetingInstance(MeetingArguments),
+    /// Measure failovers beside keepalived in a lab; `cargo xtask bench failover` runs it
+    #[command(hide = true)]
+    CompareFailover(CompareArguments),
 }
 
 /// How the cluster is reached.
@@ -429,6 +432,20 @@ impl From<ProfileArgument> for twinsite_model::Profile {
             ProfileArgument::Wan => Self::Wan,
         }
     }
+}
+
+/// `compare-failover`.
+#[derive(Debug, Args)]
+pub struct CompareArguments {
+    /// How often each system meets each cause
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// Only this system; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub system: Vec<String>,
+    /// Only this cause; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub cause: Vec<String>,
 }
 
 /// `meeting-instance`.

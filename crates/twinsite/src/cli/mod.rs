@@ -212,6 +212,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
         command => {
             let lab = match &command {
                 Command::Demo(arguments) => crate::demo::enter_lab(arguments)?,
+                Command::CompareFailover(_) => crate::compare::enter_lab()?,
                 _ => None,
             };
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -229,6 +230,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
 async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliError> {
     match command {
         Command::Demo(arguments) => crate::demo::run(arguments, lab).await,
+        Command::CompareFailover(arguments) => crate::compare::run(arguments, lab).await,
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Watch(arguments) => events::watch(&arguments).await,
         Command::Events(arguments) => events::list(&arguments).await,

@@ -33,7 +33,7 @@ impl Network {
         let mut hosts: Vec<_> = (0..lights.len()).map(|host| Asked::new(name(host))).collect();
         let mut late = self.late.iter().cycle();
         let mut lost = self.lost.iter().cycle();
-        let (mut now, mut rounds, mut apart) = (0, 0, 0);
+        let (mut now, mut last, mut rounds, mut apart) = (0, 0, 0, 0);
         for every in self.every.iter().cycle() {
             if now > end {
                 break;
@@ -48,9 +48,10 @@ impl Network {
             }
             rounds += 1;
             apart = apart.max(*every);
+            last = now;
             now += every;
         }
-        let between = Some((start, start + u32::try_from(now).unwrap() * US));
+        let between = Some((start, start + u32::try_from(last).unwrap() * US));
         Probing { hosts, rounds, between, apart: Duration::from_micros(apart) }
     }
 }
