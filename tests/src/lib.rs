@@ -4,8 +4,10 @@
 
 #![allow(clippy::panic, reason = "a test's tools end the test")]
 
+mod lab_ground;
 mod lone;
 
+pub use lab_ground::{lab_is_possible, lab_namespaces};
 pub use lone::LoneNode;
 
 use serde_json::Value;

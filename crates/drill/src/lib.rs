@@ -9,6 +9,7 @@ pub mod measure;
 pub mod meeting;
 pub mod process;
 pub mod scenario;
+pub mod standing;
 pub mod wan;
 
 /// Says what cannot be checked here, where `cargo xtask test` finds it for its summary.

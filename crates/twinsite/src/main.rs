@@ -7,11 +7,13 @@
 
 mod cli;
 mod client_file;
+mod cluster_here;
 mod config;
 mod demo;
 mod drill_api;
 mod guardian;
 mod identity;
+mod lab_keeper;
 mod node;
 mod peer;
 mod recovery_note;

@@ -16,14 +16,20 @@
 //! A site's way to the clients and its WAN are isolated from each other (bridge port isolation), so what one site sends to
 //! another has one way only, and clients have theirs whatever becomes of the WAN.
 
+pub mod holding;
+pub mod leftovers;
+pub mod life;
 mod links;
 #[cfg(test)]
 mod tests;
+
+pub use leftovers::remove_leftovers;
 
 use crate::layout::{Layout, NETWORK_BITS};
 use crate::wan::{Direction, Shape};
 use links::Links;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -31,7 +37,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use twinsite_model::SiteName;
+use twinsite_model::{ClusterName, SiteName};
 
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
@@ -39,7 +45,7 @@ const NAMES: &str = "/run/netns";
 const TUN: &str = "/dev/net/tun";
 const PREFIX: &str = "twinsite-lab-";
 /// The namespace from which clients come, and in which the bridge is.
-const CLIENTS: &str = "clients";
+pub const CLIENTS: &str = "clients";
 /// The interface of every host.
 pub const INTERFACE: &str = "eth0";
 
@@ -48,12 +54,14 @@ pub const INTERFACE: &str = "eth0";
 pub enum LabError {
     /// Not root.
     #[error(
-        "a lab makes network namespaces, which needs root: run it with sudo, or without --lab on loopback addresses"
+        "a lab makes network namespaces, which needs root: run it with sudo, or use `twinsite demo` without --lab, which \
+         runs on loopback addresses"
     )]
     NotRoot,
     /// A program is missing.
     #[error(
-        "a lab needs `{program}`: install the package `{package}`, or run without --lab on loopback addresses"
+        "a lab needs `{program}`: install the package `{package}`, or use `twinsite demo` without --lab, which runs on \
+         loopback addresses"
     )]
     Missing {
         /// The program.
@@ -63,7 +71,8 @@ pub enum LabError {
     },
     /// There are no TAPs.
     #[error(
-        "a lab carries packets over TAPs, and {TUN}: {0}; load the module `tun`, or run without --lab on loopback addresses"
+        "a lab carries packets over TAPs, and {TUN}: {0}; load the module `tun`, or use `twinsite demo` without --lab, \
+         which runs on loopback addresses"
     )]
     NoTaps(io::Error),
     /// A command failed.
@@ -79,6 +88,14 @@ pub enum LabError {
     Enter {
         /// Which.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the kernel of a host says cannot be asked for.
+    #[error("the kernel of host {host} cannot be asked: {source}")]
+    Ask {
+        /// The host.
+        host: String,
         /// Why.
         source: io::Error,
     },
@@ -98,8 +115,9 @@ pub enum LabError {
 /// The namespaces of a cluster. They go when this is dropped.
 #[derive(Debug)]
 pub struct Lab {
-    prefix: String,
-    hosts: Vec<String>,
+    /// What the cluster in it is called.
+    cluster: ClusterName,
+    hosts: Vec<HostPlace>,
     /// Between the making of the namespaces and their removal.
     links: Option<Links>,
 }
@@ -109,16 +127,13 @@ impl Lab {
     pub fn up(layout: &Layout) -> Result<Arc<Self>, LabError> {
         require()?;
         remove_leftovers();
-        let hosts = hosts(layout);
-        let names = hosts.iter().map(|host| host.name.clone()).chain([CLIENTS.to_owned()]).collect();
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let mut lab = Self { prefix, hosts: names, links: None };
-        lab.make(layout, &hosts)?;
+        let mut lab = Self { cluster: layout.cluster.clone(), hosts: places(layout), links: None };
+        lab.make(layout)?;
         Ok(Arc::new(lab))
     }
 
-    fn make(&mut self, layout: &Layout, hosts: &[Host]) -> Result<(), LabError> {
-        let clients = self.namespace(CLIENTS);
+    fn make(&mut self, layout: &Layout) -> Result<(), LabError> {
+        let clients = namespace(CLIENTS);
         run("ip", &["netns", "add", &clients])?;
         let mut bridge = vec![
             "link set lo up".to_owned(),
@@ -138,50 +153,52 @@ impl Lab {
             bridge.extend(isolated(&format!("in{site}"), "br0"));
             bridge.extend(isolated(&format!("out{site}"), &format!("site{site}")));
         }
-        for host in hosts {
-            let namespace = self.namespace(&host.name);
-            run("ip", &["netns", "add", &namespace])?;
+        for (number, host) in self.hosts.iter().enumerate() {
+            let Some(site) = &host.site else { continue };
+            run("ip", &["netns", "add", &host.namespace])?;
+            // Its end at the bridge; interfaces have short names.
+            let port = format!("port{number}");
             let commands = [
                 "link set lo up".to_owned(),
-                format!("link add {INTERFACE} type veth peer name {} netns {clients}", host.port),
+                format!("link add {INTERFACE} type veth peer name {port} netns {clients}"),
                 format!("link set {INTERFACE} up"),
-                format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.ip),
+                format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.address),
             ];
-            batch(&namespace, &commands)?;
-            let place = layout.sites.iter().position(|site| *site == host.site).unwrap_or_default();
-            bridge.push(format!("link set {} master site{place} up", host.port));
+            batch(&host.namespace, &commands)?;
+            let place = layout.sites.iter().position(|known| known == site).unwrap_or_default();
+            bridge.push(format!("link set {port} master site{place} up"));
         }
         batch(&clients, &bridge)?;
-        let links = Links::start(&Path::new(NAMES).join(&clients), &layout.sites)?;
+        let links = Links::start(&clients, &layout.sites)?;
         let attach = |place| isolated(&links::tap(place), &format!("site{place}"));
         batch(&clients, &(0..layout.sites.len()).flat_map(attach).collect::<Vec<_>>())?;
         self.links = Some(links);
         Ok(())
     }
 
-    fn namespace(&self, host: &str) -> String {
-        format!("{}{host}", self.prefix)
-    }
-
     /// Goes where the clients are: this thread, and all threads and processes that it starts from now on.
     pub fn enter(&self) -> Result<(), LabError> {
-        enter(&Path::new(NAMES).join(self.namespace(CLIENTS)))
+        enter(&self.clients())
+    }
+
+    /// The namespace in which the clients are.
+    pub fn clients(&self) -> String {
+        namespace(CLIENTS)
     }
 
     /// How a person runs a command where the clients are.
     pub fn as_client(&self) -> String {
-        format!("ip netns exec {}", self.namespace(CLIENTS))
+        format!("ip netns exec {}", self.clients())
     }
 
-    /// The same command, on a host.
-    pub(crate) fn on_host(&self, host: &str, command: &tokio::process::Command) -> tokio::process::Command {
-        let command = command.as_std();
-        let mut there = tokio::process::Command::new("ip");
-        there
-            .args(["netns", "exec", &self.namespace(host)])
-            .arg(command.get_program())
-            .args(command.get_args());
-        there
+    /// What the cluster in it is called.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// Every host, the clients' last.
+    pub fn hosts(&self) -> &[HostPlace] {
+        &self.hosts
     }
 
     /// Changes what becomes of what one site sends to another, from now on. Clients reach everybody.
@@ -196,44 +213,71 @@ impl Lab {
         let direction = self.links.as_ref().and_then(|links| links.direction(from, to).ok());
         direction.map(Direction::shape).unwrap_or_default()
     }
+
+    /// Why nothing is carried between the sites any more, if that is so.
+    pub(crate) fn links_ended(&self) -> Option<&str> {
+        self.links.as_ref().and_then(Links::ended)
+    }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         self.links = None;
         for host in &self.hosts {
-            // What is not there any more need not be removed.
-            drop(run("ip", &["netns", "delete", &self.namespace(host)]));
+            leftovers::remove(&host.namespace);
         }
     }
 }
 
 /// A host of the lab.
-#[derive(Debug)]
-struct Host {
-    name: String,
-    site: SiteName,
-    ip: IpAddr,
-    /// Its end at the bridge; interfaces have short names.
-    port: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPlace {
+    /// What it is called: like the node or the meeting instance on it, `redis` or `clients`.
+    pub name: String,
+    /// Its site; none for the clients.
+    pub site: Option<SiteName>,
+    /// Its own address.
+    pub address: IpAddr,
+    /// Its namespace, as `ip netns` knows it.
+    pub namespace: String,
 }
 
-fn hosts(layout: &Layout) -> Vec<Host> {
-    let nodes = layout.nodes.iter().map(|node| (node.name.to_string(), node.site.clone(), node.ip));
+/// The hosts of the lab that this process makes for a layout, the clients' last.
+pub fn places(layout: &Layout) -> Vec<HostPlace> {
+    let nodes = layout.nodes.iter().map(|node| (node.name.as_str(), Some(&node.site), node.ip));
     let instances = layout.instances.iter();
-    let instances = instances.map(|one| (one.name.to_string(), one.site.clone(), one.address.ip()));
-    let redis = layout.sites.last().map(|site| (REDIS.to_owned(), site.clone(), layout.redis().ip()));
-    let all = nodes.chain(instances).chain(redis).enumerate();
-    all.map(|(number, (name, site, ip))| Host { name, site, ip, port: format!("port{number}") }).collect()
+    let instances = instances.map(|one| (one.name.as_str(), Some(&one.site), one.address.ip()));
+    let redis = (REDIS, layout.sites.last(), layout.redis().ip());
+    let all = nodes.chain(instances).chain([redis, (CLIENTS, None, layout.gateway())]);
+    let place = |(name, site, address): (&str, Option<&SiteName>, _)| HostPlace {
+        name: name.to_owned(),
+        site: site.cloned(),
+        address,
+        namespace: namespace(name),
+    };
+    all.map(place).collect()
+}
+
+/// A host's namespace, in the lab of this process.
+fn namespace(host: &str) -> String {
+    format!("{PREFIX}{}-{host}", std::process::id())
+}
+
+/// The same command, on a host of the lab that this process has made.
+pub(crate) fn on_host(host: &str, command: &tokio::process::Command) -> tokio::process::Command {
+    let command = command.as_std();
+    let mut there = tokio::process::Command::new("ip");
+    there.args(["netns", "exec", &namespace(host)]).arg(command.get_program()).args(command.get_args());
+    there
 }
 
 /// The host of the cluster's own Redis.
-pub(crate) const REDIS: &str = "redis";
+pub const REDIS: &str = "redis";
 
-fn require() -> Result<(), LabError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(LabError::NotRoot);
-    }
+/// Whether a lab can be made here, and if not, what is missing.
+pub fn require() -> Result<(), LabError> {
+    require_root()?;
     let (program, package) = ("ip", "iproute2");
     if Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         return Err(LabError::Missing { program, package });
@@ -242,11 +286,17 @@ fn require() -> Result<(), LabError> {
     Ok(())
 }
 
-/// This thread goes to a network namespace.
-fn enter(namespace: &Path) -> Result<(), LabError> {
-    let entered = File::open(namespace)
+/// Labs are root's.
+pub fn require_root() -> Result<(), LabError> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
+}
+
+/// This thread, and all threads and processes that it starts from now on, go to a network namespace, by its name.
+pub fn enter(namespace: &str) -> Result<(), LabError> {
+    let path = Path::new(NAMES).join(namespace);
+    let entered = File::open(&path)
         .and_then(|file| Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?));
-    entered.map_err(|source| LabError::Enter { path: namespace.to_owned(), source })
+    entered.map_err(|source| LabError::Enter { path, source })
 }
 
 /// A port of a bridge that reaches those ports only that are not isolated, before anything goes through it.
@@ -261,18 +311,6 @@ fn isolated(port: &str, bridge: &str) -> [String; 3] {
 /// A bridge that forwards at once, multicast too.
 fn bridge_called(name: &str) -> String {
     format!("link add {name} type bridge forward_delay 0 mcast_snooping 0")
-}
-
-/// Removes the namespaces of labs whose process is gone.
-fn remove_leftovers() {
-    let Ok(names) = std::fs::read_dir(NAMES) else { return };
-    for name in names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        let gone = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
-        if gone {
-            drop(run("ip", &["netns", "delete", &name]));
-        }
-    }
 }
 
 /// Several commands of `ip` in one namespace, by one process.

@@ -35,8 +35,8 @@ fn place(layout: &Layout, site: &SiteName) -> (String, IpAddr) {
 }
 
 /// A socket on a host of the lab.
-fn socket(lab: &Lab, host: &str, address: SocketAddr) -> UdpSocket {
-    let namespace = Path::new(NAMES).join(lab.namespace(host));
+fn socket(host: &str, address: SocketAddr) -> UdpSocket {
+    let namespace = namespace(host);
     let bind = move || {
         enter(&namespace).unwrap();
         UdpSocket::bind(address).unwrap()
@@ -45,8 +45,8 @@ fn socket(lab: &Lab, host: &str, address: SocketAddr) -> UdpSocket {
 }
 
 /// Answers everything for as long as the process lives.
-fn echo(lab: &Lab, host: &str, ip: IpAddr) -> SocketAddr {
-    let socket = socket(lab, host, SocketAddr::new(ip, PORT));
+fn echo(host: &str, ip: IpAddr) -> SocketAddr {
+    let socket = socket(host, SocketAddr::new(ip, PORT));
     let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 2_048];
@@ -64,8 +64,8 @@ struct Asker {
 }
 
 impl Asker {
-    fn new(lab: &Lab, host: &str, ip: IpAddr, to: SocketAddr) -> Self {
-        let socket = socket(lab, host, SocketAddr::new(ip, 0));
+    fn new(host: &str, ip: IpAddr, to: SocketAddr) -> Self {
+        let socket = socket(host, SocketAddr::new(ip, 0));
         socket.connect(to).unwrap();
         socket.set_read_timeout(Some(SILENCE)).unwrap();
         Self { socket, number: 0 }
@@ -110,9 +110,9 @@ fn links_are_slow_narrow_lossy_and_cut_as_told() {
     let Some((lab, layout)) = lab() else { return };
     let (gra, sbg) = (&layout.sites[0], &layout.sites[1]);
     let ((near, near_ip), (far, far_ip)) = (place(&layout, gra), place(&layout, sbg));
-    let address = echo(&lab, &far, far_ip);
-    let mut asker = Asker::new(&lab, &near, near_ip, address);
-    let mut client = Asker::new(&lab, CLIENTS, layout.gateway(), address);
+    let address = echo(&far, far_ip);
+    let mut asker = Asker::new(&near, near_ip, address);
+    let mut client = Asker::new(CLIENTS, layout.gateway(), address);
     let whole = Shape::default();
     asker.comes_through();
     client.comes_through();
@@ -154,9 +154,9 @@ fn links_are_slow_narrow_lossy_and_cut_as_told() {
         assert!(client.round_trip().is_some(), "and clients have ways of their own");
     }
     let bridge = std::thread::spawn(move || {
-        enter(&Path::new(NAMES).join(lab.namespace(CLIENTS))).unwrap();
+        enter(&lab.clients()).unwrap();
         let shown = Command::new("ip").args(["-oneline", "link", "show", "br0"]).output().unwrap();
-        enter(&Path::new(NAMES).join(lab.namespace(&far))).unwrap();
+        enter(&namespace(&far)).unwrap();
         let known =
             Command::new("ip").args(["neigh", "show", &layout.gateway().to_string()]).output().unwrap();
         drop(lab);
