@@ -4,8 +4,10 @@
 
 #![allow(clippy::panic, reason = "a test's tools end the test")]
 
+mod lab_ground;
 mod lone;
 
+pub use lab_ground::{lab_is_possible, lab_namespaces};
 pub use lone::LoneNode;
 
 use serde_json::Value;
@@ -51,34 +53,6 @@ pub fn left_out(what: &str, why: &str) {
     let file = fs::OpenOptions::new().create(true).append(true).open(&path);
     let written = file.and_then(|mut file| writeln!(file, "{what}: {why}"));
     written.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-}
-
-/// Whether a lab can be made here; else it is said.
-///
-/// # Panics
-/// If what was made to try cannot be removed.
-pub fn lab_is_possible(what: &str) -> bool {
-    if !rustix::process::geteuid().is_root() {
-        left_out(what, "a lab needs root");
-        return false;
-    }
-    if Command::new("ip").arg("-V").output().is_err() {
-        left_out(what, "a lab needs `ip`");
-        return false;
-    }
-    if fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
-        left_out(what, "/dev/net/tun cannot be opened here");
-        return false;
-    }
-    let probe = format!("twinsite-probe-{}", std::process::id());
-    let netns = |verb| Command::new("ip").args(["netns", verb, &probe]).stderr(Stdio::null()).status();
-    if !netns("add").is_ok_and(|status| status.success()) {
-        left_out(what, "network namespaces cannot be made here");
-        return false;
-    }
-    let removed = netns("delete");
-    assert!(removed.is_ok(), "{removed:?}");
-    true
 }
 
 /// What a command printed and how it ended.

@@ -5,17 +5,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use twinsite_tests::{Said, lab_is_possible, program, run};
+use twinsite_drill::lab::life::Life;
+use twinsite_tests::{Said, lab_is_possible, lab_namespaces, program, run};
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// The namespaces of labs, by the process that made them.
-fn namespaces(pid: u32) -> Vec<String> {
-    let prefix = format!("twinsite-lab-{pid}-");
-    let Ok(names) = fs::read_dir("/run/netns") else { return Vec::new() };
-    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter(|name| name.starts_with(&prefix)).collect()
-}
 
 fn exercise(name: &str) -> Said {
     run(&["demo", "--lab", "--embedded", "--json", "--exercise", name])
@@ -93,18 +86,22 @@ fn a_killed_lab_leaves_nothing_to_the_next_one() {
     first.args(["demo", "--lab", "--embedded"]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut first = first.spawn().unwrap();
     let deadline = Instant::now() + SOON;
-    while namespaces(first.id()).len() < 12 {
-        assert!(Instant::now() < deadline, "{:?}", namespaces(first.id()));
+    while lab_namespaces(first.id()).len() < 12 {
+        assert!(Instant::now() < deadline, "{:?}", lab_namespaces(first.id()));
         std::thread::sleep(Duration::from_millis(20));
     }
     kill_process(Pid::from_child(&first), Signal::KILL).unwrap();
     first.wait().unwrap();
-    assert!(!namespaces(first.id()).is_empty(), "nobody was there to remove them");
+    assert!(!lab_namespaces(first.id()).is_empty(), "nobody was there to remove them");
     let said = exercise("leader-lost");
     assert_eq!(said.code, 0, "{said:?}");
-    assert_eq!(namespaces(first.id()), Vec::<String>::new());
+    assert_eq!(lab_namespaces(first.id()), Vec::<String>::new());
     let names =
         fs::read_dir("/run/netns").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let left: Vec<_> = names.filter(|name| name.starts_with("twinsite-lab-")).collect();
-    assert_eq!(left, Vec::<String>::new(), "and nothing of its own");
+    // Labs of processes that live are others' business.
+    let is_left = |name: &String| {
+        let pid = name.strip_prefix("twinsite-lab-").and_then(|rest| rest.split('-').next()?.parse().ok());
+        pid.is_some_and(|pid| Life::of(pid).is_none())
+    };
+    assert_eq!(names.filter(is_left).collect::<Vec<_>>(), Vec::<String>::new(), "and nothing of its own");
 }

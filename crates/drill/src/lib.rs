@@ -11,6 +11,7 @@ pub mod process;
 pub mod random;
 pub mod scenario;
 pub mod side_by_side;
+pub mod standing;
 pub mod wan;
 
 /// Says what cannot be checked here, where `cargo xtask test` finds it for its summary.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use twinsite_drill::lab::{self, LabError, leftovers};
 use twinsite_model::ClusterName;
 use twinsite_model::dial::DialMap;
 
@@ -20,6 +21,9 @@ pub struct ClientFile {
     pub cluster: ClusterName,
     /// The API addresses of its nodes; any of them leads to the leader.
     pub endpoints: Vec<SocketAddr>,
+    /// The network namespace from which they are reached, as `ip netns` knows it: that of a lab on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// The caller's certificate.
     pub tls: TlsConfig,
     /// Translations, where the network needs them.
@@ -64,6 +68,31 @@ impl ClientFile {
             return Err(ConfigError::Parse { path: path.to_owned(), problem }.into());
         }
         Ok(file)
+    }
+
+    /// This thread, and all threads that it starts from now on, go to where the nodes are reached.
+    pub fn enter(&self) -> Result<(), CliError> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        if leftovers::own_place(std::slice::from_ref(namespace)).is_some() {
+            return Ok(());
+        }
+        let gone = |why: &str| {
+            let cluster = &self.cluster;
+            CliError::Unreachable(format!(
+                "the cluster `{cluster}` is in a lab, in network namespace {namespace}, {why}"
+            ))
+        };
+        match lab::enter(namespace) {
+            Ok(()) => Ok(()),
+            Err(LabError::Enter { source, .. }) => match source.kind() {
+                std::io::ErrorKind::NotFound => Err(gone("which is gone: the lab is down")),
+                std::io::ErrorKind::PermissionDenied => {
+                    Err(gone("which only root may enter: run it with sudo"))
+                }
+                _ => Err(gone(&format!("which cannot be entered: {source}"))),
+            },
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes the file.

@@ -2,7 +2,7 @@
 
 use crate::cli::arguments::{CompareArguments, ProfileArgument};
 use crate::cli::{CliError, Exit, output};
-use crate::demo::{interrupted, write_client_file};
+use crate::cluster_here::{interrupted, write_client_file};
 use crate::drill_api::DrillApi;
 use std::sync::Arc;
 use twinsite_drill::engine::{ApiError, ClusterApi};
@@ -28,7 +28,7 @@ pub async fn run(arguments: CompareArguments, lab: Option<Arc<Lab>>) -> Result<E
     };
     let connect = |cluster: &Cluster| -> Result<Box<dyn ClusterApi>, ApiError> {
         let refused = |error: CliError| ApiError { message: error.to_string(), retryable: false };
-        let file = write_client_file(cluster.directory(), cluster.layout()).map_err(refused)?;
+        let file = write_client_file(cluster.directory(), cluster.layout(), None).map_err(refused)?;
         Ok(Box::new(DrillApi::connect(&file, cluster.layout()).map_err(refused)?))
     };
     let mut tell = |now: &str| anstream::eprintln!("{now}");

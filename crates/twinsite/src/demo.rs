@@ -2,23 +2,17 @@
 
 use crate::cli::arguments::DemoArguments;
 use crate::cli::{CliError, Exit, output};
-use crate::client_file::{self, ClientFile};
+use crate::client_file;
+use crate::cluster_here::{self, CLIENT_FILE, Progress, interrupted, write_client_file};
 use crate::drill_api::DrillApi;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
-use twinsite_drill::engine::{self, ClusterApi};
+use twinsite_drill::engine;
 use twinsite_drill::lab::Lab;
 use twinsite_drill::layout::{Ground, Layout, Shape, Store};
-use twinsite_drill::process::{Cluster, ClusterOptions, Launcher};
+use twinsite_drill::process::{self, Cluster, ClusterOptions, Launcher};
 use twinsite_drill::scenario::{self, NetworkNeeded, Scenario};
 use twinsite_model::Profile;
-use twinsite_model::dial::DialMap;
-
-/// How long the API of a healthy cluster may take until it answers.
-const API_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Makes the lab, if one is wanted, and goes where its clients are: this thread, and all that it starts later. So a lab
 /// is made before there is a runtime with threads of its own.
@@ -48,6 +42,7 @@ pub async fn run(arguments: DemoArguments, lab: Option<Arc<Lab>>) -> Result<Exit
     }
     let scenario = arguments.exercise.as_deref().map(load).transpose()?;
     let as_client = lab.as_ref().map(|lab| format!("{} ", lab.as_client())).unwrap_or_default();
+    let namespace = lab.as_ref().map(|lab| lab.clients());
     let launcher = Launcher::new(std::env::current_exe().map_err(CliError::Output)?);
     let store = store(&arguments, &launcher)?;
     if let Some(scenario) = &scenario {
@@ -64,12 +59,12 @@ pub async fn run(arguments: DemoArguments, lab: Option<Arc<Lab>>) -> Result<Exit
         lab,
     };
     let progress = Progress::new();
-    let mut tell = |at| progress.starting(&at);
+    let mut tell = |at: process::Progress| progress.starting(at.stage, at.done, at.of);
     let mut cluster = tokio::select! {
         started = Cluster::start(options, &mut tell) => started?,
         () = interrupted() => return Ok(Exit::Refused), // dropped: everything that was started ends
     };
-    let file = write_client_file(cluster.directory(), cluster.layout())?;
+    let file = write_client_file(cluster.directory(), cluster.layout(), namespace)?;
     client_file::point_demo_at(&cluster.directory().join(CLIENT_FILE))?;
     let api = DrillApi::connect(&file, cluster.layout())?;
     let outcome = tokio::select! {
@@ -116,17 +111,7 @@ async fn follow(
     progress: &Progress,
     as_client: &str,
 ) -> Result<Exit, CliError> {
-    let ready = async {
-        loop {
-            match api.watch().await {
-                Ok(changes) => return changes,
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
-    };
-    let watching = tokio::time::timeout(API_PATIENCE, ready).await;
-    let mut changes =
-        watching.map_err(|_| CliError::Unreachable("the cluster's API did not answer".to_owned()))?;
+    let mut changes = cluster_here::watch(api).await?;
     let names = api.names().await;
     progress.end();
     output::line(&introduction(cluster, as_client))?;
@@ -139,49 +124,23 @@ async fn follow(
 /// `as_client` is what comes before a command where the cluster is reached.
 fn introduction(cluster: &Cluster, as_client: &str) -> String {
     let layout = cluster.layout();
-    let store = match &layout.store {
-        Store::OwnRedis => format!("Redis on {}", layout.redis()),
-        Store::OtherRedis(_) => "your Redis".to_owned(),
-        Store::Embedded => "the embedded session store".to_owned(),
-    };
-    let sites: Vec<_> = layout
-        .sites
-        .iter()
-        .map(|site| match layout.instances_at(site).count() {
-            0 => format!("{site} as witness"),
-            instances => {
-                let proxies = layout.nodes_at(site).count();
-                format!(
-                    "{site} with {} and {}",
-                    counted(proxies, "proxy", "proxies"),
-                    counted(instances, "meeting instance", "meeting instances")
-                )
-            }
-        })
-        .collect();
-    // Where a planned move would go: to the other site than the one that is preferred.
-    let elsewhere = layout.serving_sites().last().map_or("sbg", |site| site.as_str());
     format!(
-        "All healthy: {sites}; {store}.\n\n\
+        "All healthy: {cluster}.\n\n\
          The floating address is http://{floating}\n\n\
          Try, in another terminal:\n\
          \x20 {as_client}curl -s -H 'x-twinsite-trace: 1' -i http://{floating}/health\n\
-         \x20 {as_client}twinsite status\n\
-         \x20 {as_client}twinsite switchover --plan\n\
-         \x20 {as_client}twinsite switchover --to {elsewhere}\n\
-         \x20 {as_client}twinsite explain\n\
+         \x20 twinsite status\n\
+         \x20 twinsite switchover --plan\n\
+         \x20 twinsite switchover --to {elsewhere}\n\
+         \x20 twinsite explain\n\
          or kill something: the processes' folders and logs are in {directory}\n\n\
          (`twinsite` is {program}.) Changes follow; Ctrl-C ends everything.\n",
-        sites = sites.join(", "),
+        cluster = cluster_here::in_words(layout),
         floating = layout.floating,
+        elsewhere = cluster_here::elsewhere(layout),
         directory = cluster.directory().display(),
-        program = std::env::current_exe()
-            .map_or_else(|_| "this program".to_owned(), |path| path.display().to_string()),
+        program = cluster_here::this_program(),
     )
-}
-
-fn counted(count: usize, one: &str, several: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 fn list(json: bool) -> Result<Exit, CliError> {
@@ -237,91 +196,18 @@ fn store(arguments: &DemoArguments, launcher: &Launcher) -> Result<Store, CliErr
             Err(CliError::Usage(format!("--redis {url}: write redis://HOST:PORT or rediss://HOST:PORT")))
         }
         None if arguments.embedded => Ok(Store::Embedded),
-        None if launcher.has_redis() => Ok(Store::OwnRedis),
         None => {
-            let wanted_redis = arguments.exercise.as_deref().is_some_and(|name| name.starts_with("redis-"));
-            if wanted_redis {
-                let problem = "this exercise breaks Redis, and there is no redis-server on this machine; \
-                               install it (Debian: apt-get install redis-server)";
-                return Err(CliError::Usage(problem.to_owned()));
+            let store = cluster_here::own_store(launcher);
+            if store == Store::Embedded {
+                let wanted_redis =
+                    arguments.exercise.as_deref().is_some_and(|name| name.starts_with("redis-"));
+                if wanted_redis {
+                    let problem = format!("this exercise breaks Redis, and {}", cluster_here::INSTALL_REDIS);
+                    return Err(CliError::Usage(problem));
+                }
+                anstream::eprintln!("{}", cluster_here::NO_REDIS);
             }
-            anstream::eprintln!("no redis-server found: session placement goes into the embedded store");
-            Ok(Store::Embedded)
+            Ok(store)
         }
-    }
-}
-
-/// How a cluster is reached, in its own folder.
-const CLIENT_FILE: &str = "client.toml";
-
-/// Writes how the cluster is reached.
-pub(crate) fn write_client_file(directory: &Path, layout: &Layout) -> Result<ClientFile, CliError> {
-    let file = ClientFile {
-        cluster: layout.cluster.clone(),
-        endpoints: layout.nodes.iter().map(|node| layout.api(node)).collect(),
-        tls: crate::config::TlsConfig {
-            ca: directory.join("ca.pem"),
-            cert: directory.join("operator.pem"),
-            key: directory.join("operator.key"),
-        },
-        dial: DialMap::default(),
-    };
-    file.write(&directory.join(CLIENT_FILE))?;
-    Ok(file)
-}
-
-pub(crate) async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
-}
-
-/// What is going on, on one line of a terminal, or a line each time it changes.
-struct Progress {
-    bar: ProgressBar,
-    terminal: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(
-            None,
-            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
-        );
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-            bar.set_style(style);
-        }
-        if terminal {
-            bar.enable_steady_tick(Duration::from_millis(100));
-        }
-        Self { bar, terminal }
-    }
-
-    fn starting(&self, at: &twinsite_drill::process::Progress) {
-        let text = format!("waiting for {}: {}/{}", at.stage, at.done, at.of);
-        if self.terminal || at.done == at.of {
-            self.say(&text);
-        }
-    }
-
-    fn say(&self, text: &str) {
-        if self.terminal {
-            self.bar.set_message(text.to_owned());
-        } else {
-            anstream::eprintln!("{text}");
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
     }
 }

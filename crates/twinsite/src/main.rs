@@ -7,12 +7,14 @@
 
 mod cli;
 mod client_file;
+mod cluster_here;
 mod compare;
 mod config;
 mod demo;
 mod drill_api;
 mod guardian;
 mod identity;
+mod lab_keeper;
 mod node;
 mod peer;
 mod recovery_note;

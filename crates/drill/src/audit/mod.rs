@@ -7,7 +7,7 @@ pub use store::StoreFollower;
 use crate::engine::WatchItem;
 use crate::measure::announced::{self, Settled};
 use crate::measure::hosts::Answering;
-use crate::measure::{Recording, dual, kernel, rooms};
+use crate::measure::{Recording, dual, holders, kernel, rooms};
 use serde::Serialize;
 use std::time::Duration;
 use twinsite_model::{Event, Token};
@@ -18,7 +18,8 @@ const SLACK_MIN: Duration = Duration::from_millis(50);
 /// The results, in the words of the report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Audit {
-    /// For how long two owners answered at once, or listened at once. Must be 0.
+    /// For how long two owners answered at once, or listened at once, or in a lab let the address through at once.
+    /// Must be 0.
     pub dual_answer_ms: u64,
     /// Writes that the session store accepted under an older token than an earlier one. Must be 0.
     pub stale_epoch_writes: u64,
@@ -103,6 +104,8 @@ pub fn audit(recording: &Recording, journal: &[WatchItem], writes: &[Token], set
     if !listened.is_zero() {
         evidence.push(format!("two processes listened on the floating address for {listened:?}"));
     }
+    let (held, lines) = holders::doubly_answered(&recording.holders);
+    evidence.extend(lines.into_iter().take(8));
     if dual.traced == 0 {
         evidence.push("no answer said who gave it, so nothing is proven".to_owned());
     }
@@ -127,7 +130,7 @@ pub fn audit(recording: &Recording, journal: &[WatchItem], writes: &[Token], set
     evidence.extend(line);
 
     Audit {
-        dual_answer_ms: ceil_ms(dual.overlap.max(listened)).max(unproven),
+        dual_answer_ms: ceil_ms(dual.overlap.max(listened).max(held)).max(unproven),
         stale_epoch_writes,
         epochs_monotonic,
         split_rooms: splits.len() as u64,

@@ -1,6 +1,7 @@
 //! What a drill runs on: processes on loopback addresses, or on the network of a lab.
 
 use crate::lab::Prober;
+use crate::lab::holding::HostKernel;
 use crate::layout::Layout;
 use crate::meeting::Answers;
 use crate::process::{Cluster, PidTable, ProcessName};
@@ -31,6 +32,11 @@ pub trait Backend: Send {
 
     /// The numbers of the running processes.
     fn pids(&self) -> PidTable;
+
+    /// The kernels that may hold the floating address, in a lab; elsewhere there is only this machine's.
+    fn kernels(&self) -> Result<Vec<(NodeName, HostKernel)>, BackendError> {
+        Ok(Vec::new())
+    }
 
     /// Whether a process runs or is frozen.
     fn runs(&mut self, process: &ProcessName) -> bool;
@@ -111,6 +117,10 @@ impl Backend for Cluster {
 
     fn pids(&self) -> PidTable {
         Self::pids(self).clone()
+    }
+
+    fn kernels(&self) -> Result<Vec<(NodeName, HostKernel)>, BackendError> {
+        Self::kernels(self).map_err(BackendError::new)
     }
 
     fn runs(&mut self, process: &ProcessName) -> bool {

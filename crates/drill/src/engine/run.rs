@@ -119,7 +119,12 @@ impl<'a> Run<'a> {
         let load = Load::start(&scenario.load.plan(), &layout);
         let recorder = Arc::clone(load.recorder());
         let prober = backend.prober()?;
-        let sampler = Sampler::start(layout.floating, backend.pids(), Arc::clone(&recorder))?;
+        let kernels = backend.kernels()?;
+        let sampler = if kernels.is_empty() {
+            Sampler::of_processes(layout.floating, backend.pids(), Arc::clone(&recorder))?
+        } else {
+            Sampler::of_hosts(kernels, Arc::clone(&recorder))?
+        };
         let mut run = Self {
             scenario,
             backend,

@@ -9,7 +9,6 @@ use super::{LabError, enter};
 use crate::wan::Direction;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc as threads};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
@@ -45,7 +44,7 @@ pub(super) struct Links {
 
 impl Links {
     /// Makes a TAP for each site in a namespace, and begins to carry.
-    pub(super) fn start(namespace: &Path, sites: &[SiteName]) -> Result<Self, LabError> {
+    pub(super) fn start(namespace: &str, sites: &[SiteName]) -> Result<Self, LabError> {
         let pairs = sites.iter().flat_map(|from| sites.iter().map(move |to| (from, to)));
         let directions: BTreeMap<_, _> = pairs
             .filter(|(from, to)| from != to)
@@ -73,6 +72,11 @@ impl Links {
         Ok(Self { directions, ended, stop: Some(stop), thread: Some(thread) })
     }
 
+    /// Why nothing is carried any more, if that is so.
+    pub(super) fn ended(&self) -> Option<&str> {
+        self.ended.get().map(String::as_str)
+    }
+
     /// What becomes of what one site sends to another.
     pub(super) fn direction(&self, from: &SiteName, to: &SiteName) -> Result<&Direction, LabError> {
         if let Some(why) = self.ended.get() {
@@ -93,7 +97,7 @@ impl Drop for Links {
 }
 
 fn open(
-    namespace: &Path,
+    namespace: &str,
     ways: Vec<Vec<Option<Arc<Direction>>>>,
 ) -> Result<(tokio::runtime::Runtime, Carrier), LabError> {
     enter(namespace)?;

@@ -18,11 +18,15 @@
 
 mod disk;
 mod echo;
+pub mod holding;
+pub mod leftovers;
+pub mod life;
 mod links;
 mod prober;
 #[cfg(test)]
 mod tests;
 
+pub use leftovers::remove_leftovers;
 pub use prober::{PROBE_EVERY, Prober};
 
 use crate::layout::{Layout, NETWORK_BITS};
@@ -30,7 +34,7 @@ use crate::wan::{Direction, Shape};
 pub(crate) use disk::Disk;
 use links::Links;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -38,7 +42,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use twinsite_model::SiteName;
+use twinsite_model::{ClusterName, SiteName};
 
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
@@ -46,7 +50,7 @@ const NAMES: &str = "/run/netns";
 const TUN: &str = "/dev/net/tun";
 const PREFIX: &str = "twinsite-lab-";
 /// The namespace from which clients come, and in which the bridge is.
-const CLIENTS: &str = "clients";
+pub const CLIENTS: &str = "clients";
 /// The interface of every host.
 pub const INTERFACE: &str = "eth0";
 
@@ -55,12 +59,14 @@ pub const INTERFACE: &str = "eth0";
 pub enum LabError {
     /// Not root.
     #[error(
-        "a lab makes network namespaces, which needs root: run it with sudo, or without --lab on loopback addresses"
+        "a lab makes network namespaces, which needs root: run it with sudo, or use `twinsite demo` without --lab, which \
+         runs on loopback addresses"
     )]
     NotRoot,
     /// A program is missing.
     #[error(
-        "a lab needs `{program}`: install the package `{package}`, or run without --lab on loopback addresses"
+        "a lab needs `{program}`: install the package `{package}`, or use `twinsite demo` without --lab, which runs on \
+         loopback addresses"
     )]
     Missing {
         /// The program.
@@ -70,7 +76,8 @@ pub enum LabError {
     },
     /// There are no TAPs.
     #[error(
-        "a lab carries packets over TAPs, and {TUN}: {0}; load the module `tun`, or run without --lab on loopback addresses"
+        "a lab carries packets over TAPs, and {TUN}: {0}; load the module `tun`, or use `twinsite demo` without --lab, \
+         which runs on loopback addresses"
     )]
     NoTaps(io::Error),
     /// A command failed.
@@ -86,6 +93,14 @@ pub enum LabError {
     Enter {
         /// Which.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the kernel of a host says cannot be asked for.
+    #[error("the kernel of host {host} cannot be asked: {source}")]
+    Ask {
+        /// The host.
+        host: String,
         /// Why.
         source: io::Error,
     },
@@ -111,10 +126,9 @@ pub enum LabError {
 /// The namespaces of a cluster. They go when this is dropped.
 #[derive(Debug)]
 pub struct Lab {
-    prefix: String,
-    hosts: Vec<String>,
-    /// The port of each host at the bridge of its site.
-    ports: BTreeMap<String, String>,
+    /// What the cluster in it is called.
+    cluster: ClusterName,
+    hosts: Vec<HostPlace>,
     /// Between the making of the namespaces and their removal.
     links: Option<Links>,
 }
@@ -124,18 +138,13 @@ impl Lab {
     pub fn up(layout: &Layout) -> Result<Arc<Self>, LabError> {
         require()?;
         remove_leftovers();
-        let hosts = hosts(layout);
-        let names = hosts.iter().map(|host| host.name.clone()).chain([CLIENTS.to_owned()]).collect();
-        let port = |host: &Host| (host.name.clone(), host.port.clone());
-        let ports = hosts.iter().map(port).collect();
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let mut lab = Self { prefix, hosts: names, ports, links: None };
-        lab.make(layout, &hosts)?;
+        let mut lab = Self { cluster: layout.cluster.clone(), hosts: places(layout), links: None };
+        lab.make(layout)?;
         Ok(Arc::new(lab))
     }
 
-    fn make(&mut self, layout: &Layout, hosts: &[Host]) -> Result<(), LabError> {
-        let clients = self.namespace(CLIENTS);
+    fn make(&mut self, layout: &Layout) -> Result<(), LabError> {
+        let clients = namespace(CLIENTS);
         run("ip", &["netns", "add", &clients])?;
         let mut bridge = vec![
             "link set lo up".to_owned(),
@@ -156,54 +165,56 @@ impl Lab {
             bridge.extend(isolated(&format!("in{site}"), "br0"));
             bridge.extend(isolated(&format!("out{site}"), &of_site));
         }
-        for host in hosts {
-            let namespace = self.namespace(&host.name);
-            run("ip", &["netns", "add", &namespace])?;
+        for (number, host) in self.hosts.iter().enumerate() {
+            let Some(site) = &host.site else { continue };
+            run("ip", &["netns", "add", &host.namespace])?;
+            let port = port(number);
             let commands = [
                 "link set lo up".to_owned(),
-                format!("link add {INTERFACE} type veth peer name {} netns {clients}", host.port),
+                format!("link add {INTERFACE} type veth peer name {port} netns {clients}"),
                 format!("link set {INTERFACE} up"),
-                format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.ip),
+                format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.address),
             ];
-            batch(&namespace, &commands)?;
-            bridge.push(format!("link set {} master {} up", host.port, bridge_of(layout, &host.site)));
+            batch(&host.namespace, &commands)?;
+            let place = layout.sites.iter().position(|known| known == site).unwrap_or_default();
+            bridge.push(format!("link set {port} master {} up", site_bridge(place)));
         }
         batch(&clients, &bridge)?;
-        let links = Links::start(&Path::new(NAMES).join(&clients), &layout.sites)?;
+        let links = Links::start(&clients, &layout.sites)?;
         let attach = |place| isolated(&links::tap(place), &site_bridge(place));
         batch(&clients, &(0..layout.sites.len()).flat_map(attach).collect::<Vec<_>>())?;
         self.links = Some(links);
         Ok(())
     }
 
-    fn namespace(&self, host: &str) -> String {
-        format!("{}{host}", self.prefix)
-    }
-
     /// Goes where the clients are: this thread, and all threads and processes that it starts from now on.
     pub fn enter(&self) -> Result<(), LabError> {
-        enter(&Path::new(NAMES).join(self.namespace(CLIENTS)))
+        enter(&self.clients())
+    }
+
+    /// The namespace in which the clients are.
+    pub fn clients(&self) -> String {
+        namespace(CLIENTS)
     }
 
     /// Begins to ask every host that serves, all the time, whether it answers for the floating address.
     pub fn prober(&self, layout: &Layout) -> Result<Prober, LabError> {
-        Prober::start(self, layout, PROBE_EVERY)
+        Prober::start(layout, PROBE_EVERY)
     }
 
     /// How a person runs a command where the clients are.
     pub fn as_client(&self) -> String {
-        format!("ip netns exec {}", self.namespace(CLIENTS))
+        format!("ip netns exec {}", self.clients())
     }
 
-    /// The same command, on a host.
-    pub(crate) fn on_host(&self, host: &str, command: &tokio::process::Command) -> tokio::process::Command {
-        let command = command.as_std();
-        let mut there = tokio::process::Command::new("ip");
-        there
-            .args(["netns", "exec", &self.namespace(host)])
-            .arg(command.get_program())
-            .args(command.get_args());
-        there
+    /// What the cluster in it is called.
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
+    /// Every host, the clients' last.
+    pub fn hosts(&self) -> &[HostPlace] {
+        &self.hosts
     }
 
     /// Cuts a host off: nothing comes to it or from it any more, and it does not notice, for its interface stays up.
@@ -213,14 +224,16 @@ impl Lab {
 
     /// Gives all hosts that were cut off the network back.
     pub(crate) fn heal_hosts(&self) -> Result<(), LabError> {
-        self.ports.keys().try_for_each(|host| self.set_port(host, "forwarding"))
+        let mut hosts = self.hosts.iter().filter(|host| host.site.is_some());
+        hosts.try_for_each(|host| self.set_port(&host.name, "forwarding"))
     }
 
     fn set_port(&self, host: &str, state: &str) -> Result<(), LabError> {
-        let port = self.ports.get(host).ok_or_else(|| LabError::NoHost(host.to_owned()))?;
-        let clients = self.namespace(CLIENTS);
+        let place = self.hosts.iter().position(|known| known.name == host && known.site.is_some());
+        let port = port(place.ok_or_else(|| LabError::NoHost(host.to_owned()))?);
+        let clients = self.clients();
         // `ip link set ... type bridge_slave state` says nothing and does nothing.
-        run("bridge", &["-netns", &clients, "link", "set", "dev", port, "state", state])
+        run("bridge", &["-netns", &clients, "link", "set", "dev", &port, "state", state])
     }
 
     /// Changes what becomes of what one site sends to another, from now on. Clients reach everybody.
@@ -230,19 +243,15 @@ impl Lab {
         Ok(())
     }
 
-    /// Removes every rule of the packet filter on a host, as a firewall that is restarted does.
-    pub(crate) fn flush_firewall(&self, host: &str) -> Result<(), LabError> {
-        let (program, package) = ("nft", "nftables");
-        if Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            return Err(LabError::Missing { program, package });
-        }
-        run("ip", &["netns", "exec", &self.namespace(host), program, "flush", "ruleset"])
-    }
-
     /// What becomes of it.
     pub(crate) fn link(&self, from: &SiteName, to: &SiteName) -> Shape {
         let direction = self.links.as_ref().and_then(|links| links.direction(from, to).ok());
         direction.map(Direction::shape).unwrap_or_default()
+    }
+
+    /// Why nothing is carried between the sites any more, if that is so.
+    pub(crate) fn links_ended(&self) -> Option<&str> {
+        self.links.as_ref().and_then(Links::ended)
     }
 }
 
@@ -250,38 +259,60 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.links = None;
         for host in &self.hosts {
-            // What is not there any more need not be removed.
-            drop(run("ip", &["netns", "delete", &self.namespace(host)]));
+            leftovers::remove(&host.namespace);
         }
     }
 }
 
 /// A host of the lab.
-#[derive(Debug)]
-struct Host {
-    name: String,
-    site: SiteName,
-    ip: IpAddr,
-    /// Its end at the bridge; interfaces have short names.
-    port: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostPlace {
+    /// What it is called: like the node or the meeting instance on it, `redis` or `clients`.
+    pub name: String,
+    /// Its site; none for the clients.
+    pub site: Option<SiteName>,
+    /// Its own address.
+    pub address: IpAddr,
+    /// Its namespace, as `ip netns` knows it.
+    pub namespace: String,
 }
 
-fn hosts(layout: &Layout) -> Vec<Host> {
-    let nodes = layout.nodes.iter().map(|node| (node.name.to_string(), node.site.clone(), node.ip));
+/// The hosts of the lab that this process makes for a layout, the clients' last.
+pub fn places(layout: &Layout) -> Vec<HostPlace> {
+    let nodes = layout.nodes.iter().map(|node| (node.name.as_str(), Some(&node.site), node.ip));
     let instances = layout.instances.iter();
-    let instances = instances.map(|one| (one.name.to_string(), one.site.clone(), one.address.ip()));
-    let redis = layout.sites.last().map(|site| (REDIS.to_owned(), site.clone(), layout.redis().ip()));
-    let all = nodes.chain(instances).chain(redis).enumerate();
-    all.map(|(number, (name, site, ip))| Host { name, site, ip, port: format!("port{number}") }).collect()
+    let instances = instances.map(|one| (one.name.as_str(), Some(&one.site), one.address.ip()));
+    let redis = (REDIS, layout.sites.last(), layout.redis().ip());
+    let all = nodes.chain(instances).chain([redis, (CLIENTS, None, layout.gateway())]);
+    let place = |(name, site, address): (&str, Option<&SiteName>, _)| HostPlace {
+        name: name.to_owned(),
+        site: site.cloned(),
+        address,
+        namespace: namespace(name),
+    };
+    all.map(place).collect()
+}
+
+/// A host's namespace, in the lab of this process.
+fn namespace(host: &str) -> String {
+    format!("{PREFIX}{}-{host}", std::process::id())
+}
+
+/// The same command, on a host of the lab that this process has made.
+pub(crate) fn on_host(host: &str, command: &tokio::process::Command) -> tokio::process::Command {
+    let command = command.as_std();
+    let mut there = tokio::process::Command::new("ip");
+    there.args(["netns", "exec", &namespace(host)]).arg(command.get_program()).args(command.get_args());
+    there
 }
 
 /// The host of the cluster's own Redis.
-pub(crate) const REDIS: &str = "redis";
+pub const REDIS: &str = "redis";
 
-fn require() -> Result<(), LabError> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(LabError::NotRoot);
-    }
+/// Whether a lab can be made here, and if not, what is missing.
+pub fn require() -> Result<(), LabError> {
+    require_root()?;
     let (program, package) = ("ip", "iproute2");
     if Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
         return Err(LabError::Missing { program, package });
@@ -290,11 +321,26 @@ fn require() -> Result<(), LabError> {
     Ok(())
 }
 
-/// This thread goes to a network namespace.
-fn enter(namespace: &Path) -> Result<(), LabError> {
-    let entered = File::open(namespace)
+/// Labs are root's.
+pub fn require_root() -> Result<(), LabError> {
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
+}
+
+/// This thread, and all threads and processes that it starts from now on, go to a network namespace, by its name.
+pub fn enter(namespace: &str) -> Result<(), LabError> {
+    let path = Path::new(NAMES).join(namespace);
+    let entered = File::open(&path)
         .and_then(|file| Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?));
-    entered.map_err(|source| LabError::Enter { path: namespace.to_owned(), source })
+    entered.map_err(|source| LabError::Enter { path, source })
+}
+
+/// Removes every rule of the packet filter on a host, as a firewall that is restarted does.
+pub(crate) fn flush_firewall(host: &str) -> Result<(), LabError> {
+    let (program, package) = ("nft", "nftables");
+    if Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+        return Err(LabError::Missing { program, package });
+    }
+    run("ip", &["netns", "exec", &namespace(host), program, "flush", "ruleset"])
 }
 
 /// A port of a bridge that reaches those ports only that are not isolated, before anything goes through it.
@@ -306,36 +352,19 @@ fn isolated(port: &str, bridge: &str) -> [String; 3] {
     ]
 }
 
+/// A host's end at its bridge, by its place among the hosts; interfaces have short names.
+fn port(host: usize) -> String {
+    format!("port{host}")
+}
+
 /// The bridge of a site, by its place among the sites.
 fn site_bridge(site: usize) -> String {
     format!("site{site}")
 }
 
-/// The bridge of a site.
-fn bridge_of(layout: &Layout, site: &SiteName) -> String {
-    site_bridge(layout.sites.iter().position(|known| known == site).unwrap_or_default())
-}
-
 /// A bridge that forwards at once, multicast too.
 fn bridge_called(name: &str) -> String {
     format!("link add {name} type bridge forward_delay 0 mcast_snooping 0")
-}
-
-/// Removes the namespaces and file systems of labs whose process is gone.
-fn remove_leftovers() {
-    disk::unmount_leftovers(is_left);
-    let Ok(names) = std::fs::read_dir(NAMES) else { return };
-    for name in names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-        if is_left(&name) {
-            drop(run("ip", &["netns", "delete", &name]));
-        }
-    }
-}
-
-/// Whether this is the name of something that belongs to a lab whose process is gone.
-fn is_left(name: &str) -> bool {
-    let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-    pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
 }
 
 /// Several commands of `ip` in one namespace, by one process.

@@ -11,7 +11,7 @@
 //! and everything else, to whomever. What `measure::hosts` makes of it is described there.
 
 use super::echo::{Mac, Path, Request, answered, kind};
-use super::{CLIENTS, INTERFACE, Lab, LabError, NAMES, enter, site_bridge};
+use super::{CLIENTS, INTERFACE, LabError, enter, namespace, site_bridge};
 use crate::layout::Layout;
 use crate::measure::hosts::{Asked, Probe, Probing};
 use pnet_datalink::{Channel, ChannelType, Config, NetworkInterface};
@@ -22,7 +22,6 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::IntoRawFd;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -58,7 +57,7 @@ pub struct Prober {
 
 impl Prober {
     /// Begins to ask every host that serves.
-    pub(crate) fn start(lab: &Lab, layout: &Layout, every: Duration) -> Result<Self, LabError> {
+    pub(crate) fn start(layout: &Layout, every: Duration) -> Result<Self, LabError> {
         let failed = |problem: String| LabError::Prober(problem);
         let (IpAddr::V4(floating), IpAddr::V4(source)) = (layout.floating.ip(), layout.client(CLIENT)) else {
             return Err(failed("it speaks IPv4 only".to_owned()));
@@ -68,14 +67,14 @@ impl Prober {
             .map(|node| Place {
                 host: node.name.clone(),
                 site: layout.sites.iter().position(|site| *site == node.site).unwrap_or_default(),
-                namespace: PathBuf::from(NAMES).join(lab.namespace(node.name.as_str())),
+                namespace: namespace(node.name.as_str()),
             })
             .collect();
         let heard = places.iter().map(|place| (place.host.clone(), AtomicU64::default())).collect();
         let (heard, began) = (Arc::new(heard), Instant::now());
         let stop = Arc::<AtomicBool>::default();
         let network = Network { floating, source, sites: layout.sites.len() };
-        let clients = PathBuf::from(NAMES).join(lab.namespace(CLIENTS));
+        let clients = namespace(CLIENTS);
         let (tell, told) = mpsc::sync_channel(1);
         let (stopped, hears) = (Arc::clone(&stop), Arc::clone(&heard));
         let run = move || {
@@ -141,7 +140,7 @@ struct Place {
     host: NodeName,
     /// The number of its site.
     site: usize,
-    namespace: PathBuf,
+    namespace: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -190,7 +189,7 @@ impl Asking {
     /// On the thread that will ask, which goes to the clients' namespace.
     fn open(
         network: &Network,
-        clients: &std::path::Path,
+        clients: &str,
         places: Vec<Place>,
         heard: Arc<Vec<(NodeName, AtomicU64)>>,
         began: Instant,

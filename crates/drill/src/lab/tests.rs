@@ -36,8 +36,8 @@ fn place(layout: &Layout, site: &SiteName) -> (String, IpAddr) {
 }
 
 /// A socket on a host of the lab.
-fn socket(lab: &Lab, host: &str, address: SocketAddr) -> UdpSocket {
-    let namespace = Path::new(NAMES).join(lab.namespace(host));
+fn socket(host: &str, address: SocketAddr) -> UdpSocket {
+    let namespace = namespace(host);
     let bind = move || {
         enter(&namespace).unwrap();
         UdpSocket::bind(address).unwrap()
@@ -46,8 +46,8 @@ fn socket(lab: &Lab, host: &str, address: SocketAddr) -> UdpSocket {
 }
 
 /// Answers everything for as long as the process lives.
-fn echo(lab: &Lab, host: &str, ip: IpAddr) -> SocketAddr {
-    let socket = socket(lab, host, SocketAddr::new(ip, PORT));
+fn echo(host: &str, ip: IpAddr) -> SocketAddr {
+    let socket = socket(host, SocketAddr::new(ip, PORT));
     let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 2_048];
@@ -65,8 +65,8 @@ struct Asker {
 }
 
 impl Asker {
-    fn new(lab: &Lab, host: &str, ip: IpAddr, to: SocketAddr) -> Self {
-        let socket = socket(lab, host, SocketAddr::new(ip, 0));
+    fn new(host: &str, ip: IpAddr, to: SocketAddr) -> Self {
+        let socket = socket(host, SocketAddr::new(ip, 0));
         socket.connect(to).unwrap();
         socket.set_read_timeout(Some(SILENCE)).unwrap();
         Self { socket, number: 0 }
@@ -111,9 +111,9 @@ fn links_are_slow_narrow_lossy_and_cut_as_told() {
     let Some((lab, layout)) = lab() else { return };
     let (gra, sbg) = (&layout.sites[0], &layout.sites[1]);
     let ((near, near_ip), (far, far_ip)) = (place(&layout, gra), place(&layout, sbg));
-    let address = echo(&lab, &far, far_ip);
-    let mut asker = Asker::new(&lab, &near, near_ip, address);
-    let mut client = Asker::new(&lab, CLIENTS, layout.gateway(), address);
+    let address = echo(&far, far_ip);
+    let mut asker = Asker::new(&near, near_ip, address);
+    let mut client = Asker::new(CLIENTS, layout.gateway(), address);
     let whole = Shape::default();
     asker.comes_through();
     client.comes_through();
@@ -155,9 +155,9 @@ fn links_are_slow_narrow_lossy_and_cut_as_told() {
         assert!(client.round_trip().is_some(), "and clients have ways of their own");
     }
     let bridge = std::thread::spawn(move || {
-        enter(&Path::new(NAMES).join(lab.namespace(CLIENTS))).unwrap();
+        enter(&lab.clients()).unwrap();
         let shown = Command::new("ip").args(["-oneline", "link", "show", "br0"]).output().unwrap();
-        enter(&Path::new(NAMES).join(lab.namespace(&far))).unwrap();
+        enter(&namespace(&far)).unwrap();
         let known =
             Command::new("ip").args(["neigh", "show", &layout.gateway().to_string()]).output().unwrap();
         drop(lab);
@@ -171,7 +171,7 @@ fn links_are_slow_narrow_lossy_and_cut_as_told() {
 /// What a command on a host prints.
 fn said(lab: &Lab, host: &str, command: &[&str]) -> String {
     let mut ip = Command::new("ip");
-    let output = ip.args(["netns", "exec", &lab.namespace(host)]).args(command).output().unwrap();
+    let output = ip.args(["netns", "exec", &namespace(host)]).args(command).output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -205,7 +205,7 @@ fn a_flushed_packet_filter_has_no_rules_and_the_neighbours_keep_theirs() {
     for host in [&one, &other] {
         said(&lab, host, &["nft", "add", "table", "inet", "some"]);
     }
-    lab.flush_firewall(&one).unwrap();
+    flush_firewall(&one).unwrap();
     assert_eq!(said(&lab, &one, &["nft", "list", "ruleset"]), "");
     assert!(said(&lab, &other, &["nft", "list", "ruleset"]).contains("some"));
 }
@@ -240,7 +240,7 @@ fn a_disk_is_full_as_told_and_nothing_of_it_stays() {
 /// Gives a host the floating address, or takes it away.
 fn address(lab: &Lab, layout: &Layout, verb: &str, host: &str) {
     let address = format!("{}/32", layout.floating.ip());
-    let namespace = lab.namespace(host);
+    let namespace = namespace(host);
     run("ip", &["-netns", &namespace, "address", verb, &address, "dev", INTERFACE]).unwrap();
 }
 
@@ -305,9 +305,8 @@ fn two_hosts_with_one_address_are_found_and_a_handover_is_not_taken_for_it() {
 #[test]
 fn what_a_dark_host_says_with_the_address_is_found() {
     let Some((lab, layout)) = lab() else { return };
-    let namespace = Path::new(NAMES).join(lab.namespace("gra-2"));
     let darken = move || {
-        enter(&namespace).unwrap();
+        enter(&namespace("gra-2")).unwrap();
         std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1").unwrap();
     };
     std::thread::spawn(darken).join().unwrap();

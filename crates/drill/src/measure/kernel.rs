@@ -1,8 +1,10 @@
-//! The kernel's own table: which processes listen on the floating address.
+//! The kernel's own tables: which processes listen on the floating address, and in a lab which hosts hold it.
 
 use super::Recorder;
+use super::holders::{self, HolderPeriod};
+use crate::lab::holding::HostKernel;
 use crate::process::{PidTable, ProcessName};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -10,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use twinsite_model::NodeName;
 
 /// A time in which the same processes listened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +36,14 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(5);
 /// Listening sockets stand first in the table and each has 150 bytes: more than a thousand of them.
 const TABLE_BYTES_MAX: u64 = 256 * 1024;
 
-/// The inodes of the sockets that listen on an IPv4 address.
+/// The inodes of the sockets that listen on an IPv4 address, on loopback addresses.
 pub fn listening(address: SocketAddr) -> io::Result<BTreeSet<u64>> {
-    let mut file = File::open("/proc/net/tcp")?.take(TABLE_BYTES_MAX);
+    listeners(File::open("/proc/net/tcp")?, address)
+}
+
+/// The same, by a table of sockets that is read from its beginning.
+pub(crate) fn listeners(table: impl Read, address: SocketAddr) -> io::Result<BTreeSet<u64>> {
+    let mut file = table.take(TABLE_BYTES_MAX);
     let mut table = Vec::new();
     let mut chunk = [0; 4_096];
     // With hundreds of connections a second the table is long; the kernel lists listeners first, so reading
@@ -79,7 +87,7 @@ pub fn holds(pid: u32, inodes: &BTreeSet<u64>) -> bool {
     })
 }
 
-/// Looks at the table every few milliseconds, on a thread of its own, until dropped.
+/// Looks at the tables every few milliseconds, on a thread of its own, until dropped.
 #[derive(Debug)]
 pub struct Sampler {
     stop: Arc<AtomicBool>,
@@ -87,13 +95,21 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Starts looking.
-    pub fn start(address: SocketAddr, pids: PidTable, recorder: Arc<Recorder>) -> io::Result<Self> {
+    /// Starts looking at who listens on loopback addresses.
+    pub fn of_processes(address: SocketAddr, pids: PidTable, recorder: Arc<Recorder>) -> io::Result<Self> {
+        Self::start(move |stopped| sample(address, &pids, &recorder, stopped))
+    }
+
+    /// Starts looking at who holds the address in a lab, where every host has a kernel of its own.
+    pub fn of_hosts(hosts: Vec<(NodeName, HostKernel)>, recorder: Arc<Recorder>) -> io::Result<Self> {
+        Self::start(move |stopped| sample_hosts(hosts, &recorder, stopped))
+    }
+
+    fn start(look: impl FnOnce(&AtomicBool) + Send + 'static) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("socket-owners".to_owned()).spawn(move || {
-            sample(address, &pids, &recorder, &stopped);
-        })?;
+        let thread = thread::Builder::new().name("kernel-sampler".to_owned());
+        let thread = thread.spawn(move || look(&stopped))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }
@@ -130,6 +146,23 @@ fn sample(address: SocketAddr, pids: &PidTable, recorder: &Recorder, stopped: &A
         thread::sleep(SAMPLE_EVERY);
     }
     recorder.listeners(period);
+}
+
+fn sample_hosts(mut hosts: Vec<(NodeName, HostKernel)>, recorder: &Recorder, stopped: &AtomicBool) {
+    let mut period = HolderPeriod::beginning(Instant::now(), BTreeMap::new());
+    while !stopped.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        period.to = now;
+        match holders::look(&mut hosts, HostKernel::look) {
+            Ok(seen) if seen != period.holders => {
+                recorder.holders(std::mem::replace(&mut period, HolderPeriod::beginning(now, seen)));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot ask the kernel of a host"),
+        }
+        thread::sleep(SAMPLE_EVERY);
+    }
+    recorder.holders(period);
 }
 
 #[cfg(test)]

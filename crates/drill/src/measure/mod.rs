@@ -2,12 +2,13 @@
 //!
 //! [`Recorder`] takes down every answer with the node and token that gave it. The other modules are pure functions
 //! over such records: [`gap`] (how long nobody answered), [`dual`] (two owners answering at once), [`rooms`] (rooms
-//! on two instances), [`announced`] (wrong addresses announced), [`hosts`] (which hosts of a lab answer). [`kernel`] looks at
-//! the kernel's own table.
+//! on two instances), [`announced`] (wrong addresses announced), [`hosts`] (which hosts of a lab answer), [`holders`] (two
+//! hosts of a lab that let the address through). [`kernel`] looks at the kernel's own tables.
 
 pub mod announced;
 pub mod dual;
 pub mod gap;
+pub mod holders;
 pub mod hosts;
 pub mod kernel;
 mod recorder;

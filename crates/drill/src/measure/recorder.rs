@@ -1,5 +1,6 @@
 //! Taking down what the clients see, while they see it.
 
+use super::holders::HolderPeriod;
 use super::kernel::OwnerPeriod;
 use super::{AnnouncedSample, Answer, Tunnel};
 use crate::load::http::Failure;
@@ -66,6 +67,8 @@ pub struct Recording {
     pub announced: Vec<AnnouncedSample>,
     /// Which processes listened on the floating address.
     pub listeners: Vec<OwnerPeriod>,
+    /// Which hosts of a lab held the floating address.
+    pub holders: Vec<HolderPeriod>,
     /// How late this process itself was scheduled, at worst.
     pub lag: Duration,
     /// Something did not fit any more, so that nothing can be said for certain.
@@ -147,6 +150,12 @@ impl Recorder {
     pub fn listeners(&self, period: OwnerPeriod) {
         let recording = &mut *self.lock();
         push(&mut recording.listeners, period, &mut recording.overflow);
+    }
+
+    /// Takes down which hosts of a lab hold the floating address.
+    pub fn holders(&self, period: HolderPeriod) {
+        let recording = &mut *self.lock();
+        push(&mut recording.holders, period, &mut recording.overflow);
     }
 
     /// Notes how late this process was scheduled.

@@ -1,6 +1,7 @@
 //! Processes in one group, and the reaper that ends the group with the runner.
 
 use super::ProcessError;
+use crate::lab;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,6 +33,17 @@ pub enum ProcessName {
     Redis,
 }
 
+impl ProcessName {
+    /// The host that it runs on, in a lab.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Node(name) | Self::Guardian(name) => name.as_str(),
+            Self::Instance(name) => name.as_str(),
+            Self::Redis => lab::REDIS,
+        }
+    }
+}
+
 impl fmt::Display for ProcessName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,6 +68,11 @@ impl PidTable {
     pub fn all(&self) -> Vec<(ProcessName, u32)> {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         table.iter().map(|(name, pid)| (name.clone(), *pid)).collect()
+    }
+
+    /// A running process's number.
+    pub fn of(&self, process: &ProcessName) -> Option<u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(process).copied()
     }
 
     /// Notes a process. For backends that start processes in other ways.

@@ -3,7 +3,8 @@
 use super::children::{Children, PidTable};
 use super::files::Files;
 use super::{Block, FilesError, Launcher, ProcessError, ProcessName, Progress, readiness};
-use crate::lab::{self, Disk, Lab, Prober};
+use crate::lab::holding::{self, HostKernel};
+use crate::lab::{self, Disk, Lab, LabError, Prober};
 use crate::layout::{Ground, Layout, Shape, Store};
 use crate::measure::kernel;
 use crate::meeting::Answers;
@@ -61,7 +62,10 @@ impl Cluster {
     ) -> Result<Self, ProcessError> {
         let block = Arc::new(Block::claim()?);
         let ground = if options.lab.is_some() { Ground::Lab } else { Ground::Loopback };
-        let layout = Layout::on(ground, block.number(), options.profile, &options.shape, options.store);
+        let mut layout = Layout::on(ground, block.number(), options.profile, &options.shape, options.store);
+        if let Some(lab) = &options.lab {
+            layout.cluster = lab.cluster().clone();
+        }
         let (root, temporary) = if let Some(root) = options.directory {
             (root, None)
         } else {
@@ -125,6 +129,18 @@ impl Cluster {
         self.files.root()
     }
 
+    /// The file to which a process's output goes.
+    pub fn log(&self, process: &ProcessName) -> PathBuf {
+        let home = self.files.of(process.host());
+        match process {
+            ProcessName::Node(_) => home.join("node.log"),
+            ProcessName::Guardian(_) => home.join("guardian.log"),
+            ProcessName::Instance(_) => home.join("instance.log"),
+            // Beside its folder, which is emptied with its data.
+            ProcessName::Redis => home.with_extension("log"),
+        }
+    }
+
     /// The links between the sites.
     pub fn wan(&self) -> &Wan {
         &self.wan
@@ -133,6 +149,11 @@ impl Cluster {
     /// The numbers of the running processes.
     pub fn pids(&self) -> &PidTable {
         self.children.pids()
+    }
+
+    /// The kernels of the hosts that may hold the floating address, in a lab.
+    pub fn kernels(&self) -> Result<Vec<(NodeName, HostKernel)>, LabError> {
+        self.lab.as_ref().map_or(Ok(Vec::new()), |lab| holding::of_owners(&self.layout, lab.hosts()))
     }
 
     /// Whether a process runs (or is frozen).
@@ -160,40 +181,34 @@ impl Cluster {
         if self.children.runs(process) {
             return Ok(());
         }
-        let (command, log, with_stdin) = match process {
+        let (command, with_stdin) = match process {
             ProcessName::Node(name) => {
-                let config = self.files.node_config(self.known_node(process, name)?);
-                (self.launcher.node(&config), config.with_file_name("node.log"), true)
+                (self.launcher.node(&self.files.node_config(self.known_node(process, name)?)), true)
             }
             ProcessName::Guardian(name) => {
-                let config = self.files.node_config(self.known_node(process, name)?);
-                (self.launcher.guardian(&config), config.with_file_name("guardian.log"), true)
+                (self.launcher.guardian(&self.files.node_config(self.known_node(process, name)?)), true)
             }
             ProcessName::Instance(name) => {
                 let place = self.layout.instances.iter().find(|place| place.name == *name);
                 let place = place.ok_or_else(|| ProcessError::Unknown(process.clone()))?;
-                let log = self.files.of(name.as_str()).join("instance.log");
                 let (announced, answers) = (self.files.announced(name), self.files.answers(name));
-                (self.launcher.meeting(place, &announced, &answers), log, true)
+                (self.launcher.meeting(place, &announced, &answers), true)
             }
             ProcessName::Redis => {
                 self.own_redis()?;
-                let home = self.files.redis();
-                (self.launcher.redis(self.layout.redis(), &home), self.files.of("redis.log"), false)
+                (self.launcher.redis(self.layout.redis(), &self.files.redis()), false)
             }
         };
+        let log = self.log(process);
         let command = self.on_its_host(process, command);
         self.children.spawn(process, command, &log, with_stdin)
     }
 
     fn on_its_host(&self, process: &ProcessName, command: Command) -> Command {
-        let Some(lab) = &self.lab else { return command };
-        let host = match process {
-            ProcessName::Node(name) | ProcessName::Guardian(name) => name.as_str(),
-            ProcessName::Instance(name) => name.as_str(),
-            ProcessName::Redis => lab::REDIS,
-        };
-        lab.on_host(host, &command)
+        if self.lab.is_none() {
+            return command;
+        }
+        lab::on_host(process.host(), &command)
     }
 
     /// What a direction between two sites does to bytes.
@@ -245,7 +260,8 @@ impl Cluster {
 
     /// Removes every rule of the packet filter on a node's host.
     pub fn flush_firewall(&self, node: &NodeName) -> Result<(), ProcessError> {
-        Ok(self.in_lab("flush-firewall")?.flush_firewall(node.as_str())?)
+        self.in_lab("flush-firewall")?;
+        Ok(lab::flush_firewall(node.as_str())?)
     }
 
     fn in_lab(&self, fault: &'static str) -> Result<&Lab, ProcessError> {

@@ -5,7 +5,7 @@
 
 use super::children::Children;
 use super::{FilesError, Launcher, ProcessError, ProcessName};
-use crate::lab::{INTERFACE, Lab};
+use crate::lab::{self, INTERFACE, Lab};
 use crate::layout::{HTTP_PORT, InstancePlace, Layout, NodePlace};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -28,7 +28,8 @@ const ROUTER_ID: u8 = 51;
 /// keepalived, running on the first host of each site that serves.
 #[derive(Debug)]
 pub struct Keepalived {
-    lab: Arc<Lab>,
+    /// The network outlives what runs in it.
+    _lab: Arc<Lab>,
     layout: Layout,
     launcher: Launcher,
     /// How often the owner says that it lives.
@@ -54,7 +55,8 @@ impl Keepalived {
         let hosts = layout.serving_sites().filter_map(|site| layout.nodes_at(site).next().cloned()).collect();
         let children = Children::new().map_err(ProcessError::Reaper)?;
         let layout = layout.clone();
-        let mut keepalived = Self { lab, layout, launcher, advert, hosts, leaving: None, children, folder };
+        let mut keepalived =
+            Self { _lab: lab, layout, launcher, advert, hosts, leaving: None, children, folder };
         for number in 0..keepalived.hosts.len() {
             keepalived.start_server(number)?;
             keepalived.write_config(number, PRIORITY - number)?;
@@ -69,9 +71,10 @@ impl Keepalived {
         // At every address of the host, the floating one included when it comes.
         let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), HTTP_PORT);
         let place = InstancePlace { address, ..instance.clone() };
-        let command = self.launcher.meeting(&place, &self.folder.path().join("announced"));
-        let command = self.lab.on_host(host.name.as_str(), &command);
-        let log = self.folder.path().join(format!("{}.log", place.name));
+        let folder = self.folder.path();
+        let command = self.launcher.meeting(&place, &folder.join("announced"), &folder.join("answers"));
+        let command = lab::on_host(host.name.as_str(), &command);
+        let log = folder.join(format!("{}.log", place.name));
         self.children.spawn(&ProcessName::Instance(place.name), command, &log, true)
     }
 
@@ -88,7 +91,7 @@ impl Keepalived {
             fs::remove_file(&path).ok();
             command.arg(option).arg(path);
         }
-        let command = self.lab.on_host(self.hosts[number].name.as_str(), &command);
+        let command = lab::on_host(self.hosts[number].name.as_str(), &command);
         let log = self.file(number, "log");
         self.children.spawn(&process, command, &log, false)
     }

@@ -1,6 +1,6 @@
 //! What one direction between two sites does to bytes at the moment.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 const BUFFER: Duration = Duration::from_millis(500);
 
 /// So many of a hundred.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(try_from = "u8")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Percent(u8);
 
 /// More than all.
@@ -25,6 +25,12 @@ impl TryFrom<u8> for Percent {
 
     fn try_from(percent: u8) -> Result<Self, TooMuch> {
         if percent <= 100 { Ok(Self(percent)) } else { Err(TooMuch(percent)) }
+    }
+}
+
+impl From<Percent> for u8 {
+    fn from(percent: Percent) -> Self {
+        percent.0
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, with examples.
 
+use super::lab_arguments::LabCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use twinsite_model::{FloatingIpName, UpstreamName};
     after_help = "Examples:
   twinsite demo                                    a whole cluster on this machine, to look at and to break
   twinsite demo --exercise owner-killed            kill the owner of the floating IP and measure what clients see
+  twinsite lab up                                  the same on a network of its own, which stays (needs root)
   twinsite status                                  who owns what, and whether it could fail over now
   twinsite switchover --to sbg --plan              what a planned move would do, without doing it
 
@@ -32,6 +34,9 @@ pub struct Arguments {
 pub enum Command {
     /// Start a whole cluster on this machine: two sites, a witness, meeting instances, Redis
     Demo(DemoArguments),
+    /// Make a network of this machine's own with a cluster in it, which stays: to look at, to enter, and to break
+    #[command(subcommand)]
+    Lab(LabCommand),
     /// Live through seeded disasters with whole simulated clusters, and see that no rule is broken
     Sim(SimArguments),
     /// Run one node of a cluster
@@ -468,7 +473,7 @@ pub struct MeetingArguments {
     pub exit_with_stdin: bool,
 }
 
-fn duration(text: &str) -> Result<HumanDuration, String> {
+pub(super) fn duration(text: &str) -> Result<HumanDuration, String> {
     humantime::parse_duration(text)
         .map(HumanDuration)
         .map_err(|error| format!("{error}; write it with a unit, as in 30s, 10m or 2h"))

@@ -1,7 +1,7 @@
 //! The way from a command to the cluster.
 
 use super::CliError;
-use super::arguments::ClientArguments;
+use super::arguments::{BreakerCommand, ClientArguments, Command, MembersCommand, UpstreamCommand};
 use crate::client_file::ClientFile;
 use crate::identity::{Credentials, server_name};
 use twinsite_api::{ApiError, Client, ClientOptions, ClientTls, Reason};
@@ -9,6 +9,47 @@ use twinsite_api::{ApiError, Client, ClientOptions, ClientTls, Reason};
 /// A client by the file that was named or found.
 pub fn connect(arguments: &ClientArguments) -> Result<Client, CliError> {
     client(&ClientFile::find(arguments.client.as_deref())?)
+}
+
+/// Goes to where the cluster is reached, if that is the network of a lab: this thread, and all that it starts later.
+pub fn enter(command: &Command) -> Result<(), CliError> {
+    // Without a usable file, whoever needs it says so.
+    let file = client_of(command).and_then(|client| ClientFile::find(client.client.as_deref()).ok());
+    file.map_or(Ok(()), |file| file.enter())
+}
+
+/// How the cluster is reached that a command asks.
+fn client_of(command: &Command) -> Option<&ClientArguments> {
+    Some(match command {
+        Command::Status(arguments) => &arguments.client,
+        Command::Watch(arguments) => &arguments.client,
+        Command::Explain(arguments) => &arguments.client,
+        Command::Switchover(arguments) | Command::Failover(arguments) => &arguments.client,
+        Command::Abort(arguments) => &arguments.client,
+        Command::Pause(arguments) => &arguments.client,
+        Command::Events(arguments)
+        | Command::Resume(arguments)
+        | Command::Sessions(arguments)
+        | Command::Breaker(BreakerCommand::Reset(arguments))
+        | Command::Upstream(UpstreamCommand::List(arguments))
+        | Command::Members(MembersCommand::List(arguments)) => &arguments.client,
+        Command::Upstream(UpstreamCommand::Drain(arguments) | UpstreamCommand::Undrain(arguments)) => {
+            &arguments.client
+        }
+        Command::Members(MembersCommand::Add(arguments)) => &arguments.client,
+        Command::Members(MembersCommand::Remove(arguments) | MembersCommand::Lead(arguments)) => {
+            &arguments.client
+        }
+        Command::Demo(_)
+        | Command::Lab(_)
+        | Command::Sim(_)
+        | Command::Node(_)
+        | Command::Guardian(_)
+        | Command::Check(_)
+        | Command::Recover(_)
+        | Command::Completion { .. }
+        | Command::MeetingInstance(_) => return None,
+    })
 }
 
 /// A client by this file.

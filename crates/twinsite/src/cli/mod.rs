@@ -5,6 +5,10 @@ mod check;
 pub mod connect;
 pub mod events;
 mod explain;
+mod lab;
+pub mod lab_arguments;
+mod lab_status;
+mod lab_up;
 mod moves;
 pub mod output;
 mod recover;
@@ -29,6 +33,7 @@ use twinsite_drill::engine::EngineError;
 use twinsite_drill::lab::{Lab, LabError};
 use twinsite_drill::meeting::{self, MeetingConfig, MeetingError};
 use twinsite_drill::process::ProcessError;
+use twinsite_drill::standing::RegisterError;
 use twinsite_floating_ip::ProviderError;
 use twinsite_floating_ip::guardian::GuardianError;
 use twinsite_proxy::ProxyError;
@@ -144,6 +149,20 @@ pub enum CliError {
     /// There is no lab.
     #[error(transparent)]
     Lab(#[from] LabError),
+    /// A lab cannot be noted or found.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// The lab could not be made by the process that was started for it.
+    #[error("{why}")]
+    OfLab {
+        /// What it said.
+        why: String,
+        /// The exit code that it gave.
+        code: u8,
+    },
+    /// It was asked for, and not done.
+    #[error("{0}")]
+    Refused(String),
     /// A drill could not be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -186,7 +205,8 @@ impl CliError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Unreachable(_) => 4,
+            Self::Unreachable(_) | Self::Register(RegisterError::Unknown { .. }) => 4,
+            Self::OfLab { code, .. } => *code,
             Self::Api(error) if error.reason == Reason::NoQuorum => 3,
             Self::Api(error) if matches!(error.reason, Reason::Unavailable | Reason::NotLeader) => 4,
             Self::Disk(error) if error.is_lasting() => CODE_DATA,
@@ -209,22 +229,27 @@ pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Node(arguments) => crate::node::run(&arguments).map(|()| Exit::Done),
         Command::Guardian(arguments) => crate::guardian::run(&arguments).map(|()| Exit::Done),
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Lab(command) => lab::run(&command),
         command => {
+            connect::enter(&command)?;
             let lab = match &command {
                 Command::Demo(arguments) => crate::demo::enter_lab(arguments)?,
                 Command::CompareFailover(_) => crate::compare::enter_lab()?,
                 _ => None,
             };
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .map_err(|source| CliError::System { what: "start the runtime", source })?;
+            let runtime = runtime()?;
             let outcome = runtime.block_on(run_async(command, lab));
             runtime.shutdown_timeout(std::time::Duration::from_millis(200));
             outcome
         }
     }
+}
+
+/// What commands run on.
+pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    runtime.map_err(|source| CliError::System { what: "start the runtime", source })
 }
 
 async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliError> {
@@ -260,6 +285,7 @@ async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliE
         | Command::Completion { .. }
         | Command::Node(_)
         | Command::Guardian(_)
+        | Command::Lab(_)
         | Command::Sim(_) => {
             unreachable!("handled without a shared runtime")
         }
