@@ -39,11 +39,9 @@ pub(super) struct Menu {
     faults: Vec<Fault>,
 }
 
-/// Whatever has ended or stands still goes on. `victims` are all that were ever hit; those that are well stay as they are.
-const NODES_GO_ON: [&str; 2] = [
-    "do.thaw = { guardians = \"victims\", nodes = \"victims\" }",
-    "do.start = { guardians = \"victims\", nodes = \"victims\" }",
-];
+/// What stands still goes on; what has ended is started after every fault. `victims` are all that were ever hit; those that
+/// are well stay as they are.
+const NODES_GO_ON: [&str; 1] = ["do.thaw = { guardians = \"victims\", nodes = \"victims\" }"];
 const INSTANCES_GO_ON: [&str; 3] = [
     "do.thaw = { instances = \"victims\" }",
     "do.start = { instances = \"victims\" }",

@@ -17,14 +17,14 @@ use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use twinsite_model::Profile;
 
-/// How long a drawn drill may be, in minutes: an hour of faults is as much text as a scenario may have.
-pub const MINUTES: RangeInclusive<u32> = 1..=60;
-/// What a fault takes with its mending, on the average, in seconds.
-const SECONDS_EACH: u32 = 7;
+/// How long a drawn drill may be, in minutes: faults for longer are more text than a scenario may have.
+pub const MINUTES: RangeInclusive<u32> = 1..=45;
+/// What a fault takes with its mending and the pause before it, on the average, in seconds.
+const SECONDS_EACH: u32 = 5;
 /// How long a fault stays, in milliseconds: shorter than any lease up to longer than most waits.
-const HOLD_MS: RangeInclusive<u64> = 50..=3_000;
+const HOLD_MS: RangeInclusive<u64> = 50..=5_000;
 /// The pause between two faults, in milliseconds.
-const PAUSE_MS: RangeInclusive<u64> = 100..=1_000;
+const PAUSE_MS: RangeInclusive<u64> = 100..=2_000;
 /// Of so many faults one comes with another one beside it.
 const PAIRED_ONE_IN: u32 = 4;
 
@@ -133,6 +133,8 @@ impl Drawing {
         for (index, mend) in faults.iter().flat_map(|fault| &fault.mends).enumerate() {
             self.step(if index == 0 { hold } else { 0 }, mend);
         }
+        // As a service manager does, also with who was ended by its guardian, on a machine that is too busy for a lease.
+        self.step(0, "do.start = { guardians = \"all\", nodes = \"all\" }");
         self.step(0, "do.wait = { until = \"healthy\", within = \"30s\" }");
         self.step(0, "do.wait = { until = \"participants-back\", within = \"30s\" }");
     }
