@@ -144,7 +144,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        drop(kill_process(Pid::from_child(&self.demo), Signal::TERM));
+        kill_process(Pid::from_child(&self.demo), Signal::TERM).ok();
         self.demo.wait().ok();
     }
 }

@@ -229,18 +229,18 @@ impl Connections {
         all
     }
 
-    /// What is to be said next to a node, of the addresses that it may hold.
+    /// What is to be said next to a node, of the addresses that it may hold: of the roll that was told least lately, so
+    /// that one that never rests takes nothing from the others.
     fn next(&self, to: NodeId, of: &[FloatingIpName], now: BootTime) -> Option<RollCall> {
         let mut known = self.known();
-        let mut rolls = known.rolls.iter_mut().filter(|((ip, _), _)| of.contains(ip));
-        rolls.find_map(|((ip, token), own)| {
-            let listener = own.listeners.entry(to).or_default();
-            if !listener.is_due(&own.roll, now) {
-                return None;
-            }
-            listener.said_at = now;
-            Some(RollCall { ip: ip.clone(), token: *token, piece: listener.told.next(&own.roll) })
-        })
+        let rolls = known.rolls.iter_mut().filter(|((ip, _), _)| of.contains(ip));
+        let due = rolls.filter_map(|(key, Own { roll, listeners, .. })| {
+            let listener = listeners.entry(to).or_default();
+            listener.is_due(roll, now).then_some((key, roll, listener))
+        });
+        let ((ip, token), roll, listener) = due.min_by_key(|(.., listener)| listener.said_at)?;
+        listener.said_at = now;
+        Some(RollCall { ip: ip.clone(), token: *token, piece: listener.told.next(roll) })
     }
 
     /// What a node answered; none: nothing.

@@ -30,6 +30,14 @@ fn changed(connections: Vec<(Connection, bool)>) -> ChangedConnections {
     ChangedConnections { ip: public(), token: token(1), connections }
 }
 
+/// An empty roll that keeps so many changes and tells so many at a time.
+fn roll_of(changes: usize, piece: usize) -> Roll {
+    let mut roll = Roll::default();
+    let limits = &mut roll.limits;
+    *limits = Limits { changes, piece };
+    roll
+}
+
 /// Something that happens to a roll, or on the way to its copy.
 #[derive(Debug, Clone)]
 enum Happens {
@@ -63,7 +71,7 @@ proptest! {
     /// the same as the roll, within as many messages as there are pieces.
     #[test]
     fn a_copy_becomes_the_roll(history in prop::collection::vec(happens(), 0..200), changes in 1_usize..12, piece in 1_usize..5) {
-        let mut roll = Roll { limits: Limits { changes, piece }, ..Roll::default() };
+        let mut roll = roll_of(changes, piece);
         let (mut told, mut copy) = (Told::default(), Copy::default());
         let mut late = Vec::new();
         for event in history {
@@ -117,7 +125,7 @@ proptest! {
 /// Changes that come while everything is on its way in parts are neither lost nor taken for damage.
 #[test]
 fn what_changes_while_everything_is_told_is_told_too() {
-    let mut roll = Roll { limits: Limits { changes: 4, piece: 2 }, ..Roll::default() };
+    let mut roll = roll_of(4, 2);
     for number in 0..8 {
         roll.note(connection(number), true);
     }
@@ -140,7 +148,7 @@ fn what_changes_while_everything_is_told_is_told_too() {
 /// While it is told anew, what was known before is still known: the holder may die in the middle.
 #[test]
 fn nothing_is_forgotten_while_it_is_told_anew() {
-    let mut roll = Roll { limits: Limits { changes: 1, piece: 1 }, ..Roll::default() };
+    let mut roll = roll_of(1, 1);
     let (mut told, mut copy) = (Told::default(), Copy::default());
     let tell = |roll: &Roll, told: &mut Told, copy: &mut Copy| {
         let piece = told.next(roll);

@@ -92,9 +92,10 @@ impl Announcing {
 
     fn listen(&self, hardware: [u8; 6]) -> Option<Listening> {
         let listening = Listening::open(self.address, &self.interface, self.index, hardware);
-        listening
-            .inspect_err(|error| tracing::warn!(ip = %self.address, %error, "nobody hears whether another host has a floating IP"))
-            .ok()
+        let failed = |error: &io::Error| {
+            tracing::warn!(ip = %self.address, %error, "it cannot be heard whether another host has a floating IP");
+        };
+        listening.inspect_err(failed).ok()
     }
 
     /// What has to be made ready may take its time: whether it may still be told is asked right before each word.
