@@ -263,7 +263,7 @@ fn its_links_are_changed(lab: &Lab) {
     lab.done("link", &["gra", "sbg", "--jitter", "2ms"]);
     let status = lab.status();
     let changed = link(&status, "gra", "sbg");
-    let wanted = [
+    let wanted: [(&str, Value); 4] = [
         ("delay", "15ms".into()),
         ("jitter", "2ms".into()),
         ("loss_percent", 1.into()),

@@ -52,8 +52,8 @@ pub struct Holding {
     pub present: bool,
     /// Whether its packets pass.
     pub gate: Gate,
-    /// A socket listens on it.
-    pub listening: bool,
+    /// Whether a socket listens on it, if that was asked.
+    pub listening: Option<bool>,
 }
 
 impl Holding {
@@ -105,11 +105,17 @@ impl HostKernel {
         opened?.map_err(failed)
     }
 
-    /// What it says now.
+    /// What it says now of the address, cheaply enough for every few milliseconds.
     pub fn look(&mut self) -> io::Result<Holding> {
-        // The gate first: an address that comes later than the look at its gate is at most taken for absent.
         let gate = self.firewall.gate()?;
-        Ok(Holding { present: self.is_present()?, gate, listening: self.is_listening()? })
+        Ok(Holding { present: self.is_present()?, gate, listening: None })
+    }
+
+    /// The same, and whether a socket listens. For a host with few sockets the kernel walks the table of all hosts for
+    /// that, which takes longer than all the rest.
+    pub fn look_closely(&mut self) -> io::Result<Holding> {
+        let seen = self.look()?;
+        Ok(Holding { listening: Some(self.is_listening()?), ..seen })
     }
 
     fn is_present(&mut self) -> io::Result<bool> {
@@ -269,7 +275,7 @@ mod tests {
 
     #[test]
     fn dark_or_absent_is_silent() {
-        let holding = |present, gate| Holding { present, gate, listening: true };
+        let holding = |present, gate| Holding { present, gate, listening: None };
         assert!(holding(true, Gate::Light).answers() && holding(true, Gate::Missing).answers());
         assert!(!holding(true, Gate::Dark).answers() && !holding(false, Gate::Light).answers());
     }

@@ -68,7 +68,7 @@ mod tests {
     use std::collections::VecDeque;
 
     fn holding(present: bool, gate: Gate) -> Holding {
-        Holding { present, gate, listening: false }
+        Holding { present, gate, listening: None }
     }
 
     fn host(name: &str, answers: &[Holding]) -> (NodeName, VecDeque<Holding>) {

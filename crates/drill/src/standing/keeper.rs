@@ -124,7 +124,7 @@ impl Keeper {
             let name = NodeName::new(place.name.as_str()).ok();
             let kernel = name.and_then(|name| self.kernels.get_mut(&name));
             // A kernel that does not tell is one that is not known.
-            let floating = kernel.and_then(|kernel| kernel.look().ok());
+            let floating = kernel.and_then(|kernel| kernel.look_closely().ok());
             HostStatus { place, processes, floating }
         });
         let hosts = hosts.collect();

@@ -97,7 +97,7 @@ fn a_record_that_makes_no_sense_is_nobodys_to_remove() {
     newer["version"] = json!(2);
     let mut richer = good;
     richer["color"] = json!("blue");
-    for text in ["".to_owned(), "{".to_owned(), newer.to_string(), richer.to_string()] {
+    for text in [String::new(), "{".to_owned(), newer.to_string(), richer.to_string()] {
         fs::write(&path, text).unwrap();
         let error = register.find(&name("one")).unwrap_err().to_string();
         assert!(error.contains("lab.json") && error.contains("another version"), "{error}");
@@ -139,7 +139,7 @@ async fn nonsense_on_the_control_socket_is_answered_and_hurts_nobody() {
         wishes
     });
     let asking = tokio::task::spawn_blocking(move || {
-        let long = [b'x'; 100_000];
+        let long = vec![b'x'; 100_000];
         let nonsense: [&[u8]; 6] =
             [b"", b"\n", b"\xff\xfe\n", b"{\"version\":1,\"wish\":\"status\"}", b"[1,2]\n", &long];
         for bytes in nonsense {

@@ -111,7 +111,12 @@ fn in_words(holding: Holding) -> String {
         Gate::Light => "light",
         Gate::Missing => "WITHOUT RULES",
     };
-    format!("{gate}{}", if holding.listening { ", listening" } else { ", nobody listens" })
+    let listening = match holding.listening {
+        Some(true) => ", listening",
+        Some(false) => ", nobody listens",
+        None => "",
+    };
+    format!("{gate}{listening}")
 }
 
 fn or_none(list: &str) -> &str {
