@@ -214,6 +214,18 @@ impl Lab {
         self.ports.keys().try_for_each(|host| self.set_port(host, "forwarding"))
     }
 
+    /// Takes from every host what a holder of the address has left there that was killed: the address, and the rules
+    /// that keep it dark.
+    pub(crate) fn clear_hosts(&self, floating: IpAddr) -> Result<(), LabError> {
+        let floating = format!("{floating}/32");
+        for host in self.ports.keys() {
+            let namespace = self.namespace(host);
+            run("ip", &["-netns", &namespace, "address", "flush", "dev", INTERFACE, "to", &floating])?;
+            run("ip", &["netns", "exec", &namespace, "nft", "flush", "ruleset"])?;
+        }
+        Ok(())
+    }
+
     fn set_port(&self, host: &str, state: &str) -> Result<(), LabError> {
         let port = self.ports.get(host).ok_or_else(|| LabError::NoHost(host.to_owned()))?;
         let clients = self.namespace(CLIENTS);
