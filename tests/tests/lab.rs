@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use twinsite_drill::lab::life::Life;
-use twinsite_tests::{Said, lab_is_possible, lab_namespaces, program, run};
+use twinsite_tests::{Said, lab_is_possible, lab_namespaces, left_out, program, run};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -59,7 +59,7 @@ fn compared(system: &str, cause: &str) -> serde_json::Value {
 #[test]
 fn systems_are_compared_and_two_hosts_at_once_are_found_where_they_are() {
     let what = "twinsite beside keepalived";
-    if !is_possible(what) {
+    if !lab_is_possible(what) {
         return;
     }
     let moved = compared("twinsite-wan", "planned");

@@ -27,7 +27,8 @@ pub async fn run(arguments: CompareArguments, lab: Option<Arc<Lab>>) -> Result<E
         launcher: Launcher::new(std::env::current_exe().map_err(CliError::Output)?),
     };
     let connect = |cluster: &Cluster| -> Result<Box<dyn ClusterApi>, ApiError> {
-        let refused = |error: CliError| ApiError { message: error.to_string(), retryable: false };
+        let refused =
+            |error: CliError| ApiError { message: error.to_string(), retryable: false, forbidden: false };
         let file = write_client_file(cluster.directory(), cluster.layout(), None).map_err(refused)?;
         Ok(Box::new(DrillApi::connect(&file, cluster.layout()).map_err(refused)?))
     };

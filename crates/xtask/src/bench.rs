@@ -64,6 +64,7 @@ struct Cell {
     system: String,
     cause: String,
     gap_ms: Numbers,
+    return_gap_ms: Numbers,
     two_hosts_ms: Numbers,
     failed_requests: u64,
     failed_attempts: u64,
@@ -86,10 +87,10 @@ pub fn measure(benchmark: &Benchmark) -> Result<(), TaskError> {
 
 fn failover(arguments: &Failover) -> Result<(), TaskError> {
     lab().map_err(|why| TaskError::Failed(format!("bench failover: {why}")))?;
-    if !ensure("keepalived", "keepalived") {
-        return Err(TaskError::Failed(
-            "bench failover compares with keepalived, which is missing".to_owned(),
-        ));
+    for (program, package) in [("keepalived", "keepalived"), ("nft", "nftables")] {
+        if !ensure(program, package) {
+            return Err(TaskError::Failed(format!("bench failover needs {program}, which is missing")));
+        }
     }
     run(&mut build())?;
     settle_disk()?;
@@ -148,6 +149,7 @@ fn table(comparison: &Comparison, machine: &str, keepalived: &str) -> String {
         "gap: median",
         "p99",
         "max",
+        "at the repair: median",
         "two hosts: median",
         "max",
         "failed requests",
@@ -164,6 +166,7 @@ fn table(comparison: &Comparison, machine: &str, keepalived: &str) -> String {
             format!("{} ms", cell.gap_ms.median),
             format!("{} ms", cell.gap_ms.p99),
             format!("{} ms", cell.gap_ms.max),
+            format!("{} ms", cell.return_gap_ms.median),
             format!("{} ms", cell.two_hosts_ms.median),
             format!("{} ms", cell.two_hosts_ms.max),
             // Where something breaks without notice, clients fail; only of a planned move it is asked that none does.
@@ -175,7 +178,7 @@ fn table(comparison: &Comparison, machine: &str, keepalived: &str) -> String {
         ]);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 9] = std::array::from_fn(width);
+    let widths: [usize; 10] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
@@ -187,7 +190,8 @@ fn table(comparison: &Comparison, machine: &str, keepalived: &str) -> String {
     }
     text += &format!(
         "\nOf {} runs on {machine}; keepalived {keepalived}. Each cause lasts {} s and is then repaired. Gap: the longest \
-         time without an answer to a new connection, one every 2 ms, while it lasts. Two hosts: the time in which two \
+         time without an answer to a new connection, one every 2 ms, while it lasts, and then \
+         from the repair on. Two hosts: the time in which two \
          answered for the address at once, the repair included, as probes to each host every millisecond (at most {} ms \
          apart) prove it. keepalived's hosts answer by themselves, also when keepalived is dead or frozen.\n",
         comparison.runs,
@@ -227,6 +231,7 @@ mod tests {
             system: "twinsite-lan".to_owned(),
             cause: cause.to_owned(),
             gap_ms: numbers(median),
+            return_gap_ms: numbers(2),
             two_hosts_ms: numbers(0),
             failed_requests: 3,
             failed_attempts: 4,

@@ -228,6 +228,18 @@ impl Lab {
         hosts.try_for_each(|host| self.set_port(&host.name, "forwarding"))
     }
 
+    /// Takes from every host what a holder of the address has left there that was killed: the address, and the rules
+    /// that keep it dark.
+    pub(crate) fn clear_hosts(&self, floating: IpAddr) -> Result<(), LabError> {
+        let floating = format!("{floating}/32");
+        for host in self.hosts.iter().filter(|host| host.site.is_some()) {
+            let address = ["-netns", &host.namespace, "address", "flush", "dev", INTERFACE, "to", &floating];
+            run("ip", &address)?;
+            flush_firewall(&host.name)?;
+        }
+        Ok(())
+    }
+
     fn set_port(&self, host: &str, state: &str) -> Result<(), LabError> {
         let place = self.hosts.iter().position(|known| known.name == host && known.site.is_some());
         let port = port(place.ok_or_else(|| LabError::NoHost(host.to_owned()))?);

@@ -179,6 +179,13 @@ impl Recorder {
         self.lock().tunnels.iter().filter(|tunnel| tunnel.lost.is_none()).count()
     }
 
+    /// When the last answer came through the floating address.
+    pub fn last_answer(&self) -> Option<Instant> {
+        let recording = self.lock();
+        let newest = recording.answers.iter().rev().find(|answer| answer.floating);
+        newest.map(|answer| answer.received)
+    }
+
     /// The last answer through the floating address that says who gave it.
     pub fn last_identity(&self) -> Option<(Instant, super::Identity)> {
         let recording = self.lock();

@@ -9,8 +9,9 @@
 //! is asked for, so that neither has a second hop. Every 2 ms there is a new connection, which gives up after half a
 //! second: its SYN is sent again after a second only, so none that was not answered hides that there are answers
 //! again, and the next one finds that 2 ms later. The **gap** is the longest time without an answer to any of them,
-//! from the cause to the end of the time in which it lasts ([`LASTS`]). **Two hosts**: the whole time with the way back,
-//! in which a cut host returns and a frozen process goes on, as `measure::hosts` proves it.
+//! from the cause to the end of the time in which it lasts ([`LASTS`]); what comes after the repair is counted by itself.
+//! **Two hosts**: the whole time with the way back, in which a cut host returns and a frozen process goes on, as
+//! `measure::hosts` proves it.
 
 mod contender;
 mod numbers;
@@ -131,8 +132,11 @@ pub enum CompareError {
         answering: Vec<NodeName>,
     },
     /// The clients got nothing.
-    #[error("clients got no answer before anything was done")]
-    NoAnswers,
+    #[error("after {} clients are still not answered", humantime::format_duration(*within))]
+    NoAnswers {
+        /// How long was waited.
+        within: Duration,
+    },
 }
 
 fn names(nodes: &[NodeName]) -> String {
@@ -189,6 +193,9 @@ async fn meet(
     trials: &mut BTreeMap<(System, Cause), Vec<Trial>>,
 ) -> Result<(), CompareError> {
     tell(&format!("{now}: starting"));
+    // Who was here before was ended without a word, and what it left is not of this system.
+    lab.heal_hosts()?;
+    lab.clear_hosts(layout(Profile::Wan).floating.ip())?;
     let mut contender = contender::start(lab, system, &options.launcher, connect).await?;
     let mut outcome = Ok(());
     for cause in &options.causes {
@@ -202,6 +209,5 @@ async fn meet(
         }
     }
     contender.end().await;
-    lab.heal_hosts()?;
     outcome
 }

@@ -38,6 +38,8 @@ pub struct Cell {
     pub cause: Cause,
     /// The longest time without an answer.
     pub gap_ms: Numbers,
+    /// The longest time without an answer after the repair.
+    pub return_gap_ms: Numbers,
     /// The time in which two hosts answered at once.
     pub two_hosts_ms: Numbers,
     /// Failed requests of patient clients, all trials together.
@@ -74,6 +76,7 @@ impl Comparison {
                 system: *system,
                 cause: *cause,
                 gap_ms: Numbers::of(trials.iter().map(|trial| trial.gap_ms))?,
+                return_gap_ms: Numbers::of(trials.iter().map(|trial| trial.return_gap_ms))?,
                 two_hosts_ms: Numbers::of(trials.iter().map(|trial| trial.two_hosts_ms))?,
                 failed_requests: trials.iter().map(|trial| trial.failed_requests).sum(),
                 failed_attempts: trials.iter().map(|trial| trial.failed_attempts).sum(),
@@ -117,6 +120,7 @@ mod tests {
     fn what_was_not_measured_is_not_passed_over() {
         let trial = Trial {
             gap_ms: 5,
+            return_gap_ms: 3,
             two_hosts_ms: 0,
             nobody_ms: 4,
             failed_requests: 1,

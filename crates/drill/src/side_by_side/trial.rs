@@ -5,7 +5,7 @@ use super::{Cause, CompareError};
 use crate::lab::{Lab, Prober};
 use crate::load::{IDENTITY_PATH, Load, LoadPlan};
 use crate::measure::hosts::{self, Period};
-use crate::measure::{Kind, gap};
+use crate::measure::{Kind, Recorder, gap};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, sleep_until};
@@ -13,7 +13,7 @@ use twinsite_model::NodeName;
 
 /// How long a cause lasts, before it is repaired.
 pub const LASTS: Duration = Duration::from_secs(6);
-/// How long clients ask before anything is done.
+/// How long clients must have been answered before anything is done, and after it is repaired.
 const BEFORE: Duration = Duration::from_millis(800);
 /// How long one host must have been the only one that answers.
 const STEADY: Duration = Duration::from_secs(1);
@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub struct Trial {
     /// The longest time in which new connections got no answer, while the cause lasted.
     pub gap_ms: u64,
+    /// The longest such time afterwards, when the cause was repaired.
+    pub return_gap_ms: u64,
     /// For how long two hosts answered at once, with the way back: proven.
     pub two_hosts_ms: u64,
     /// For how long no host answered probes, while the cause lasted.
@@ -67,7 +69,7 @@ pub(super) async fn perform(
     let prober = lab.prober(&layout)?;
     let before = steady(&prober).await?;
     let load = Load::start(&plan(), &layout);
-    sleep(BEFORE).await;
+    answered(load.recorder()).await?;
     let began = Instant::now();
     if cause == Cause::HostCut {
         lab.cut_host(before.as_str())?;
@@ -80,19 +82,20 @@ pub(super) async fn perform(
     lab.heal_hosts()?;
     contender.repair()?;
     steady(&prober).await?;
+    answered(load.recorder()).await?;
+    let returned = Instant::now();
     load.stop().await;
     let probing = prober.finish()?;
 
-    let connections = seen.answers.iter().filter(|answer| answer.kind == Kind::NewConnection);
+    let whole = load.recorder().recording();
+    let connections = whole.answers.iter().filter(|answer| answer.kind == Kind::NewConnection);
     let moments: Vec<_> = connections.map(|answer| answer.received).collect();
-    if moments.iter().all(|moment| *moment > began) {
-        return Err(CompareError::NoAnswers);
-    }
     let found = hosts::find(&probing, Period { from: began, to: ended });
     let attempts = crate::engine::Attempts::of(&seen.requests, &seen.connects);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Ok(Trial {
-        gap_ms: ms(gap::longest(moments, began, ended)),
+        gap_ms: ms(gap::longest(moments.iter().copied(), began, ended)),
+        return_gap_ms: ms(gap::longest(moments.iter().copied(), ended, returned)),
         two_hosts_ms: crate::audit::ceil_ms(found.two_hosts.total),
         nobody_ms: ms(found.nobody.longest),
         failed_requests: seen.requests.failures(),
@@ -102,6 +105,24 @@ pub(super) async fn perform(
         after,
         probes_apart_max_ms: crate::audit::ceil_ms(found.apart),
     })
+}
+
+/// Waits until clients have been answered for a while. That one host answers is not enough: it may not have told the
+/// network that the address is with it.
+async fn answered(recorder: &Recorder) -> Result<(), CompareError> {
+    let deadline = Instant::now() + READY_MAX;
+    let mut since = None;
+    loop {
+        let recent = recorder.last_answer().is_some_and(|last| last.elapsed() <= RECENT);
+        since = if recent { since.or_else(|| Some(Instant::now())) } else { None };
+        if since.is_some_and(|since: Instant| since.elapsed() >= BEFORE) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(CompareError::NoAnswers { within: READY_MAX });
+        }
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Waits until one host has been the only one that answers for a while. Says which.

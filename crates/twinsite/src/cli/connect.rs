@@ -47,6 +47,7 @@ fn client_of(command: &Command) -> Option<&ClientArguments> {
         | Command::Guardian(_)
         | Command::Check(_)
         | Command::Recover(_)
+        | Command::CompareFailover(_)
         | Command::Completion { .. }
         | Command::MeetingInstance(_) => return None,
     })
