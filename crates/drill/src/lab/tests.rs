@@ -169,7 +169,7 @@ fn links_are_slow_narrow_lossy_and_cut_as_told() {
 }
 
 /// What a command on a host prints.
-fn said(lab: &Lab, host: &str, command: &[&str]) -> String {
+fn said(host: &str, command: &[&str]) -> String {
     let mut ip = Command::new("ip");
     let output = ip.args(["netns", "exec", &namespace(host)]).args(command).output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");
@@ -181,13 +181,12 @@ fn a_host_that_is_cut_off_is_silent_and_is_not_told() {
     let Some((lab, layout)) = lab() else { return };
     let ((near, near_ip), (far, far_ip)) =
         (place(&layout, &layout.sites[0]), place(&layout, &layout.sites[1]));
-    let address = echo(&lab, &far, far_ip);
-    let mut askers =
-        [Asker::new(&lab, &near, near_ip, address), Asker::new(&lab, CLIENTS, layout.gateway(), address)];
+    let address = echo(&far, far_ip);
+    let mut askers = [Asker::new(&near, near_ip, address), Asker::new(CLIENTS, layout.gateway(), address)];
     askers.iter_mut().for_each(Asker::comes_through);
     lab.cut_host(&far).unwrap();
     assert_eq!(askers.each_mut().map(Asker::round_trip), [None, None]);
-    let link = said(&lab, &far, &["ip", "-oneline", "link", "show", INTERFACE]);
+    let link = said(&far, &["ip", "-oneline", "link", "show", INTERFACE]);
     assert!(link.contains("LOWER_UP"), "its cable is as it was: {link}");
     lab.heal_hosts().unwrap();
     askers.iter_mut().for_each(Asker::comes_through);
@@ -196,18 +195,18 @@ fn a_host_that_is_cut_off_is_silent_and_is_not_told() {
 
 #[test]
 fn a_flushed_packet_filter_has_no_rules_and_the_neighbours_keep_theirs() {
-    let Some((lab, layout)) = lab() else { return };
+    let Some((_lab, layout)) = lab() else { return };
     if Command::new("nft").arg("-v").output().is_err() {
         left_out("a packet filter that is flushed: there is no `nft`");
         return;
     }
     let [(one, _), (other, _)] = [0, 1].map(|site| place(&layout, &layout.sites[site]));
     for host in [&one, &other] {
-        said(&lab, host, &["nft", "add", "table", "inet", "some"]);
+        said(host, &["nft", "add", "table", "inet", "some"]);
     }
     flush_firewall(&one).unwrap();
-    assert_eq!(said(&lab, &one, &["nft", "list", "ruleset"]), "");
-    assert!(said(&lab, &other, &["nft", "list", "ruleset"]).contains("some"));
+    assert_eq!(said(&one, &["nft", "list", "ruleset"]), "");
+    assert!(said(&other, &["nft", "list", "ruleset"]).contains("some"));
 }
 
 #[test]
@@ -238,7 +237,7 @@ fn a_disk_is_full_as_told_and_nothing_of_it_stays() {
 }
 
 /// Gives a host the floating address, or takes it away.
-fn address(lab: &Lab, layout: &Layout, verb: &str, host: &str) {
+fn address(layout: &Layout, verb: &str, host: &str) {
     let address = format!("{}/32", layout.floating.ip());
     let namespace = namespace(host);
     run("ip", &["-netns", &namespace, "address", verb, &address, "dev", INTERFACE]).unwrap();
@@ -278,11 +277,11 @@ fn two_hosts_with_one_address_are_found_and_a_handover_is_not_taken_for_it() {
     let Some((lab, layout)) = lab() else { return };
     let prober = lab.prober(&layout).unwrap();
     answer(&prober, &[]);
-    address(&lab, &layout, "add", "gra-1");
+    address(&layout, "add", "gra-1");
     answer(&prober, &["gra-1"]);
-    address(&lab, &layout, "delete", "gra-1");
+    address(&layout, "delete", "gra-1");
     answer(&prober, &[]);
-    address(&lab, &layout, "add", "sbg-2");
+    address(&layout, "add", "sbg-2");
     answer(&prober, &["sbg-2"]);
     let handover = found(prober);
     assert_eq!(handover.two_hosts, Share::default(), "{handover:?}");
@@ -291,9 +290,9 @@ fn two_hosts_with_one_address_are_found_and_a_handover_is_not_taken_for_it() {
 
     let prober = lab.prober(&layout).unwrap();
     answer(&prober, &["sbg-2"]);
-    address(&lab, &layout, "add", "gra-1");
+    address(&layout, "add", "gra-1");
     answer(&prober, &["gra-1", "sbg-2"]);
-    address(&lab, &layout, "delete", "sbg-2");
+    address(&layout, "delete", "sbg-2");
     answer(&prober, &["gra-1"]);
     let both = found(prober);
     // Less by what is not proven, at most: on a busy machine the probes are apart.
@@ -310,13 +309,13 @@ fn what_a_dark_host_says_with_the_address_is_found() {
         std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1").unwrap();
     };
     std::thread::spawn(darken).join().unwrap();
-    address(&lab, &layout, "add", "gra-2");
+    address(&layout, "add", "gra-2");
     let prober = lab.prober(&layout).unwrap();
-    address(&lab, &layout, "add", "gra-1");
+    address(&layout, "add", "gra-1");
     answer(&prober, &["gra-1"]);
     // Nobody has that address, so its owner is asked for first.
     let nobody = SocketAddr::new(layout.site_address(&layout.sites[1]), PORT);
-    let mut asker = Asker::new(&lab, "gra-2", layout.floating.ip(), nobody);
+    let mut asker = Asker::new("gra-2", layout.floating.ip(), nobody);
     asker.send(100);
     answer(&prober, &["gra-1"]);
     let found = found(prober);
