@@ -4,7 +4,6 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -248,7 +247,7 @@ fn an_address_that_another_host_has_too_is_said() {
     let status = || running.ask(&["status", "--json"]);
     running.wait("the stranger is found", || {
         let said = status();
-        said.code == 0 && said.json()["floating_ips"][0]["stranger"] == &*hardware
+        said.code == 0 && said.json()["floating_ips"][0]["stranger"] == *hardware
     });
     let said = running.ask(&["status"]).out;
     assert!(said.contains("CONFLICT") && said.contains(&hardware), "{said}; {moved:?}");

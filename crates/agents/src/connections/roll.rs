@@ -237,7 +237,8 @@ impl Copy {
         match piece {
             Piece::Changes { from, changes, sum } if from == self.number => self.change(changes, sum)?,
             Piece::Changes { .. } => {} // of another time: what follows from the answer fits
-            Piece::Part { at, .. } if at < self.number => {} // the same
+            // It has that already: a part that was late, or told again because the last answer was lost.
+            Piece::Part { at, .. } if at <= self.number => {}
             Piece::Part { at, number, connections, until, last } => {
                 if number == 0 {
                     self.filling = Some(Filling { at, next: 0, open: Open::default() });
@@ -263,6 +264,9 @@ impl Copy {
 
     fn change(&mut self, changes: Vec<(Connection, bool)>, sum: u64) -> Result<(), TooMany> {
         self.number += changes.len() as u64;
+        let number = self.number;
+        // Begun by a part that was late: nobody would go on with it.
+        self.filling.take_if(|filling| filling.at <= number);
         for (connection, is_open) in changes {
             self.open.set(connection, is_open);
         }
