@@ -144,7 +144,7 @@ mod tests {
             assert!(named(name).is_some(), "{name}");
         }
         assert!(WITH_BOTH_STORES.iter().all(|name| CORE.contains(name)));
-        let in_sample = |name: &&str| all.iter().any(|one| one.name == **name && one.is_in_sample);
-        assert!(CORE.iter().chain(&ALSO_IN_SAMPLE).all(|name| in_sample(&name)));
+        let in_sample = |name: &str| all.iter().any(|one| one.name == *name && one.is_in_sample);
+        assert!(CORE.iter().chain(&ALSO_IN_SAMPLE).all(|name| in_sample(name)));
     }
 }
