@@ -194,7 +194,6 @@ async fn meet(
 ) -> Result<(), CompareError> {
     tell(&format!("{now}: starting"));
     // Who was here before was ended without a word, and what it left is not of this system.
-    lab.heal_hosts()?;
     lab.clear_hosts(layout(Profile::Wan).floating.ip())?;
     let mut contender = contender::start(lab, system, &options.launcher, connect).await?;
     let mut outcome = Ok(());
@@ -209,5 +208,7 @@ async fn meet(
         }
     }
     contender.end().await;
+    // Ports that have just been made cannot be set yet, so it is done after a system and not before it.
+    lab.heal_hosts()?;
     outcome
 }
