@@ -117,11 +117,11 @@ pub(crate) fn decide(view: &View<'_>, ip: &FloatingIpSpec) -> Outlook {
     }
 }
 
-/// Whether every node that may own the address has reported.
+/// Whether every node that may own the address has reported, or is known to have ended: nobody waits for that one.
 fn everybody_heard(view: &View<'_>, ip: &FloatingIpSpec) -> bool {
     let sites = view.spec.owner_sites(ip);
     let mut nodes = view.spec.nodes.iter().filter(|node| node.kind.may_own() && sites.contains(&&node.site));
-    nodes.all(|node| view.heard(node.id).is_some())
+    nodes.all(|node| view.heard(node.id).is_some() || view.has_ended(node.id))
 }
 
 /// Why the address should move, or when time alone may give a reason.

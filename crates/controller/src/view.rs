@@ -27,8 +27,13 @@ impl<'a> View<'a> {
         let (at, report) = self.tenure.report(node)?;
         let fresh = self.now < at + crate::report::report_freshness(self.timing);
         let life = self.state.nodes.get(&node)?.incarnation;
-        let alive = life == report.incarnation && !self.tenure.has_ended(node, life);
-        (fresh && alive).then_some(report)
+        (fresh && life == report.incarnation && !self.has_ended(node)).then_some(report)
+    }
+
+    /// Whether the life that the cluster has recorded of a node was seen to end.
+    pub(crate) fn has_ended(&self, node: NodeId) -> bool {
+        let life = self.state.nodes.get(&node).map(|life| life.incarnation);
+        life.is_some_and(|life| self.tenure.has_ended(node, life))
     }
 
     /// The serving nodes that are heard: their opinions count.

@@ -1,8 +1,8 @@
 //! What a new leader takes over: the journal, and the leases that its predecessors granted.
 
-use crate::cluster::{Cluster, GRA_1, GRA_2, SBG_1, wanted};
+use crate::cluster::{Cluster, GRA_1, GRA_2, SBG_1, ip, wanted};
 use std::time::Duration;
-use twinsite_controller::{Effect, MoveKind, MoveTarget, OperatorAction, election_turn};
+use twinsite_controller::{Effect, MoveKind, MoveTarget, OperatorAction, ReleasedBy, election_turn};
 use twinsite_model::spec::{HumanDuration, NodeKind, NodeSpec};
 use twinsite_model::{ClusterSpec, Command, NodeId, Outcome, Step};
 
@@ -45,6 +45,19 @@ fn a_new_leader_resumes_a_fence_and_outwaits_the_old_owner_anew() {
     let wait = cluster.wait();
     let took = cluster.run_until("the new owner", |cluster| cluster.owner_node() == Some(GRA_2));
     assert!(took >= wait && took < wait + Duration::from_millis(60), "{took:?}, W = {wait:?}");
+}
+
+/// A young leader waits until everybody has reported. An owner that was seen to end will not, and is not waited for.
+#[test]
+fn a_young_leader_that_has_heard_everybody_replaces_an_ended_owner_at_once() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.run(Duration::from_secs(1));
+    cluster.elect();
+    cluster.run(Duration::from_millis(150));
+    let owner = cluster.owner().unwrap();
+    cluster.silent.insert(GRA_1);
+    cluster.release(&ip(), &owner, ReleasedBy::Guardian);
+    assert_eq!(cluster.owner_node(), Some(GRA_2), "no time needs to pass");
 }
 
 #[test]
