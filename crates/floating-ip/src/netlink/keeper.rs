@@ -70,8 +70,17 @@ struct Shared {
     ended: AtomicBool,
     /// Why it is not lit, and why it is not on its interface: each is over when that has come right.
     errors: Mutex<[Option<String>; 2]>,
-    /// Another host that answers for the address too.
-    stranger: Mutex<Option<HardwareAddress>>,
+    /// What the present holding has heard of other hosts.
+    strangers: Mutex<Strangers>,
+}
+
+/// Another host that answers for the address too, as far as one holding has heard.
+#[derive(Default)]
+struct Strangers {
+    /// Which holding: what an earlier one had heard says nothing of now, and its thread may be held up in the kernel, which
+    /// takes its time to close a socket.
+    holding: u64,
+    known: Option<HardwareAddress>,
 }
 
 /// What an error is about.
@@ -147,7 +156,7 @@ impl Keeper {
 
     /// Another host that answers for the address too.
     pub(super) fn stranger(&self) -> Option<HardwareAddress> {
-        *self.shared.stranger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.strangers().known
     }
 
     /// Why it is not as it should be.
@@ -248,10 +257,11 @@ impl Worker {
         let (earlier, token) = (Arc::clone(&self.earlier), lease.token());
         let orphans = Arc::new(move || earlier(token));
         let (shared, noted, ip) = (Arc::clone(&self.shared), Arc::clone(&self.shared), self.place.address);
+        let holding = self.shared.listen_anew();
         let is_lit = move || lease.holds().then(|| shared.lit.load(Ordering::Acquire));
-        let announcing = thread::Builder::new()
-            .name("announcements".to_owned())
-            .spawn(move || announcing.run(is_lit, orphans, |stranger| noted.note_stranger(stranger, ip)))?;
+        let announcing = thread::Builder::new().name("announcements".to_owned()).spawn(move || {
+            announcing.run(is_lit, orphans, |stranger| noted.note_stranger(holding, stranger, ip));
+        })?;
         self.announcing = Some(announcing);
         Ok(())
     }
@@ -305,6 +315,7 @@ impl Worker {
     fn darken(&mut self) -> io::Result<()> {
         if let Some(holding) = self.holding.take() {
             holding.lease.end();
+            self.shared.listen_anew();
         }
         self.shared.lit.store(false, Ordering::Release);
         let darkened = self.firewall.darken().and_then(|()| self.firewall.is_complete());
@@ -347,13 +358,25 @@ impl Shared {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn strangers(&self) -> MutexGuard<'_, Strangers> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A holding begins or ends: nothing has been heard of others yet. The number of the holding.
+    fn listen_anew(&self) -> u64 {
+        let mut strangers = self.strangers();
+        *strangers = Strangers { holding: strangers.holding + 1, known: None };
+        strangers.holding
+    }
+
     /// Notes who else answers for the address, and says it when it is news.
-    fn note_stranger(&self, stranger: Option<HardwareAddress>, ip: IpAddr) {
-        let mut known = self.stranger.lock().unwrap_or_else(PoisonError::into_inner);
-        if *known == stranger {
+    fn note_stranger(&self, holding: u64, stranger: Option<HardwareAddress>, ip: IpAddr) {
+        let mut strangers = self.strangers();
+        if strangers.holding != holding || strangers.known == stranger {
             return;
         }
-        *known = stranger;
+        strangers.known = stranger;
+        drop(strangers);
         match stranger {
             Some(hardware) => tracing::error!(
                 %ip, %hardware,

@@ -163,6 +163,8 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn draw(random: &mut fastrand::Rng) -> Self {
+        // Chance of its own, so that the other seeds are what they were before there were such distances.
+        let mut apart = fastrand::Rng::with_seed(!random.get_seed());
         let few = random.u32(1..=3);
         let misfortunes = ALL.into_iter().filter(|_| random.u32(..4) < few);
         let mut misfortunes: Vec<_> = misfortunes.collect();
@@ -175,12 +177,11 @@ impl Plan {
         misfortunes.retain(|misfortune| rooms.redis || !misfortune.is_of_redis());
         let delay_min = random.u64(20_000..=MS);
         let far = random.u32(..4) == 0;
-        let wide = random.u32(..5) == 0;
         let drift_ppm = if random.u32(..3) == 0 { 99_000 } else { random.i32(0..=1_000) };
         let mut spec = spec(random, drift_ppm, rooms.redis);
-        let (delay_min, delay_more) = if wide {
+        let (delay_min, delay_more) = if apart.u32(..5) == 0 {
             spec.profile = Profile::Wan;
-            (random.u64(MS..=WIDE_DELAY_MAX), random.u64(..=WIDE_MORE_MAX))
+            (apart.u64(MS..=WIDE_DELAY_MAX), apart.u64(..=WIDE_MORE_MAX))
         } else {
             (delay_min, if far { random.u64(MS..=40 * MS) } else { random.u64(..=3 * MS) })
         };
