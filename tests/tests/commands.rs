@@ -128,7 +128,7 @@ fn looking(demo: &Demo) {
     assert!(check.out.contains("gra-1"), "{check:?}");
     let check = run(&["check", "--config", &node, "--timing", "--json"]);
     assert_eq!(check.json()["ok"], true);
-    assert_eq!(check.json()["round_trip_max_ms"], 18.75, "three quarters of 25 ms");
+    assert_eq!(check.json()["round_trip_max_ms"], 25.0, "the heartbeat of `lan`");
 
     for shell in ["bash", "zsh", "fish"] {
         let said = run(&["completion", shell]);

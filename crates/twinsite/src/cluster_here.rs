@@ -150,6 +150,13 @@ impl Progress {
         }
     }
 
+    /// Says on a terminal what may be over, or refused, at once; elsewhere it is not worth a line.
+    pub fn hint(&self, text: &str) {
+        if self.terminal {
+            self.bar.set_message(text.to_owned());
+        }
+    }
+
     /// Says what is going on now.
     pub fn say(&self, text: &str) {
         if self.terminal {

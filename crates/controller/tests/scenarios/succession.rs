@@ -106,7 +106,7 @@ fn nodes_away_from_the_owner_stand_first_and_the_witness_last() {
     let cluster = Cluster::new(|spec| spec.floating_ips[0].sites.reverse());
     let state = &cluster.state;
     let spec = state.spec.as_ref().unwrap();
-    let owner_site = state.owner_site(&crate::cluster::ip()).unwrap();
+    let owner_site = state.owner_site(&ip()).unwrap();
     let mut order: Vec<_> =
         spec.nodes.iter().filter_map(|node| Some((election_turn(state, node.id)?, node))).collect();
     order.sort_by_key(|(place, _)| *place);

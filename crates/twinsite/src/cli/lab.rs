@@ -26,6 +26,9 @@ const GOING_DOWN_MAX: Duration = Duration::from_secs(40);
 /// How long one may take that did not hear.
 const TERMINATION_MAX: Duration = Duration::from_secs(10);
 
+/// How long a process that was killed may take to be gone.
+const DYING_MAX: Duration = Duration::from_secs(1);
+
 /// `twinsite lab`.
 pub fn run(command: &LabCommand) -> Result<Exit, CliError> {
     lab::require_root()?;
@@ -94,6 +97,10 @@ pub fn ask_keeper(found: &Found, wish: Wish) -> Result<Answer, CliError> {
     }
     match ask(&found.control(), wish, ANSWER_PATIENCE) {
         Ok(answer) => Ok(answer),
+        // One that was killed just now refuses before it is gone.
+        Err(ControlError::Silent { .. }) if record.keeper.wait(DYING_MAX) => {
+            Err(CliError::Unreachable(nobody_keeps(found)))
+        }
         Err(error @ ControlError::Silent { .. }) => Err(CliError::Unreachable(error.to_string())),
         Err(error @ ControlError::Strange { .. }) => Err(CliError::Refused(error.to_string())),
     }

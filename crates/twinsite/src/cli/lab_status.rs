@@ -15,7 +15,11 @@ pub fn run(arguments: &LabQueryArguments) -> Result<Exit, CliError> {
     if !found.is_kept() {
         return remains(&found, arguments.json);
     }
-    match ask_keeper(&found, Wish::Status)? {
+    let answer = match ask_keeper(&found, Wish::Status) {
+        Err(_) if !found.is_kept() => return remains(&found, arguments.json),
+        answer => answer?,
+    };
+    match answer {
         Answer::Status(status) if arguments.json => {
             let mut value = serde_json::to_value(&status).map_err(|error| CliError::Output(error.into()))?;
             value["state"] = Value::from("up");

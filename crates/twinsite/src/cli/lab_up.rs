@@ -41,7 +41,7 @@ pub fn run(arguments: &UpArguments) -> Result<Exit, CliError> {
 
 async fn wait(arguments: &UpArguments, mut keeper: Child) -> Result<Exit, CliError> {
     let progress = Progress::new();
-    progress.say("making the network");
+    progress.hint("making the network");
     // It gives up when this is closed before it is ready, however we end.
     let wanted = keeper.stdin.take();
     let Some(out) = keeper.stdout.take() else { unreachable!("its output is a pipe") };
