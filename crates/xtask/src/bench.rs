@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 #[derive(Subcommand)]
 pub enum Benchmark {
     /// How long clients wait when the owner of an address is lost, and how long two answer: beside keepalived, in a lab.
-    /// As root; 20 runs take an hour
+    /// As root; every run of all takes about three minutes
     Failover(Failover),
 }
 

@@ -12,8 +12,8 @@ use twinsite_controller::{
 use twinsite_model::spec::{SessionsSpec, from_toml};
 use twinsite_model::state::FloatingIpState;
 use twinsite_model::{
-    BootTime, ClusterSpec, Command, ErrandEnd, ErrandId, FloatingIpName, Format, Incarnation, NodeId,
-    Operation, Owner, Profile, Proposal, SafetyRule, State, Step, WallTime,
+    BootTime, ClusterSpec, Command, ErrandEnd, ErrandId, FloatingIpName, Format, HardwareAddress,
+    Incarnation, NodeId, Operation, Owner, Profile, Proposal, SafetyRule, State, Step, WallTime,
 };
 
 /// How far one step of time goes.
@@ -72,6 +72,8 @@ pub(crate) struct Cluster {
     pub(crate) emptied: BTreeSet<NodeId>,
     /// Whether anybody looks at the address from outside.
     pub(crate) outside: bool,
+    /// A host that is no node and answers for the address, as the owner sees it.
+    pub(crate) stranger: Option<HardwareAddress>,
     /// Whether owners finish draining.
     pub(crate) drains: bool,
     /// Whether owners that lost the right to renew say that they have let go.
@@ -141,6 +143,7 @@ impl Cluster {
             silent: BTreeSet::new(),
             emptied: BTreeSet::new(),
             outside: true,
+            stranger: None,
             drains: true,
             lets_go: true,
             provider: Provider { serves: true, ..Provider::default() },
@@ -342,6 +345,7 @@ impl Cluster {
                 (seen.routing, seen.errand) = self.provider.as_seen(node, entry);
             }
             if owner.node == node {
+                seen.stranger = self.stranger;
                 seen.held = Some(owner.token).filter(|_| !owner.revoked);
                 let draining = entry.operation.as_ref().and_then(Operation::current) == Some(Step::Drain);
                 seen.drained = Some(owner.token).filter(|_| draining && self.drains);

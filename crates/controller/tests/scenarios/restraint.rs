@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, GRA_1, ip};
 use std::time::Duration;
 use twinsite_controller::{Alarm, Notice, OperatorAction, QuietReason, ReleasedBy, RuleResult};
-use twinsite_model::{Command, Incarnation, Reason, SafetyRule};
+use twinsite_model::{Command, HardwareAddress, Incarnation, Reason, SafetyRule};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -47,6 +47,21 @@ fn the_breaker_opens_after_as_many_failovers_as_are_allowed_and_says_so() {
     assert!(cluster.notices.iter().any(|n| matches!(n, Notice::AlarmRaised(Alarm::BreakerOpen { .. }))));
     cluster.ask(OperatorAction::ResetBreaker).unwrap();
     cluster.run_until("the move", |cluster| cluster.owner() != before);
+}
+
+/// People must know; but nothing moves, for the stranger would be there at the next owner too.
+#[test]
+fn a_stranger_at_the_address_is_an_alarm_and_no_reason_to_move() {
+    let mut cluster = Cluster::new(|_| {});
+    let (owner, hardware) = (cluster.owner(), HardwareAddress([2, 0, 0, 0, 0, 7]));
+    let alarm = Alarm::AddressConflict { ip: ip(), hardware };
+    let said = |cluster: &Cluster, notice: &Notice| cluster.notices.contains(notice);
+    cluster.stranger = Some(hardware);
+    let raised = Notice::AlarmRaised(alarm.clone());
+    cluster.run_until("the alarm", |cluster| said(cluster, &raised));
+    cluster.stranger = None;
+    cluster.run_until("its end", |cluster| said(cluster, &Notice::AlarmCleared(alarm.clone())));
+    assert_eq!(cluster.owner(), owner);
 }
 
 #[test]

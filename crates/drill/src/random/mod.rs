@@ -89,7 +89,7 @@ fn head(wish: &Wish) -> String {
          instances_per_site = {}\n\
          \n\
          [load]\n\
-         # As much as can be kept for an hour.\n\
+         # As much as can be kept for so long.\n\
          connect_every = \"10ms\"\n\
          participants = 12\n\
          rooms = 4\n\

@@ -6,9 +6,9 @@
 //!
 //! All are measured by the same clients and the same prober. What they ask for is a page that the host itself gives:
 //! keepalived has no proxy, so on its hosts the sample meeting server answers, and with twinsite the node's own page
-//! is asked for, so that neither has a second hop. Every 2 ms there is a new connection, which gives up after half a
-//! second: its SYN is sent again after a second only, so none that was not answered hides that there are answers
-//! again, and the next one finds that 2 ms later. The **gap** is the longest time without an answer to any of them,
+//! is asked for, so that neither has a second hop. Every 2 ms there is a new connection, which gives up after
+//! [`CONNECT_PATIENCE`](crate::load::http::CONNECT_PATIENCE): its SYN is sent again after a second only, so none that was not
+//! answered hides that there are answers again, and the next one finds that 2 ms later. The **gap** is the longest time without an answer to any of them,
 //! from the cause to the end of the time in which it lasts ([`LASTS`]); what comes after the repair is counted by itself.
 //! **Two hosts**: the whole time with the way back, in which a cut host returns and a frozen process goes on, as
 //! `measure::hosts` proves it.

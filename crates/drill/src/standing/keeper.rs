@@ -79,9 +79,7 @@ impl Keeper {
     }
 
     fn heal_all(&self) -> Result<String, String> {
-        for (from, to) in self.pairs() {
-            self.set(from, to, Shape::default())?;
-        }
+        self.cluster.heal_links().map_err(|error| error.to_string())?;
         Ok("all links are whole".to_owned())
     }
 
