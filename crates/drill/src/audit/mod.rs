@@ -8,7 +8,7 @@ use crate::engine::WatchItem;
 use crate::measure::announced::{self, Settled};
 use crate::measure::hosts::Answering;
 use crate::measure::{Recording, dual, holders, kernel, rooms};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use twinsite_model::{Event, Token};
 
@@ -16,7 +16,7 @@ use twinsite_model::{Event, Token};
 const SLACK_MIN: Duration = Duration::from_millis(50);
 
 /// The results, in the words of the report.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Audit {
     /// For how long two owners answered at once, or listened at once, or in a lab let the address through at once.
     /// Must be 0.
@@ -30,10 +30,10 @@ pub struct Audit {
     /// For how long an instance announced a wrong address although nothing was moving. Must be 0.
     pub announced_mismatch_ms: u64,
     /// For how long two hosts of a lab answered probes at once, proven; none where no host can be asked. Must be 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub two_hosts_ms: Option<u64>,
     /// Times in which a dark host of a lab sent something with the floating address. Must be 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dark_frames: Option<u64>,
     /// What was seen, a line each, for people.
     pub evidence: Vec<String>,

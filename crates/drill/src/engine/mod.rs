@@ -19,8 +19,8 @@ mod verdict;
 pub use backend::{Backend, BackendError};
 pub use cluster_api::{ApiError, ClusterApi, ClusterStatus, WatchItem};
 pub use report::{
-    AnsweringReport, Attempts, GapMs, HostReport, PhasesMs, Report, Requests, RunReport, TimelineEntry,
-    TunnelReport, Verdict,
+    AnsweringReport, Attempts, GapMs, HostReport, LimitReport, Origin, PhasesMs, REPORT_VERSION, Report,
+    Requests, RunReport, TimelineEntry, TunnelReport, Verdict,
 };
 
 use crate::audit::Audit;
@@ -114,7 +114,7 @@ pub async fn run(
     progress: &mut (dyn FnMut(DrillProgress) + Send),
 ) -> Result<Report, EngineError> {
     suits(scenario, backend.layout().ground, &backend.layout().store)?;
-    let runs = options.runs.max(1);
+    let (runs, began) = (options.runs.max(1), run::wall_now());
     let mut reports = Vec::new();
     let mut audit = Audit::clean();
     for number in 1..=runs {
@@ -123,7 +123,7 @@ pub async fn run(
         audit.merge(found);
         reports.push(report);
     }
-    Ok(verdict::judge(scenario, backend.layout(), reports, audit))
+    Ok(verdict::judge(scenario, backend.layout(), began, reports, audit))
 }
 
 #[cfg(test)]

@@ -2,11 +2,15 @@
 
 use crate::audit::Audit;
 use crate::measure::{Counts, gap};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+/// The version of the report's JSON. It grows when something in it changes its meaning or goes away.
+pub const REPORT_VERSION: u32 = 1;
+
 /// How a drill ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Every invariant, limit and expectation held.
@@ -15,9 +19,41 @@ pub enum Verdict {
     Fail,
 }
 
+/// On what it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A drill on processes of its own, on the loopback addresses of one machine.
+    Loopback,
+    /// A drill in a lab: a network namespace for every host.
+    Lab,
+    /// A drill on a cluster that serves people.
+    Live,
+    /// No drill: it happened.
+    Real,
+}
+
+impl Origin {
+    /// The word for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::Lab => "lab",
+            Self::Live => "live",
+            Self::Real => "real",
+        }
+    }
+}
+
 /// The report of all runs of a scenario.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
+    /// The version of this format, [`REPORT_VERSION`].
+    pub version: u32,
+    /// On what it was measured.
+    pub origin: Origin,
+    /// When it began: milliseconds since the Unix epoch, by the clock of whoever measured.
+    pub began_ms: u64,
     /// The scenario's name.
     pub scenario: String,
     /// Its one sentence.
@@ -27,7 +63,7 @@ pub struct Report {
     /// The timings: `lan` or `wan`.
     pub profile: String,
     /// The session store: `redis` or `embedded`.
-    pub store: &'static str,
+    pub store: Cow<'static, str>,
     /// What did not hold, a line each.
     pub broken: Vec<String>,
     /// The medians over all runs of what has a limit, with the limit, in milliseconds.
@@ -39,10 +75,10 @@ pub struct Report {
 }
 
 /// A limit and what was measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitReport {
     /// Its name in the scenario.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The median over all runs, in milliseconds; none if nothing was measured.
     pub median_ms: Option<u64>,
     /// The limit, in milliseconds.
@@ -50,7 +86,7 @@ pub struct LimitReport {
 }
 
 /// One run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RunReport {
     /// Its number, from 1.
     pub run: u32,
@@ -67,7 +103,7 @@ pub struct RunReport {
     /// `WebSockets`.
     pub tunnels: TunnelReport,
     /// Which hosts answered; only in a lab, where each can be asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answering: Option<AnsweringReport>,
     /// Who owned the address before.
     pub owner_before: Option<String>,
@@ -80,7 +116,7 @@ pub struct RunReport {
 }
 
 /// Gaps by kind of client.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GapMs {
     /// HTTP: the longer of new connections and keep-alive clients; in a lab that of new connections.
     pub http: Option<u64>,
@@ -91,19 +127,19 @@ pub struct GapMs {
 }
 
 /// Phases of a move; all empty when nothing moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhasesMs {
     /// From the fault to the decision.
     pub detect: Option<u64>,
     /// Planned moves: emptying the old owner.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<u64>,
     /// Until the old owner cannot act.
     pub fence: Option<u64>,
     /// Giving the token to the target.
     pub r#move: Option<u64>,
     /// Until the target is seen to hold the address.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observe: Option<u64>,
     /// Until the instances announce the right address.
     pub announce: Option<u64>,
@@ -112,7 +148,7 @@ pub struct PhasesMs {
 }
 
 /// How requests ended.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requests {
     /// With an answer.
     pub ok: u64,
@@ -137,14 +173,14 @@ impl From<&Counts> for Requests {
 }
 
 /// Failed attempts of HTTP clients, whether or not the client tried again.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
     /// Nobody listened, or nobody was there.
     pub refused: u64,
     /// Somebody listened, and no good answer came: reset, broken off, too late, or a server error.
     pub broken: u64,
     /// The broken ones by client and reason.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub broken_by: BTreeMap<String, u64>,
 }
 
@@ -163,7 +199,7 @@ impl Attempts {
 }
 
 /// `WebSockets` lost and won back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelReport {
     /// Lost.
     pub lost: usize,
@@ -180,7 +216,7 @@ impl From<gap::Tunnels> for TunnelReport {
 }
 
 /// Which hosts of a lab answered for the floating address, each asked all the time; see `measure::hosts`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnsweringReport {
     /// For how long two hosts answered at once, all together, way back included: proven. Must be 0.
     pub two_hosts_ms: u64,
@@ -201,7 +237,7 @@ pub struct AnsweringReport {
 }
 
 /// What one host answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostReport {
     /// The node that lives there.
     pub node: String,
@@ -214,12 +250,12 @@ pub struct HostReport {
 }
 
 /// One line of what happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEntry {
     /// Milliseconds since the first step.
     pub at_ms: i64,
     /// Who says so: `drill`, `cluster`, `clients` or `probes`.
-    pub source: &'static str,
+    pub source: Cow<'static, str>,
     /// What happened.
     pub what: String,
 }

@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
         let mut timeline = timeline(&layout, &seen, fault, fault_wall, &actions, &of_fault);
         if let Some(answering) = &answering {
             audit.take_hosts(answering);
-            let entry = |(at, what)| TimelineEntry { at_ms: since(fault, at), source: "probes", what };
+            let entry = |(at, what)| TimelineEntry { at_ms: since(fault, at), source: "probes".into(), what };
             timeline.extend(hosts::lines(answering, observed).into_iter().map(entry));
             timeline.sort_by_key(|entry| entry.at_ms);
         }
@@ -413,7 +413,7 @@ fn since(fault: Instant, at: Instant) -> i64 {
     }
 }
 
-fn wall_now() -> WallTime {
+pub(super) fn wall_now() -> WallTime {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     WallTime(whole_ms(since))
 }
@@ -428,16 +428,16 @@ fn timeline(
 ) -> Vec<TimelineEntry> {
     let mut entries = Vec::new();
     for (at, what) in actions {
-        entries.push(TimelineEntry { at_ms: since(fault, *at), source: "drill", what: what.clone() });
+        entries.push(TimelineEntry { at_ms: since(fault, *at), source: "drill".into(), what: what.clone() });
     }
     for item in journal {
         if let Some(what) = phases::in_words(&item.event, layout) {
             let at_ms = item.at.0.cast_signed() - fault_wall.0.cast_signed();
-            entries.push(TimelineEntry { at_ms, source: "cluster", what });
+            entries.push(TimelineEntry { at_ms, source: "cluster".into(), what });
         }
     }
     for (at, what) in phases::who_answered(&seen.answers, fault) {
-        entries.push(TimelineEntry { at_ms: since(fault, at), source: "clients", what });
+        entries.push(TimelineEntry { at_ms: since(fault, at), source: "clients".into(), what });
     }
     entries.sort_by_key(|entry| entry.at_ms);
     entries

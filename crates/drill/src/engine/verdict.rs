@@ -1,12 +1,12 @@
 //! Judging: expectations, limits, audit.
 
-use super::report::{LimitReport, Report, RunReport, Verdict};
+use super::report::{LimitReport, Origin, REPORT_VERSION, Report, RunReport, Verdict};
 use super::run::whole_ms;
 use super::{ClusterStatus, WatchItem};
 use crate::audit::Audit;
-use crate::layout::{Layout, Store};
+use crate::layout::{Ground, Layout, Store};
 use crate::scenario::{Expect, Limits, OwnerExpected, Scenario};
-use twinsite_model::{Event, SiteName};
+use twinsite_model::{Event, SiteName, WallTime};
 
 /// How often the owner changed.
 pub(super) fn moves(journal: &[WatchItem]) -> u32 {
@@ -52,7 +52,13 @@ pub(super) fn unexpected(
 }
 
 /// The report with its verdict.
-pub(super) fn judge(scenario: &Scenario, layout: &Layout, runs: Vec<RunReport>, audit: Audit) -> Report {
+pub(super) fn judge(
+    scenario: &Scenario,
+    layout: &Layout,
+    began: WallTime,
+    runs: Vec<RunReport>,
+    audit: Audit,
+) -> Report {
     let limits = scenario.limits_on(layout.ground);
     let mut broken = audit.broken();
     for run in &runs {
@@ -64,7 +70,7 @@ pub(super) fn judge(scenario: &Scenario, layout: &Layout, runs: Vec<RunReport>, 
         .into_iter()
         .map(|(name, limit)| {
             let measured = runs.iter().map(|run| measured(run, name)).collect();
-            LimitReport { name, median_ms: median(measured), limit_ms: whole_ms(limit) }
+            LimitReport { name: name.into(), median_ms: median(measured), limit_ms: whole_ms(limit) }
         })
         .collect();
     for limit in &limits {
@@ -77,11 +83,17 @@ pub(super) fn judge(scenario: &Scenario, layout: &Layout, runs: Vec<RunReport>, 
         }
     }
     Report {
+        version: REPORT_VERSION,
+        origin: match layout.ground {
+            Ground::Loopback => Origin::Loopback,
+            Ground::Lab => Origin::Lab,
+        },
+        began_ms: began.0,
         scenario: scenario.name().to_owned(),
         description: scenario.description.clone(),
         verdict: if broken.is_empty() { Verdict::Pass } else { Verdict::Fail },
         profile: layout.profile.to_string(),
-        store: if layout.store == Store::Embedded { "embedded" } else { "redis" },
+        store: if layout.store == Store::Embedded { "embedded".into() } else { "redis".into() },
         broken,
         limits,
         runs,
