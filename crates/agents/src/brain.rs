@@ -8,17 +8,19 @@ use crate::notices;
 use crate::supervise::Supervisor;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use twinsite_consensus::{Consensus, RaftStatus};
 use twinsite_controller::{
-    CallId, Controller, Effect, Input, NodeReport, OperatorAnswer, OperatorRefusal, OperatorRequest,
+    CallId, Controller, Effect, Input, NodeReport, Notice, OperatorAnswer, OperatorRefusal, OperatorRequest,
     ProposeFailed, Release, Renewal, RenewalAnswer, RoundFailed, RoundId, Ticket,
 };
 use twinsite_model::{NodeId, Proposal};
 
 /// Inputs that may wait. Reports and renewals beyond it are refused, and come again.
 const INPUTS_MAX: usize = 1_024;
+/// Notices that wait for a slow listener.
+const NOTICES_MAX: usize = 64;
 /// The longest wait for this node's own state to catch up with a quorum round.
 const APPLY_MAX: Duration = Duration::from_secs(2);
 
@@ -34,6 +36,7 @@ enum Message {
 #[derive(Clone)]
 pub struct Brain {
     messages: mpsc::Sender<Message>,
+    notices: broadcast::Sender<Notice>,
 }
 
 /// The brain is busy or gone.
@@ -50,8 +53,10 @@ impl Brain {
         stop: CancellationToken,
     ) -> Self {
         let (messages, inbox) = mpsc::channel(INPUTS_MAX);
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
         let driver = Driver {
             controller: Controller::new(me),
+            notices: notices.clone(),
             raft,
             supervisor: supervisor.clone(),
             renewals: BTreeMap::new(),
@@ -61,7 +66,12 @@ impl Brain {
         };
         let (results, done) = mpsc::channel(INPUTS_MAX);
         drop(M::spawn(supervisor.lasting("the controller", driver.run(inbox, results, done, stop))));
-        Self { messages }
+        Self { messages, notices }
+    }
+
+    /// What the controller says from now on, while this node leads. Who is slow misses the oldest.
+    pub fn notices(&self) -> broadcast::Receiver<Notice> {
+        self.notices.subscribe()
     }
 
     /// What a node observed.
@@ -105,6 +115,7 @@ impl Brain {
 
 struct Driver<M: Machine> {
     controller: Controller,
+    notices: broadcast::Sender<Notice>,
     raft: Consensus<M>,
     supervisor: Supervisor,
     renewals: BTreeMap<CallId, oneshot::Sender<RenewalAnswer>>,
@@ -240,7 +251,11 @@ impl<M: Machine> Driver<M> {
                     }
                 }));
             }
-            Effect::Notice(notice) => notices::log(&notice),
+            Effect::Notice(notice) => {
+                notices::log(&notice);
+                // It is an error if nobody listens, and nobody has to.
+                drop(self.notices.send(notice));
+            }
         }
     }
 

@@ -23,6 +23,12 @@ pub(crate) fn log(notice: &Notice) {
                 "a floating IP should move and cannot"
             );
         }
+        Notice::NearlyMoved { ip, owner, token, silent_for, lease } => {
+            metrics::counter!("twinsite_near_failovers_total").increment(1);
+            tracing::warn!(
+                %ip, %owner, %token, ?silent_for, ?lease, "the owner of a floating IP was silent, and is back in time"
+            );
+        }
         Notice::LeadershipMoves { to, why } => tracing::info!(%to, %why, "handing leadership over"),
         Notice::AlarmRaised(alarm) => {
             metrics::gauge!("twinsite_alarm", "alarm" => alarm_name(alarm)).set(1.0);

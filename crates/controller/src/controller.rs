@@ -5,9 +5,10 @@
 //! an input that was lost costs time, never a decision.
 
 use crate::explain::{self, Explanation};
-use crate::grantor::{Granting, Grantor, Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
+use crate::grantor::{Granting, Grantor, Nearly, Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
 use crate::index::Index;
 use crate::input::{CallId, Effect, Input, RoundFailed, RoundId, Ticket};
+use crate::notice::Notice;
 use crate::operator::{MoveRequest, OperatorRefusal};
 use crate::plan::{self, Plan};
 use crate::report::{NodeReport, report_freshness};
@@ -209,7 +210,7 @@ impl Controller {
     /// Everybody who waits for this tenure is told to ask elsewhere.
     fn end_tenure(&mut self, effects: &mut Vec<Effect>) {
         let Some(mut tenure) = self.tenure.take() else { return };
-        grant(tenure.grantor.end(), effects);
+        grant(tenure.grantor.end(), &self.timing, effects);
         let waiting = tenure.waiting_calls();
         effects.extend(
             waiting.map(|call| Effect::AnswerOperator { call, answer: Err(OperatorRefusal::OutcomeUnknown) }),
@@ -305,7 +306,7 @@ impl Controller {
             effects.push(Effect::AnswerRenewal { call, answer });
             return;
         };
-        grant(tenure.grantor.renew(now, &self.timing, state, round, (call, renewal)), effects);
+        grant(tenure.grantor.renew(now, &self.timing, state, round, (call, renewal)), &self.timing, effects);
     }
 
     fn round_done(
@@ -319,13 +320,13 @@ impl Controller {
         let next = self.next_round();
         let Some(tenure) = &mut self.tenure else { return };
         tenure.caught_up |= outcome.is_ok();
-        grant(tenure.grantor.round_done(now, &self.timing, state, (round, outcome), next), effects);
+        grant(tenure.grantor.round_done(now, &self.timing, state, (round, outcome), next), &self.timing, effects);
     }
 
     fn give_up_round(&mut self, now: BootTime, effects: &mut Vec<Effect>) {
         let next = self.next_round();
         let Some(tenure) = &mut self.tenure else { return };
-        grant(tenure.grantor.give_up_round(now, &self.timing, next), effects);
+        grant(tenure.grantor.give_up_round(now, &self.timing, next), &self.timing, effects);
     }
 
     fn released(&mut self, state: &State, release: &Release) -> Affected {
@@ -353,7 +354,11 @@ impl Controller {
     }
 }
 
-fn grant(granting: Granting, effects: &mut Vec<Effect>) {
+fn grant(granting: Granting, timing: &Timing, effects: &mut Vec<Effect>) {
+    let nearly = granting.nearly.into_iter().map(|Nearly { ip, owner, token, silent_for }| {
+        Effect::Notice(Notice::NearlyMoved { ip, owner, token, silent_for, lease: timing.lease })
+    });
+    effects.extend(nearly);
     let answers = granting.answers.into_iter();
     effects.extend(answers.map(|(call, answer)| Effect::AnswerRenewal { call, answer }));
     effects.extend(granting.start.map(|round| Effect::StartRound { round }));

@@ -3,13 +3,14 @@
 use crate::alarms;
 use crate::journal;
 use crate::placement::{self, Blocked, Outlook, Preference};
+use crate::prediction::{self, Prediction};
 use crate::rules::{self, RuleResult, Urgency};
 use crate::tenure::Subject;
 use crate::view::View;
 use std::time::Duration;
 use twinsite_model::spec::FloatingIpSpec;
 use twinsite_model::{
-    FloatingIpName, NodeId, NodeName, OperationId, OperationKind, Owner, Reason, SiteName, Step, Token,
+    FloatingIpName, Ledger, NodeId, NodeName, OperationId, OperationKind, Owner, Reason, SiteName, Step, Token,
     WallTime,
 };
 
@@ -121,9 +122,9 @@ pub enum Forecast {
         /// To whom.
         target: NodeId,
         /// If the owner's process crashed and its guardian said so.
-        within_after_crash: Duration,
+        after_crash: Prediction,
         /// If the owner's whole machine fell silent.
-        within_after_silence: Duration,
+        after_silence: Prediction,
     },
     /// No.
     Impossible {
@@ -265,11 +266,11 @@ fn forecast(view: &View<'_>, ip: &FloatingIpSpec) -> Forecast {
         let candidate = placement::candidate(view, ip, node, OperationKind::Failover, urgency, &[]);
         match candidate {
             Some(candidate) if candidate.passes() && !view.spec.policy.observe_only => {
-                let work = 4 * view.timing.heartbeat;
+                let ledger = Ledger::of(view.state);
                 return Forecast::Possible {
                     target: node.id,
-                    within_after_crash: work,
-                    within_after_silence: view.timing.wait() + work,
+                    after_crash: prediction::after_crash(view, &ledger),
+                    after_silence: prediction::after_silence(view, &ledger),
                 };
             }
             Some(candidate) => {

@@ -164,6 +164,17 @@ struct Grant {
 pub(crate) struct Granting {
     pub(crate) answers: Vec<(CallId, RenewalAnswer)>,
     pub(crate) start: Option<RoundId>,
+    /// Owners that renewed in time after a long silence.
+    pub(crate) nearly: Vec<Nearly>,
+}
+
+/// An owner that renewed in time after a silence of more than half of a lease, within one tenure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Nearly {
+    pub(crate) ip: FloatingIpName,
+    pub(crate) owner: NodeId,
+    pub(crate) token: Token,
+    pub(crate) silent_for: Duration,
 }
 
 impl Granting {
@@ -215,8 +226,7 @@ impl Grantor {
             return granting;
         }
         if self.faults.has(Fault::GrantWithoutRound) {
-            let answer = self.judge(now, timing, state, &renewal);
-            granting.answers.push((call, answer));
+            self.answer(now, timing, state, (call, renewal), &mut granting);
             return granting;
         }
         let memory = self.addresses.entry(renewal.ip.clone()).or_default();
@@ -261,14 +271,11 @@ impl Grantor {
             return granting; // given up, or of an earlier tenure
         };
         for (call, renewal) in done.judged {
-            let answer = match outcome {
-                Ok(()) => self.judge(now, timing, state, &renewal),
-                Err(RoundFailed) => {
-                    RenewalAnswer::Refused { seq: renewal.seq, why: RenewalRefusal::NoQuorum }
-                }
-            };
             self.forget_call(&renewal.ip, call);
-            granting.answers.push((call, answer));
+            match outcome {
+                Ok(()) => self.answer(now, timing, state, (call, renewal), &mut granting),
+                Err(RoundFailed) => granting.refuse(call, &renewal, RenewalRefusal::NoQuorum),
+            }
         }
         granting.start = self.start_round(now, next);
         granting
@@ -293,12 +300,26 @@ impl Grantor {
         }
     }
 
-    fn judge(&mut self, now: BootTime, timing: &Timing, state: &State, renewal: &Renewal) -> RenewalAnswer {
-        if let Err(why) = self.check(state, renewal) {
-            return RenewalAnswer::Refused { seq: renewal.seq, why };
+    /// Grants or refuses, by the state as a quorum knows it.
+    fn answer(
+        &mut self,
+        now: BootTime,
+        timing: &Timing,
+        state: &State,
+        (call, renewal): (CallId, Renewal),
+        granting: &mut Granting,
+    ) {
+        if let Err(why) = self.check(state, &renewal) {
+            granting.refuse(call, &renewal, why);
+            return;
         }
-        self.note_grant(now, timing, renewal);
-        RenewalAnswer::Granted { seq: renewal.seq, lease: timing.lease }
+        let silent_for = self.last_grant(&renewal.ip, renewal.token).map(|last| now.since(last));
+        self.note_grant(now, timing, &renewal);
+        granting.answers.push((call, RenewalAnswer::Granted { seq: renewal.seq, lease: timing.lease }));
+        if let Some(silent_for) = silent_for.filter(|silent_for| *silent_for > timing.lease / 2) {
+            let Renewal { ip, node: owner, token, .. } = renewal;
+            granting.nearly.push(Nearly { ip, owner, token, silent_for });
+        }
     }
 
     fn check(&self, state: &State, renewal: &Renewal) -> Result<(), RenewalRefusal> {

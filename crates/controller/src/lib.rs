@@ -20,6 +20,7 @@ mod notice;
 mod operator;
 mod placement;
 mod plan;
+mod prediction;
 mod proposals;
 pub mod report;
 mod rules;
@@ -42,6 +43,7 @@ pub use operator::{
     MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest,
 };
 pub use plan::{Plan, PlannedStep};
+pub use prediction::Prediction;
 pub use report::{
     AnnouncedView, FloatingIpView, LoadView, NodeReport, OutsideView, RoutingView, StoreView, UpstreamView,
 };

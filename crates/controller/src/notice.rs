@@ -1,6 +1,7 @@
 //! What people should know: decisions, and alarms with their end.
 
 use crate::rules::RuleResult;
+use std::time::Duration;
 use twinsite_model::{
     FloatingIpName, HardwareAddress, NodeId, OperationId, OperationKind, Reason, SiteName, Token, WallTime,
 };
@@ -39,6 +40,19 @@ pub enum Notice {
         rules: Vec<RuleResult>,
         /// One line for each node that is no candidate.
         unfit: Vec<String>,
+    },
+    /// The owner was silent for more than half of a lease, and renewed in time: it was nearly replaced.
+    NearlyMoved {
+        /// The address.
+        ip: FloatingIpName,
+        /// The owner.
+        owner: NodeId,
+        /// Its token.
+        token: Token,
+        /// From the last grant before the silence to the first one after it.
+        silent_for: Duration,
+        /// After how long it would have been replaced.
+        lease: Duration,
     },
     /// Leadership is handed over.
     LeadershipMoves {

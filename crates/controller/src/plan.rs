@@ -4,11 +4,12 @@ use crate::by_hand;
 use crate::journal;
 use crate::operator::{MoveKind, MoveRequest, OperatorRefusal};
 use crate::placement;
+use crate::prediction::{self, Prediction};
 use crate::rules::RuleResult;
 use crate::view::View;
 use std::time::Duration;
 use twinsite_model::spec::FloatingIpSpec;
-use twinsite_model::{FloatingIpName, NodeId, OperationKind, Step};
+use twinsite_model::{FloatingIpName, Ledger, NodeId, OperationKind, Step};
 
 /// What a move would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct Plan {
     /// Why it would be refused; `None` when it would begin.
     pub refusal: Option<OperatorRefusal>,
     /// How long new connections would find nobody, as far as can be told.
-    pub predicted_outage: Duration,
+    pub predicted_outage: Prediction,
     /// Rooms whose participants would reconnect; `None` when the owner has not reported.
     pub rooms: Option<u32>,
     /// Tunnels that would reconnect; `None` when the owner has not reported.
@@ -65,10 +66,19 @@ pub(crate) fn plan(view: &View<'_>, request: &MoveRequest) -> Result<Plan, Opera
         steps,
         rules: choice.target.map(|target| target.rules).unwrap_or_default(),
         refusal: running.or(choice.refusal),
-        predicted_outage: fence.at_most + 2 * commit,
+        predicted_outage: outage(view, choice.kind, fence.at_most + 2 * commit),
         rooms: load.map(|load| load.rooms),
         tunnels: load.map(|load| load.tunnels),
     })
+}
+
+/// What past planned moves took tells what the next one takes; one from a silent owner waits for the lease that is left.
+fn outage(view: &View<'_>, kind: OperationKind, by_timings: Duration) -> Prediction {
+    if kind.drains() {
+        prediction::planned(&Ledger::of(view.state), by_timings)
+    } else {
+        Prediction::by_timings(by_timings)
+    }
 }
 
 /// How long one command takes to be agreed and noticed, when all goes well.

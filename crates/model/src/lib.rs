@@ -12,6 +12,7 @@ pub mod errand;
 pub mod event;
 mod faults;
 pub mod ids;
+pub mod ledger;
 pub mod operation;
 pub mod rendezvous;
 pub mod spec;
@@ -29,6 +30,7 @@ pub use ids::{
     NameError, NodeId, NodeName, OperationId, RequestId, Revision, RoomKey, RouteName, SiteName, Token,
     UpstreamName,
 };
+pub use ledger::Ledger;
 pub use operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
 };

@@ -14,6 +14,7 @@ mod demo;
 mod drill_api;
 mod guardian;
 mod identity;
+mod incident;
 mod lab_keeper;
 mod node;
 mod peer;

@@ -140,6 +140,13 @@ impl Client {
         Ok(answer.await?.operations)
     }
 
+    /// How long each phase of the remembered moves took, a row for each way in which an address can leave.
+    pub async fn ledger(&self) -> Result<Vec<v1::LedgerRow>, ApiError> {
+        let request = v1::GetLedgerRequest {};
+        let answer = call!(self, OperationServiceClient, get_ledger, request);
+        Ok(answer.await?.rows)
+    }
+
     /// Stops automatic moves for a while.
     pub async fn pause(&self, duration: Option<Duration>, reason: &str) -> Result<Revision, ApiError> {
         let request = v1::PauseRequest {

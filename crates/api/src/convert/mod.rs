@@ -1,13 +1,15 @@
 //! Between the model and the wire.
 
 mod event;
+mod ledger;
 mod names;
 mod state;
 
 pub use event::{event, event_to_pb};
+pub use ledger::ledger_to_pb;
 pub use names::{
     errand_end, errand_end_to_pb, fence, fence_to_pb, kind, kind_to_pb, outcome, outcome_to_pb, reason,
-    reason_to_pb, result, result_to_pb, step, step_to_pb, verdict, verdict_to_pb,
+    reason_to_pb, result, result_to_pb, step, step_to_pb, verdict, verdict_to_pb, way, way_to_pb,
 };
 pub use state::{operation_to_pb, owner_to_pb, state_to_pb, token, token_to_pb};
 

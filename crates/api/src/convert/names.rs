@@ -2,6 +2,7 @@
 
 use super::Unknown;
 use crate::v1;
+use twinsite_model::ledger::Way;
 use twinsite_model::{ErrandEnd, Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict};
 
 macro_rules! mirror {
@@ -48,6 +49,11 @@ mirror! {
         Decide = Decide, Drain = Drain, Fence = Fence, Move = Move, Observe = Observe, Announce = Announce,
         Verify = Verify,
     }
+}
+mirror! {
+    /// In which way an address left its owner.
+    way_to_pb, way, Way, MoveWay,
+    { Planned = Planned, Released = Released, Silent = Silent, Attested = Attested }
 }
 mirror! {
     /// How a step ended.

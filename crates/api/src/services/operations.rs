@@ -2,11 +2,11 @@
 
 use super::{Context, floating_ip, invalid, mutation, parsed};
 use crate::backend::{Destination, MoveAnswer, MoveCall, MoveKind};
-use crate::convert::operation_to_pb;
+use crate::convert::{ledger_to_pb, operation_to_pb};
 use crate::error::{ApiError, Reason};
 use crate::v1::{self, r#move::To, operation_service_server::OperationService};
 use tonic::{Request, Response, Status};
-use twinsite_model::{OperationId, SafetyRule};
+use twinsite_model::{Ledger, OperationId, SafetyRule};
 
 pub(super) struct Service(pub(super) Context);
 
@@ -109,5 +109,15 @@ impl OperationService for Service {
             operations: operations.map(|operation| operation_to_pb(&state, operation)).collect(),
             revision: state.revision.0,
         }))
+    }
+
+    async fn get_ledger(
+        &self,
+        request: Request<v1::GetLedgerRequest>,
+    ) -> Result<Response<v1::GetLedgerResponse>, Status> {
+        self.0.caller(&request)?;
+        let state = self.0.backend.linearizable().await?;
+        let rows = ledger_to_pb(&Ledger::of(&state));
+        Ok(Response::new(v1::GetLedgerResponse { rows, revision: state.revision.0 }))
     }
 }

@@ -21,11 +21,35 @@ fn a_quiet_cluster_explains_itself() {
     let ranks: Vec<_> =
         explanation.candidates.iter().map(|candidate| (candidate.node, candidate.rank)).collect();
     assert_eq!(ranks, [(GRA_1, Some(0)), (GRA_2, Some(1)), (SBG_1, Some(2)), (SBG_2, Some(3))]);
-    let Forecast::Possible { target, within_after_crash, within_after_silence } = explanation.failover else {
+    let Forecast::Possible { target, after_crash, after_silence } = explanation.failover else {
         panic!("{:?}", explanation.failover)
     };
     assert_eq!(target, GRA_2);
-    assert!(within_after_crash < within_after_silence && within_after_silence > cluster.wait());
+    assert!(after_crash.about < after_silence.about && after_silence.about > cluster.wait());
+    assert_eq!((after_crash.moves, after_silence.moves), (0, 0), "nothing has moved yet");
+}
+
+#[test]
+fn what_is_foretold_rests_on_past_moves_once_there_are_enough() {
+    let mut cluster = Cluster::new(|_| {});
+    let there_and_back = [SBG_1, GRA_1, SBG_1];
+    for (moves, to) in there_and_back.into_iter().enumerate() {
+        let request = crate::cluster::wanted(MoveKind::Switchover, MoveTarget::Node(to), &[]);
+        assert_eq!(cluster.plan(&request).predicted_outage.moves, 0, "after {moves} moves");
+        cluster.ask(OperatorAction::Move(request)).unwrap();
+        cluster.run_until("the end", Cluster::is_settled);
+        cluster.run(Duration::from_secs(1));
+    }
+    let request = crate::cluster::wanted(MoveKind::Switchover, MoveTarget::Node(GRA_1), &[]);
+    let outage = cluster.plan(&request).predicted_outage;
+    assert_eq!(outage.moves, 3);
+    assert!(outage.about < Duration::from_millis(100), "{outage:?}");
+    let Forecast::Possible { after_crash, after_silence, .. } = cluster.explain().failover else {
+        panic!("impossible")
+    };
+    assert_eq!(after_crash.moves, 0, "no process has ended yet");
+    assert_eq!(after_silence.moves, 3, "an address arrives in the same way however it left");
+    assert!(after_silence.about > cluster.wait(), "{after_silence:?}");
 }
 
 #[test]

@@ -108,3 +108,30 @@ fn a_node_that_is_being_emptied_is_passed_over() {
     cluster.silent.insert(GRA_1);
     cluster.run_until("the other site", |cluster| cluster.owner_node() == Some(SBG_1));
 }
+
+#[test]
+fn an_owner_that_is_back_in_time_was_nearly_replaced_and_it_is_said_once() {
+    let mut cluster = Cluster::new(|_| {});
+    cluster.run(Duration::from_secs(1));
+    let nearly = |cluster: &Cluster| {
+        let silences = cluster.notices.iter().filter_map(|notice| match notice {
+            Notice::NearlyMoved { owner, silent_for, .. } => Some((*owner, *silent_for)),
+            _ => None,
+        });
+        silences.collect::<Vec<_>>()
+    };
+    assert_eq!(nearly(&cluster), []);
+    cluster.silent.insert(GRA_1);
+    cluster.run(Duration::from_millis(100));
+    cluster.silent.clear();
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(nearly(&cluster), [], "a third of a lease is nothing to speak of");
+    cluster.silent.insert(GRA_1);
+    cluster.run(Duration::from_millis(220));
+    cluster.silent.clear();
+    cluster.run(Duration::from_secs(1));
+    let said = nearly(&cluster);
+    let [(GRA_1, silent_for)] = said[..] else { panic!("{said:?}") };
+    assert!(silent_for > Duration::from_millis(200), "{silent_for:?}");
+    assert_eq!(cluster.owner_node(), Some(GRA_1));
+}

@@ -86,7 +86,7 @@ pub struct LimitReport {
 }
 
 /// One run.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct RunReport {
     /// Its number, from 1.
     pub run: u32,

@@ -57,6 +57,11 @@ pub enum Command {
   twinsite events
   twinsite events --json | jq '.[0].steps'")]
     Events(QueryArguments),
+    /// How long failovers and planned moves took, phase by phase: the recovery time to count with
+    #[command(after_help = "Examples:
+  twinsite rto
+  twinsite rto --json | jq '.[] | select(.way == \"released\").handover.median_ms'")]
+    Rto(QueryArguments),
     /// Explain why things are as they are, and what could happen now
     Explain(ExplainArguments),
     /// Move a floating IP while both sides are up: drained, without a failed request

@@ -28,6 +28,7 @@ fn client_of(command: &Command) -> Option<&ClientArguments> {
         Command::Abort(arguments) => &arguments.client,
         Command::Pause(arguments) => &arguments.client,
         Command::Events(arguments)
+        | Command::Rto(arguments)
         | Command::Resume(arguments)
         | Command::Sessions(arguments)
         | Command::Breaker(BreakerCommand::Reset(arguments))

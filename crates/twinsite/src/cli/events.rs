@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use twinsite_api::{WatchMessage, v1};
 use twinsite_drill::engine::WatchItem;
-use twinsite_model::{Event, NodeId, Revision, WallTime};
+use twinsite_model::{Event, NodeId, Revision, State, WallTime};
 
 /// Names of nodes, for lines that people read.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +19,14 @@ impl Names {
         Self(state.nodes.iter().map(|node| (NodeId(node.id), node.name.clone())).collect())
     }
 
-    fn name(&self, node: NodeId) -> String {
+    /// The names that were agreed.
+    pub fn agreed(state: &State) -> Self {
+        let nodes = state.spec.iter().flat_map(|spec| &spec.nodes);
+        Self(nodes.map(|node| (node.id, node.name.to_string())).collect())
+    }
+
+    /// A node's name; its number if it has none any more.
+    pub fn name(&self, node: NodeId) -> String {
         self.0.get(&node).cloned().unwrap_or_else(|| format!("node {node}"))
     }
 }
@@ -30,7 +37,7 @@ pub fn line(names: &Names, item: &WatchItem) -> String {
 }
 
 /// An event in words.
-fn told(names: &Names, event: &Event) -> String {
+pub fn told(names: &Names, event: &Event) -> String {
     match event {
         Event::SpecApplied => "there is a new specification".to_owned(),
         Event::NodePut(node) => format!("{} was added or changed", names.name(*node)),

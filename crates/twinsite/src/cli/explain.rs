@@ -78,8 +78,12 @@ fn text(explained: &v1::Explanation) -> String {
             Some(true) => say(
                 "if it died",
                 format!(
-                    "{} would take over: within {} ms of a crash, {} ms of silence",
-                    forecast.target_name, forecast.within_after_crash_ms, forecast.within_after_silence_ms
+                    "{} would take over: about {} ms after a crash ({}), {} ms after silence ({})",
+                    forecast.target_name,
+                    forecast.after_crash_ms,
+                    words::rests_on(forecast.after_crash_moves),
+                    forecast.after_silence_ms,
+                    words::rests_on(forecast.after_silence_moves)
                 ),
             ),
             Some(false) => {
@@ -127,8 +131,10 @@ fn to_json(explained: &v1::Explanation) -> Value {
         "failover": explained.failover.as_ref().map(|forecast| json!({
             "possible": forecast.possible,
             "to": forecast.target_name,
-            "within_after_crash_ms": forecast.within_after_crash_ms,
-            "within_after_silence_ms": forecast.within_after_silence_ms,
+            "after_crash_ms": forecast.after_crash_ms,
+            "after_silence_ms": forecast.after_silence_ms,
+            "after_crash_moves": forecast.after_crash_moves,
+            "after_silence_moves": forecast.after_silence_moves,
             "why_not": forecast.why_not,
         })),
         "candidates": explained.candidates.iter().map(|candidate| json!({

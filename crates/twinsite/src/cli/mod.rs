@@ -12,6 +12,7 @@ mod lab_up;
 mod moves;
 pub mod output;
 mod recover;
+mod rto;
 mod sim;
 mod status;
 mod upkeep;
@@ -259,6 +260,7 @@ async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliE
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Watch(arguments) => events::watch(&arguments).await,
         Command::Events(arguments) => events::list(&arguments).await,
+        Command::Rto(arguments) => rto::run(&arguments).await,
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Switchover(arguments) => moves::run(MoveKind::Switchover, &arguments).await,
         Command::Failover(arguments) => moves::run(MoveKind::Failover, &arguments).await,

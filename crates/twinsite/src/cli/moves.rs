@@ -125,6 +125,7 @@ fn show_plan(plan: &v1::Plan, json: bool) -> Result<Exit, CliError> {
             "rules": plan.rules.iter().map(rule_json).collect::<Vec<_>>(),
             "refusal": refused.then_some(&plan.refusal),
             "predicted_outage_ms": plan.predicted_outage_ms,
+            "predicted_from_moves": plan.predicted_from_moves,
             "rooms": plan.rooms,
             "tunnels": plan.tunnels,
         }))?;
@@ -155,7 +156,11 @@ fn plan_text(plan: &v1::Plan) -> String {
         };
         lines.push(format!("  rule      {:<22}{mark:<11}{}", rule.rule, rule.detail));
     }
-    lines.push(format!("  outage    about {} ms for new connections", plan.predicted_outage_ms));
+    lines.push(format!(
+        "  outage    about {} ms for new connections ({})",
+        plan.predicted_outage_ms,
+        words::rests_on(plan.predicted_from_moves)
+    ));
     if let (Some(rooms), Some(tunnels)) = (plan.rooms, plan.tunnels) {
         lines.push(format!("  people    {tunnels} connections in {rooms} rooms would reconnect"));
     }

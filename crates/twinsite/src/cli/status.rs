@@ -136,8 +136,10 @@ impl Look {
             "failover": forecast.and_then(|forecast| forecast.possible.map(|possible| json!({
                 "possible": possible,
                 "to": (!forecast.target_name.is_empty()).then_some(&forecast.target_name),
-                "within_after_crash_ms": possible.then_some(forecast.within_after_crash_ms),
-                "within_after_silence_ms": possible.then_some(forecast.within_after_silence_ms),
+                "after_crash_ms": possible.then_some(forecast.after_crash_ms),
+                "after_silence_ms": possible.then_some(forecast.after_silence_ms),
+                "after_crash_moves": possible.then_some(forecast.after_crash_moves),
+                "after_silence_moves": possible.then_some(forecast.after_silence_moves),
                 "why_not": forecast.why_not,
             }))),
         })
@@ -264,8 +266,13 @@ impl Look {
         {
             text.push_str(&match forecast {
                 (forecast, true) => format!(
-                    "  failover   possible now, to {}: {} ms after a crash, {} ms after silence\n",
-                    forecast.target_name, forecast.within_after_crash_ms, forecast.within_after_silence_ms
+                    "  failover   possible now, to {}{}: about {} ms after a crash ({}), {} ms after silence ({})\n",
+                    forecast.target_name,
+                    self.site_in_words(forecast.target),
+                    forecast.after_crash_ms,
+                    words::rests_on(forecast.after_crash_moves),
+                    forecast.after_silence_ms,
+                    words::rests_on(forecast.after_silence_moves),
                 ),
                 (forecast, false) => {
                     format!("  FAILOVER   NOT POSSIBLE NOW: {}\n", forecast.why_not.join("; "))
@@ -273,6 +280,12 @@ impl Look {
             });
         }
         text
+    }
+
+    /// Where a node is, if that is known.
+    fn site_in_words(&self, node: u64) -> String {
+        let node = self.state.nodes.iter().find(|known| known.id == node);
+        node.map_or_else(String::new, |node| format!(" at {}", node.site))
     }
 
     /// Where the sources do not say the same about the owner.

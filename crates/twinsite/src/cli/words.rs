@@ -29,6 +29,16 @@ pub fn step(wire: v1::Step) -> &'static str {
     twinsite_api::convert::step(wire).map_or("?", twinsite_model::Step::as_str)
 }
 
+/// The word for the way in which an address left its owner.
+pub fn way(wire: v1::MoveWay) -> &'static str {
+    twinsite_api::convert::way(wire).map_or("?", twinsite_model::ledger::Way::as_str)
+}
+
+/// On what a prediction rests.
+pub fn rests_on(moves: u32) -> String {
+    if moves == 0 { "by the timings".to_owned() } else { format!("as in {moves} moves") }
+}
+
 /// The word for how a step ended; empty while it runs.
 pub fn result(wire: v1::StepResult) -> &'static str {
     twinsite_api::convert::result(wire).map_or("", twinsite_model::StepResult::as_str)

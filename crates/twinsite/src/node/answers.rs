@@ -117,13 +117,15 @@ fn forecast(state: &State, forecast: &Forecast) -> v1::Forecast {
         Forecast::Impossible { why, .. } => {
             v1::Forecast { possible: Some(false), why_not: why.clone(), ..v1::Forecast::default() }
         }
-        Forecast::Possible { target, within_after_crash, within_after_silence } => v1::Forecast {
+        Forecast::Possible { target, after_crash, after_silence } => v1::Forecast {
             possible: Some(true),
             target: target.0,
             target_name: node_name(state, *target),
-            within_after_crash_ms: millis(*within_after_crash),
-            within_after_silence_ms: millis(*within_after_silence),
+            after_crash_ms: millis(after_crash.about),
+            after_silence_ms: millis(after_silence.about),
             why_not: Vec::new(),
+            after_crash_moves: after_crash.moves,
+            after_silence_moves: after_silence.moves,
         },
     }
 }
@@ -147,7 +149,8 @@ pub fn plan(state: &State, plan: &Plan) -> v1::Plan {
             .collect(),
         rules: plan.rules.iter().map(rule).collect(),
         refusal: plan.refusal.as_ref().map(ToString::to_string).unwrap_or_default(),
-        predicted_outage_ms: millis(plan.predicted_outage),
+        predicted_outage_ms: millis(plan.predicted_outage.about),
+        predicted_from_moves: plan.predicted_outage.moves,
         rooms: plan.rooms,
         tunnels: plan.tunnels,
     }

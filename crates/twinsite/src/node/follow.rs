@@ -4,6 +4,7 @@
 use super::announcing::Announced;
 use super::hands;
 use super::run::Shared;
+use crate::incident::{Incidents, Seen};
 use crate::config::NodeConfig;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
@@ -34,6 +35,8 @@ pub struct Here {
     pub announced: Announced,
     /// Changes for the public API.
     pub hub: WatchHub,
+    /// Changes for reports of what nobody planned.
+    pub incidents: Incidents,
 }
 
 impl Here {
@@ -66,6 +69,7 @@ impl Surroundings for Here {
     fn publish(&mut self, change: &Change) {
         let (revision, wall) = (change.revision, change.state.wall);
         self.hub.publish(revision, wall, change.events.clone(), Arc::clone(&change.state));
+        self.incidents.tell(Seen::Change { events: change.events.clone(), state: Arc::clone(&change.state) });
     }
 
     fn configure(&mut self, spec: &ClusterSpec) {

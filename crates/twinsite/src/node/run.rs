@@ -11,6 +11,7 @@ use crate::cli::CliError;
 use crate::cli::arguments::NodeArguments;
 use crate::config::{self, Loaded};
 use crate::identity::Credentials;
+use crate::incident::Incidents;
 use crate::recovery_note;
 use crate::sealed_file::SealedError;
 use crate::telemetry;
@@ -199,6 +200,9 @@ async fn attend(
 
     let mut tasks = JoinSet::new();
     let supervisor = shared.supervisor.clone();
+    let (incidents, reports) = Incidents::new(&data, shared.raft.state());
+    // Not supervised: whatever goes wrong with a report, the node lives on.
+    tasks.spawn(reports.run(outside.answers(), shared.brain.notices(), stop.clone()));
     let follow_stop = CancellationToken::new();
     let here = Here {
         shared: Arc::clone(&shared),
@@ -207,6 +211,7 @@ async fn attend(
         outside: Arc::clone(&outside),
         announced: announced.clone(),
         hub: hub.clone(),
+        incidents,
     };
     let follower = here.follow(shared.quorum.clone());
     let mut following =
