@@ -22,6 +22,7 @@ pub mod holding;
 pub mod leftovers;
 pub mod life;
 mod links;
+mod ports;
 mod prober;
 #[cfg(test)]
 mod tests;
@@ -33,15 +34,17 @@ use crate::layout::{Layout, NETWORK_BITS};
 use crate::wan::{Direction, Shape};
 pub(crate) use disk::Disk;
 use links::Links;
+use ports::{isolated, port};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use twinsite_model::{ClusterName, SiteName};
 
 /// Where `ip netns` keeps its names.
@@ -129,6 +132,8 @@ pub struct Lab {
     /// What the cluster in it is called.
     cluster: ClusterName,
     hosts: Vec<HostPlace>,
+    /// Those of them, by their place, to and from which nothing passes.
+    cut: Mutex<BTreeSet<usize>>,
     /// Between the making of the namespaces and their removal.
     links: Option<Links>,
 }
@@ -138,7 +143,12 @@ impl Lab {
     pub fn up(layout: &Layout) -> Result<Arc<Self>, LabError> {
         require()?;
         remove_leftovers();
-        let mut lab = Self { cluster: layout.cluster.clone(), hosts: places(layout), links: None };
+        let mut lab = Self {
+            cluster: layout.cluster.clone(),
+            hosts: places(layout),
+            cut: Mutex::default(),
+            links: None,
+        };
         lab.make(layout)?;
         Ok(Arc::new(lab))
     }
@@ -217,17 +227,6 @@ impl Lab {
         &self.hosts
     }
 
-    /// Cuts a host off: nothing comes to it or from it any more, and it does not notice, for its interface stays up.
-    pub(crate) fn cut_host(&self, host: &str) -> Result<(), LabError> {
-        self.set_port(host, "disabled")
-    }
-
-    /// Gives all hosts that were cut off the network back.
-    pub(crate) fn heal_hosts(&self) -> Result<(), LabError> {
-        let mut hosts = self.hosts.iter().filter(|host| host.site.is_some());
-        hosts.try_for_each(|host| self.set_port(&host.name, "forwarding"))
-    }
-
     /// Takes from every host what a holder of the address has left there that was killed: the address, and the rules
     /// that keep it dark.
     pub(crate) fn clear_hosts(&self, floating: IpAddr) -> Result<(), LabError> {
@@ -238,14 +237,6 @@ impl Lab {
             flush_firewall(&host.name)?;
         }
         Ok(())
-    }
-
-    fn set_port(&self, host: &str, state: &str) -> Result<(), LabError> {
-        let place = self.hosts.iter().position(|known| known.name == host && known.site.is_some());
-        let port = port(place.ok_or_else(|| LabError::NoHost(host.to_owned()))?);
-        let clients = self.clients();
-        // `ip link set ... type bridge_slave state` says nothing and does nothing.
-        run("bridge", &["-netns", &clients, "link", "set", "dev", &port, "state", state])
     }
 
     /// Changes what becomes of what one site sends to another, from now on. Clients reach everybody.
@@ -316,6 +307,9 @@ pub(crate) fn on_host(host: &str, command: &tokio::process::Command) -> tokio::p
     let command = command.as_std();
     let mut there = tokio::process::Command::new("ip");
     there.args(["netns", "exec", &namespace(host)]).arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        there.current_dir(folder);
+    }
     there
 }
 
@@ -353,20 +347,6 @@ pub(crate) fn flush_firewall(host: &str) -> Result<(), LabError> {
         return Err(LabError::Missing { program, package });
     }
     run("ip", &["netns", "exec", &namespace(host), program, "flush", "ruleset"])
-}
-
-/// A port of a bridge that reaches those ports only that are not isolated, before anything goes through it.
-fn isolated(port: &str, bridge: &str) -> [String; 3] {
-    [
-        format!("link set {port} master {bridge}"),
-        format!("link set {port} type bridge_slave isolated on"),
-        format!("link set {port} up"),
-    ]
-}
-
-/// A host's end at its bridge, by its place among the hosts; interfaces have short names.
-fn port(host: usize) -> String {
-    format!("port{host}")
 }
 
 /// The bridge of a site, by its place among the sites.
