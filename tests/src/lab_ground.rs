@@ -19,7 +19,7 @@ pub fn lab_is_possible(what: &str) -> bool {
         left_out(what, "a lab needs `ip`");
         return false;
     }
-    if fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+    if File::options().read(true).write(true).open("/dev/net/tun").is_err() {
         left_out(what, "/dev/net/tun cannot be opened here");
         return false;
     }

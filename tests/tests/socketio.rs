@@ -1,6 +1,11 @@
 //! Real Socket.IO clients on real Socket.IO meeting instances, in a lab, when the host of the floating IP's owner is cut off
 //! without a word: all are back in their rooms, and soon, because the next owner ends their dead connections.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test's helpers end the test, and say what was measured"
+)]
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use twinsite_drill::lab::{Lab, leftovers};
-use twinsite_drill::layout::{Ground, Layout, Shape, Store};
+use twinsite_drill::layout::{Family, Ground, Layout, Shape, Store};
 use twinsite_drill::process::{self, Cluster, ClusterOptions, Launcher, MeetingProgram};
 use twinsite_drill::standing::{Claim, ControlSocket, Keeper, LabName, Register};
 use twinsite_model::{NodeName, SiteName};
@@ -231,6 +231,7 @@ fn keep_lab(
     let shape = Shape {
         nodes_per_site: arguments.nodes_per_site,
         instances_per_site: arguments.instances_per_site,
+        family: if arguments.ipv6 { Family::Ipv6 } else { Family::Ipv4 },
         ..Shape::default()
     };
     let options = ClusterOptions {

@@ -18,6 +18,7 @@
 
 mod disk;
 mod echo;
+mod filter;
 pub mod holding;
 pub mod leftovers;
 pub mod life;
@@ -30,7 +31,7 @@ mod tests;
 pub use leftovers::remove_leftovers;
 pub use prober::{PROBE_EVERY, Prober};
 
-use crate::layout::{Layout, NETWORK_BITS};
+use crate::layout::{Family, Layout, alone};
 use crate::wan::{Direction, Shape};
 pub(crate) use disk::Disk;
 use links::Links;
@@ -160,7 +161,7 @@ impl Lab {
             "link set lo up".to_owned(),
             bridge_called("br0"),
             "link set br0 up".to_owned(),
-            format!("address add {}/{NETWORK_BITS} dev br0", layout.gateway()),
+            address(layout.gateway(), layout, "br0"),
             // Clients have thousands of addresses, and the kernel answers for them all.
             format!("route add local {} dev lo", layout.client_network()),
         ];
@@ -183,13 +184,21 @@ impl Lab {
                 "link set lo up".to_owned(),
                 format!("link add {INTERFACE} type veth peer name {port} netns {clients}"),
                 format!("link set {INTERFACE} up"),
-                format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.address),
+                address(host.address, layout, INTERFACE),
             ];
             batch(&host.namespace, &commands)?;
+            if layout.family == Family::Ipv6 {
+                let (clients, gateway) = (layout.client_network(), layout.gateway());
+                batch(&host.namespace, &[format!("route add {clients} via {gateway}")])?;
+            }
             let place = layout.sites.iter().position(|known| known == site).unwrap_or_default();
             bridge.push(format!("link set {port} master {} up", site_bridge(place)));
         }
         batch(&clients, &bridge)?;
+        if layout.family == Family::Ipv6 {
+            // Else only an interface's own addresses can be a connection's source; with IPv4 the route is enough.
+            switch_on(&clients, "/proc/sys/net/ipv6/ip_nonlocal_bind")?;
+        }
         let links = Links::start(&clients, &layout.sites)?;
         let attach = |place| isolated(&links::tap(place), &site_bridge(place));
         batch(&clients, &(0..layout.sites.len()).flat_map(attach).collect::<Vec<_>>())?;
@@ -230,7 +239,7 @@ impl Lab {
     /// Takes from every host what a holder of the address has left there that was killed: the address, and the rules
     /// that keep it dark.
     pub(crate) fn clear_hosts(&self, floating: IpAddr) -> Result<(), LabError> {
-        let floating = format!("{floating}/32");
+        let floating = alone(floating);
         for host in self.hosts.iter().filter(|host| host.site.is_some()) {
             let address = ["-netns", &host.namespace, "address", "flush", "dev", INTERFACE, "to", &floating];
             run("ip", &address)?;
@@ -340,6 +349,19 @@ pub fn enter(namespace: &str) -> Result<(), LabError> {
     entered.map_err(|source| LabError::Enter { path, source })
 }
 
+/// Switches something on in the kernel of one namespace.
+fn switch_on(namespace: &str, setting: &'static str) -> Result<(), LabError> {
+    let name = namespace.to_owned();
+    let set = move || -> Result<io::Result<()>, LabError> {
+        enter(&name)?;
+        Ok(std::fs::write(setting, "1"))
+    };
+    let failed = |source| LabError::Enter { path: PathBuf::from(setting), source };
+    let visit = std::thread::Builder::new().name("lab-visit".to_owned()).spawn(set).map_err(failed)?;
+    let set = visit.join().map_err(|_| failed(io::Error::other("who visited it panicked")))?;
+    set?.map_err(failed)
+}
+
 /// Removes every rule of the packet filter on a host, as a firewall that is restarted does.
 pub(crate) fn flush_firewall(host: &str) -> Result<(), LabError> {
     let (program, package) = ("nft", "nftables");
@@ -347,6 +369,12 @@ pub(crate) fn flush_firewall(host: &str) -> Result<(), LabError> {
         return Err(LabError::Missing { program, package });
     }
     run("ip", &["netns", "exec", &namespace(host), program, "flush", "ruleset"])
+}
+
+/// Gives an interface an address in the lab's network. It is used at once: nobody else can have it.
+fn address(address: IpAddr, layout: &Layout, interface: &str) -> String {
+    let nodad = if address.is_ipv6() { " nodad" } else { "" };
+    format!("address add {address}/{} dev {interface}{nodad}", layout.network_bits())
 }
 
 /// The bridge of a site, by its place among the sites.

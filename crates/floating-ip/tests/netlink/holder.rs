@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use twinsite_floating_ip::{Accepted, Connection, Layer, Netlink, Provider, boot_now};
+use twinsite_floating_ip::{Accepted, Connection, Layer, Lease, Netlink, Provider, boot_now};
 use twinsite_model::Token;
 
 /// Names the address that the process holds, and its host.
@@ -158,7 +158,9 @@ fn play(host: String, address: IpAddr, layers: &[Layer]) {
     let open = Open::default();
     let accepted = {
         let open = Arc::clone(&open);
-        move |_| Arc::new(Service { host: host.clone(), open: Arc::clone(&open) }) as Arc<dyn Accepted>
+        move |lease| {
+            Arc::new(Service { host: host.clone(), open: Arc::clone(&open), lease }) as Arc<dyn Accepted>
+        }
     };
     let orphans = Orphans::default();
     let earlier = {
@@ -238,15 +240,17 @@ async fn renew(netlink: Arc<Netlink>, token: Token) {
 type Orphans = Arc<Mutex<Vec<Connection>>>;
 type Open = Arc<Mutex<Vec<TcpStream>>>;
 
-/// Says which host this is to who asks, keeps talking to who asks for that, and is silent to who wants silence.
+/// Says which host this is to who asks, keeps talking to who asks for that, and is silent to who wants silence. Like the
+/// proxy it asks its lease before each word.
 struct Service {
     host: String,
     open: Open,
+    lease: Lease,
 }
 
 impl Accepted for Service {
     fn accept(&self, mut stream: TcpStream) {
-        let (host, open) = (self.host.clone(), Arc::clone(&self.open));
+        let (host, open, lease) = (self.host.clone(), Arc::clone(&self.open), self.lease.clone());
         thread::spawn(move || {
             stream.set_nonblocking(false).ok();
             let mut asked = [0];
@@ -261,8 +265,12 @@ impl Accepted for Service {
                     open.push(stream);
                 }
                 _ => {
-                    while stream.write_all(b".").is_ok() {
+                    while lease.holds() && stream.write_all(b".").is_ok() {
                         thread::sleep(Duration::from_millis(10));
+                    }
+                    // To close it would be a word too.
+                    loop {
+                        thread::park();
                     }
                 }
             }

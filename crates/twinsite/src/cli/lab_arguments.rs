@@ -66,6 +66,7 @@ pub struct LabQueryArguments {
 #[command(after_help = "Examples:
   twinsite lab up
   twinsite lab up --profile lan --name fast
+  twinsite lab up --ipv6
   twinsite lab up --foreground
   twinsite lab up --meeting-program 'node meeting.mjs'     rehearse with your own server
 
@@ -87,6 +88,9 @@ pub struct UpArguments {
     /// Meeting instances at each of the two sites
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub instances_per_site: u8,
+    /// Use IPv6, and no IPv4
+    #[arg(long)]
+    pub ipv6: bool,
     /// Keep session placement in the replicated state, without Redis
     #[arg(long, conflicts_with = "redis")]
     pub embedded: bool,
