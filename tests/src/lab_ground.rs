@@ -1,8 +1,13 @@
 //! Whether labs can be made on this machine, and what there is of them.
 
 use crate::left_out;
-use std::fs;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// Whether a lab can be made here; else it is said.
 pub fn lab_is_possible(what: &str) -> bool {
@@ -14,7 +19,7 @@ pub fn lab_is_possible(what: &str) -> bool {
         left_out(what, "a lab needs `ip`");
         return false;
     }
-    if fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+    if File::options().read(true).write(true).open("/dev/net/tun").is_err() {
         left_out(what, "/dev/net/tun cannot be opened here");
         return false;
     }
@@ -33,4 +38,30 @@ pub fn lab_namespaces(pid: u32) -> Vec<String> {
     let Ok(names) = fs::read_dir("/run/netns") else { return Vec::new() };
     let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter(|name| name.starts_with(&prefix)).collect()
+}
+
+/// Does something on a thread in a network namespace, by its name.
+///
+/// # Panics
+/// If there is none, or if the work does.
+pub fn in_namespace<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace =
+        File::open(format!("/run/netns/{name}")).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let there = std::thread::spawn(move || {
+        let entered = move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network));
+        entered.unwrap_or_else(|error| panic!("{error}"));
+        work()
+    });
+    there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The connections on other nodes that a node knows of, by its metrics.
+pub fn connections_noted(metrics: SocketAddr) -> Option<f64> {
+    let mut stream = TcpStream::connect_timeout(&metrics, Duration::from_secs(1)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let line =
+        text.lines().find(|line| line.starts_with("twinsite_connections_noted{of=\"other_nodes\"}"))?;
+    line.rsplit(' ').next()?.parse().ok()
 }

@@ -6,9 +6,11 @@
 
 mod lab_ground;
 mod lone;
+mod socketio;
 
-pub use lab_ground::{lab_is_possible, lab_namespaces};
+pub use lab_ground::{connections_noted, in_namespace, lab_is_possible, lab_namespaces};
 pub use lone::LoneNode;
+pub use socketio::SocketIo;
 
 use serde_json::Value;
 use std::fs;

@@ -23,7 +23,14 @@ impl LoneNode {
     /// # Panics
     /// If they cannot be written.
     pub fn new(block: u8) -> Self {
-        let layout = Layout::paired(block, Profile::Lan, &Shape::default(), Store::Embedded);
+        Self::of(Layout::paired(block, Profile::Lan, &Shape::default(), Store::Embedded))
+    }
+
+    /// The same for the first node of a layout.
+    ///
+    /// # Panics
+    /// If they cannot be written.
+    pub fn of(layout: Layout) -> Self {
         let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
         let authority = Authority::new(&layout.cluster).unwrap_or_else(|error| panic!("{error}"));
         let this = Self { folder, layout };

@@ -3,11 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers end the test")]
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -15,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use twinsite_drill::layout::{Ground, Layout, METRICS_PORT, Shape, Store};
 use twinsite_model::Profile;
-use twinsite_tests::{Said, lab_is_possible, owner, program, run_command};
+use twinsite_tests::{Said, connections_noted, in_namespace, lab_is_possible, owner, program, run_command};
 
 const SOON: Duration = Duration::from_secs(60);
 /// A close frame with the status 1012, "Service Restart", as a server sends it.
@@ -98,12 +95,7 @@ impl Running {
 
     /// Does something on a thread where the clients are.
     fn as_client<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let namespace = File::open(format!("/run/netns/{}", self.namespace("clients"))).unwrap();
-        let there = thread::spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            work()
-        });
-        there.join().unwrap()
+        in_namespace(&self.namespace("clients"), work)
     }
 
     /// A participant's WebSocket through the floating IP.
@@ -135,7 +127,7 @@ impl Running {
         for node in others {
             let metrics = SocketAddr::new(node.ip, METRICS_PORT);
             self.wait("the others know the connection", || {
-                self.as_client(move || noted(metrics)).is_some_and(|noted| noted > 0.0)
+                self.as_client(move || connections_noted(metrics)).is_some_and(|noted| noted > 0.0)
             });
         }
     }
@@ -146,17 +138,6 @@ impl Drop for Running {
         kill_process(Pid::from_child(&self.demo), Signal::TERM).ok();
         self.demo.wait().ok();
     }
-}
-
-/// The connections on other nodes that a node knows of, by its metrics.
-fn noted(metrics: SocketAddr) -> Option<f64> {
-    let mut stream = TcpStream::connect_timeout(&metrics, Duration::from_secs(1)).ok()?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    let line =
-        text.lines().find(|line| line.starts_with("twinsite_connections_noted{of=\"other_nodes\"}"))?;
-    line.rsplit(' ').next()?.parse().ok()
 }
 
 /// All that a participant hears until its connection ends, and how that ends; nothing, if it does not end in this time.

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use twinsite_drill::lab::life::Life;
-use twinsite_tests::{Said, lab_is_possible, lab_namespaces, left_out, program, run};
+use twinsite_tests::{Said, lab_is_possible, lab_namespaces, left_out, program, run, run_command};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -42,6 +42,32 @@ fn an_address_moves_between_hosts() {
             assert!(host["answers"].as_u64() > Some(100), "{name}, {owner}: {report:#}");
         }
     }
+}
+
+/// The kernel is asked without the program `nft`: it need not be there.
+#[test]
+fn no_program_of_nftables_is_needed() {
+    if !lab_is_possible("a lab without `nft`") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    for needed in ["ip", "bridge", "sh", "cat"] {
+        let mut folders = std::env::split_paths(&path).map(|folder| folder.join(needed));
+        let found = folders.find(|program| program.is_file()).unwrap();
+        std::os::unix::fs::symlink(found, folder.path().join(needed)).unwrap();
+    }
+    let mut command = Command::new(program());
+    command.args(["demo", "--lab", "--embedded", "--json", "--exercise", "owner-frozen"]);
+    command.env("PATH", folder.path());
+    let said = run_command(command);
+    let report = said.json();
+    assert_eq!((&report["audit"]["two_hosts_ms"], said.code), (&0.into(), 0), "{report:#}");
+    let mut flush = Command::new(program());
+    flush.args(["demo", "--lab", "--embedded", "--exercise", "firewall-flushed"]).env("PATH", folder.path());
+    // What a person would flush the rules with is missing, and that is said.
+    let said = run_command(flush);
+    assert!(said.code == 1 && said.err.contains("needs `nft`: install the package `nftables`"), "{said:?}");
 }
 
 /// One system, one cause, once.

@@ -285,6 +285,19 @@ fn its_links_are_changed(lab: &Lab) {
     lab.done("link", &["--heal", "--all"]);
     lab.wait("the witness is heard again", |status| is_heard(status, "wit-1"));
 
+    assert!(lab.done("cut", &["wit-1"]).contains("wit-1: cut off"));
+    lab.wait("the witness's host is cut off", |status| !is_heard(status, "wit-1"));
+    assert!(lab.done("status", &[]).contains("CUT OFF"));
+    lab.done("cut", &["wit-1", "--heal"]);
+    lab.wait("the witness is on the network again", |status| is_heard(status, "wit-1"));
+    let hosts = lab.status()["hosts"].as_array().unwrap().clone();
+    assert!(hosts.iter().all(|host| host["cut"] == false), "{hosts:#?}");
+    lab.ask("cut", &["clients"]).assert_one_line(&[
+        "no host `clients` that can be cut off",
+        "gra-1",
+        "redis",
+    ]);
+
     lab.ask("link", &["gra", "mars", "--cut"]).assert_one_line(&["no link gra -> mars", "gra, sbg, wit"]);
     lab.ask("link", &["gra", "sbg", "--delay", "2m"]).assert_one_line(&["delay", "1m"]);
     let wrong: [&[&str]; 5] = [

@@ -7,12 +7,14 @@
 //! `127.(P+128).0.0/16`.
 //!
 //! In a lab everything has the same places in `10.88.0.0/16`, on a network where all reach all: nothing is dialled through
-//! a relay. Clients come from `10.88.128.0/18`.
+//! a relay. Clients come from `10.88.128.0/18`. In a lab of IPv6 alone the places are `fd88::S:H`, and clients come from
+//! `fd88:0:0:1::/64`, which is behind the lab's gateway: a kernel takes packets for a whole network, and answers for its own
+//! addresses only when neighbours ask.
 
 use crate::lab::INTERFACE;
 use crate::wan::{FloatingPassage, Passage};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use twinsite_model::dial::DialRule;
 use twinsite_model::spec::{
@@ -39,15 +41,27 @@ pub const REDIS_PORT: u16 = 6379;
 
 /// The blocks from which a cluster takes its own.
 pub const BLOCKS: std::ops::RangeInclusive<u8> = 64..=119;
-/// The first two numbers of all addresses of a lab, and how many bits that are.
+/// The first two numbers of all addresses of a lab.
 const LAB_NETWORK: [u8; 2] = [10, 88];
-pub(crate) const NETWORK_BITS: u8 = 16;
+/// The first number of all addresses of a lab of IPv6.
+const LAB_NETWORK_V6: u16 = 0xfd88;
 /// The first third number of the clients' addresses in a lab.
 const LAB_CLIENTS: u8 = 128;
 /// The third number of the floating address.
 const FLOATING_NETWORK: u8 = 0;
 /// How far the clients' block is from the cluster's.
 const CLIENT_BLOCK_OFFSET: u8 = 128;
+
+/// The family of all addresses of a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Family {
+    /// IPv4 alone.
+    #[default]
+    Ipv4,
+    /// IPv6 alone.
+    Ipv6,
+}
 
 /// What a scenario asks of a cluster. The default is the standard shape: two sites with two proxies and three
 /// meeting instances each, and a witness.
@@ -61,11 +75,19 @@ pub struct Shape {
     pub announce: AnnounceMode,
     /// In a lab: the size in MiB of a file system of its own for the data of each node; none for this machine's.
     pub disk_mib: Option<u32>,
+    /// In a lab: of which family all addresses are. Loopback addresses are of IPv4.
+    pub family: Family,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { nodes_per_site: 2, instances_per_site: 3, announce: AnnounceMode::Floating, disk_mib: None }
+        Self {
+            nodes_per_site: 2,
+            instances_per_site: 3,
+            announce: AnnounceMode::Floating,
+            disk_mib: None,
+            family: Family::Ipv4,
+        }
     }
 }
 
@@ -121,6 +143,8 @@ pub struct InstancePlace {
 pub struct Layout {
     /// On what its addresses are.
     pub ground: Ground,
+    /// The family of its addresses.
+    pub family: Family,
     /// The second number of the cluster's addresses.
     pub block: u8,
     /// The cluster's name.
@@ -159,7 +183,11 @@ impl Layout {
 
     /// The standard cluster. In a lab the block is only a part of its name.
     pub fn on(ground: Ground, block: u8, profile: Profile, shape: &Shape, store: Store) -> Self {
-        let address = |network, host| address(ground, block, network, host);
+        let family = match ground {
+            Ground::Loopback => Family::Ipv4,
+            Ground::Lab => shape.family,
+        };
+        let address = |network, host| address(ground, family, block, network, host);
         let sites: Vec<SiteName> = SITES.iter().map(|site| name(site)).collect();
         let mut nodes = Vec::new();
         let mut instances = Vec::new();
@@ -185,6 +213,7 @@ impl Layout {
         }
         Self {
             ground,
+            family,
             block,
             cluster: name(&format!("demo-{block}")),
             profile,
@@ -244,15 +273,31 @@ impl Layout {
     /// The address of client number `n`, of 16,000.
     pub fn client(&self, n: usize) -> IpAddr {
         let (high, low) = ((n / 250 % 64) as u8, (n % 250) as u8 + 1);
-        match self.ground {
-            Ground::Loopback => IpAddr::V4(Ipv4Addr::new(127, self.block + CLIENT_BLOCK_OFFSET, high, low)),
-            Ground::Lab => self.address(LAB_CLIENTS + high, low),
+        match (self.ground, self.family) {
+            (Ground::Loopback, _) => {
+                IpAddr::V4(Ipv4Addr::new(127, self.block + CLIENT_BLOCK_OFFSET, high, low))
+            }
+            (Ground::Lab, Family::Ipv4) => self.address(LAB_CLIENTS + high, low),
+            (Ground::Lab, Family::Ipv6) => {
+                IpAddr::V6(Ipv6Addr::new(LAB_NETWORK_V6, 0, 0, 1, 0, 0, high.into(), low.into()))
+            }
         }
     }
 
     /// Where all clients of a lab come from.
     pub(crate) fn client_network(&self) -> String {
-        format!("{}/18", self.address(LAB_CLIENTS, 0))
+        match self.family {
+            Family::Ipv4 => format!("{}/18", self.address(LAB_CLIENTS, 0)),
+            Family::Ipv6 => format!("{}/64", Ipv6Addr::new(LAB_NETWORK_V6, 0, 0, 1, 0, 0, 0, 0)),
+        }
+    }
+
+    /// How many bits of an address of a lab are the network's.
+    pub(crate) fn network_bits(&self) -> u8 {
+        match self.family {
+            Family::Ipv4 => 16,
+            Family::Ipv6 => 64,
+        }
     }
 
     /// The address of a lab's bridge.
@@ -261,7 +306,7 @@ impl Layout {
     }
 
     fn address(&self, network: u8, host: u8) -> IpAddr {
-        address(self.ground, self.block, network, host)
+        address(self.ground, self.family, self.block, network, host)
     }
 
     /// Where the cluster's own Redis listens.
@@ -458,10 +503,18 @@ fn upstream_spec(instance: &InstancePlace) -> UpstreamSpec {
     }
 }
 
-fn address(ground: Ground, block: u8, network: u8, host: u8) -> IpAddr {
-    let [first, second] = match ground {
-        Ground::Loopback => [127, block],
-        Ground::Lab => LAB_NETWORK,
+/// An address and no other one, as `ip` writes it.
+pub(crate) fn alone(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+fn address(ground: Ground, family: Family, block: u8, network: u8, host: u8) -> IpAddr {
+    let [first, second] = match (ground, family) {
+        (Ground::Loopback, _) => [127, block],
+        (Ground::Lab, Family::Ipv4) => LAB_NETWORK,
+        (Ground::Lab, Family::Ipv6) => {
+            return Ipv6Addr::new(LAB_NETWORK_V6, 0, 0, 0, 0, 0, network.into(), host.into()).into();
+        }
     };
     IpAddr::V4(Ipv4Addr::new(first, second, network, host))
 }
@@ -546,6 +599,23 @@ mod tests {
         );
         let text = toml::to_string(&lab.spec()).unwrap();
         assert_eq!(twinsite_model::spec::from_toml(&text).unwrap(), lab.spec(), "{text}");
+    }
+
+    #[test]
+    fn a_lab_of_ipv6_has_no_other_address() {
+        let shape = Shape { family: Family::Ipv6, ..Shape::default() };
+        let lab = Layout::on(Ground::Lab, 70, Profile::Lan, &shape, Store::OwnRedis);
+        assert_eq!(lab.floating.to_string(), "[fd88::a]:8080");
+        assert_eq!(lab.redis_url().unwrap(), "redis://[fd88::3:9]:6379/0");
+        assert_eq!(
+            (lab.client(251).to_string(), lab.gateway().to_string()),
+            ("fd88:0:0:1::1:2".into(), "fd88::1".into())
+        );
+        let text = toml::to_string(&lab.spec()).unwrap();
+        assert_eq!(twinsite_model::spec::from_toml(&text).unwrap(), lab.spec(), "{text}");
+        assert!(!text.contains("10.88") && !text.contains("127."), "{text}");
+        let loopback = Layout::paired(70, Profile::Lan, &shape, Store::OwnRedis);
+        assert_eq!(loopback.floating.to_string(), "127.70.0.10:8080", "there is one address only, `::1`");
     }
 
     #[test]

@@ -20,5 +20,7 @@ pub mod routed;
 pub use clock::{Lease, boot_now};
 pub use connection::Connection;
 pub use loopback::{Loopback, address_is_free};
+#[doc(hidden)]
+pub use netlink::Layer;
 pub use netlink::{HostFinding, LIT_AT_MOST, Netlink, clear, examine, take_over};
 pub use provider::{Accepted, Fencing, Observation, Provider, ProviderError, Work};

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use twinsite_drill::engine;
 use twinsite_drill::lab::Lab;
-use twinsite_drill::layout::{Ground, Layout, Shape, Store};
+use twinsite_drill::layout::{Family, Ground, Layout, Shape, Store};
 use twinsite_drill::process::{self, Cluster, ClusterOptions, Launcher};
 use twinsite_drill::scenario::{self, NetworkNeeded, Scenario};
 use twinsite_model::Profile;
@@ -21,12 +21,19 @@ pub fn enter_lab(arguments: &DemoArguments) -> Result<Option<Arc<Lab>>, CliError
         return Ok(None);
     }
     let scenario = arguments.exercise.as_deref().map(load).transpose()?;
-    let shape = scenario.as_ref().map_or_else(Shape::default, |scenario| scenario.topology.shape());
+    let shape = shape(arguments, scenario.as_ref());
     // Who has which address in a lab does not depend on the block, the timings and the store.
     let layout = Layout::on(Ground::Lab, 0, Profile::Lan, &shape, Store::Embedded);
     let lab = Lab::up(&layout)?;
     lab.enter()?;
     Ok(Some(lab))
+}
+
+/// How many of what, and with which addresses.
+fn shape(arguments: &DemoArguments, scenario: Option<&Scenario>) -> Shape {
+    let shape = scenario.map_or_else(Shape::default, |scenario| scenario.topology.shape());
+    let family = if arguments.ipv6 { Family::Ipv6 } else { shape.family };
+    Shape { family, ..shape }
 }
 
 /// Those that the person asks for, else those that the exercise is about, else the fast ones.
@@ -55,7 +62,7 @@ pub async fn run(arguments: DemoArguments, lab: Option<Arc<Lab>>) -> Result<Exit
         launcher,
         directory: arguments.directory.clone(),
         profile: profile(&arguments, scenario.as_ref()),
-        shape: scenario.as_ref().map_or_else(Shape::default, |scenario| scenario.topology.shape()),
+        shape: shape(&arguments, scenario.as_ref()),
         lab,
     };
     let progress = Progress::new();

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use twinsite_drill::lab::{Lab, leftovers};
-use twinsite_drill::layout::{Ground, Layout, Shape, Store};
-use twinsite_drill::process::{self, Cluster, ClusterOptions, Launcher};
+use twinsite_drill::layout::{Family, Ground, Layout, Shape, Store};
+use twinsite_drill::process::{self, Cluster, ClusterOptions, Launcher, MeetingProgram};
 use twinsite_drill::standing::{Claim, ControlSocket, Keeper, LabName, Register};
 use twinsite_model::{NodeName, SiteName};
 
@@ -200,23 +200,38 @@ pub fn store(arguments: &UpArguments, launcher: &Launcher) -> Result<Store, CliE
 pub fn keep(arguments: &UpArguments) -> Result<Exit, CliError> {
     telemetry::start(crate::cli::arguments::LogFormat::Text);
     let mut listener = Listener::new(arguments);
+    // Named as the person sees files, so before this process goes elsewhere.
+    let meeting = match &arguments.meeting_program {
+        None => MeetingProgram::Sample,
+        Some(words) => {
+            let folder = std::env::current_dir();
+            let folder = folder.map_err(|source| CliError::System { what: "find this folder", source })?;
+            MeetingProgram::Other { words: words.clone(), folder }
+        }
+    };
     if arguments.detached {
         let detached = rustix::process::setsid().map_err(io::Error::from).map(drop);
         let detached = detached.and_then(|()| std::env::set_current_dir("/"));
         detached.map_err(|source| CliError::System { what: "leave the terminal", source })?;
     }
-    let kept = keep_lab(arguments, &mut listener);
+    let kept = keep_lab(arguments, meeting, &mut listener);
     if let (Err(error), Listener::Parent { .. }) = (&kept, &listener) {
         tell(&Word::Failed { why: error.to_string(), code: error.code() });
     }
     kept
 }
 
-fn keep_lab(arguments: &UpArguments, listener: &mut Listener) -> Result<Exit, CliError> {
-    let launcher = Launcher::new(std::env::current_exe().map_err(CliError::Output)?);
+fn keep_lab(
+    arguments: &UpArguments,
+    meeting: MeetingProgram,
+    listener: &mut Listener,
+) -> Result<Exit, CliError> {
+    let program = std::env::current_exe().map_err(CliError::Output)?;
+    let launcher = Launcher { meeting, ..Launcher::new(program) };
     let shape = Shape {
         nodes_per_site: arguments.nodes_per_site,
         instances_per_site: arguments.instances_per_site,
+        family: if arguments.ipv6 { Family::Ipv6 } else { Family::Ipv4 },
         ..Shape::default()
     };
     let options = ClusterOptions {

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -17,6 +17,9 @@ use std::time::Instant;
 pub struct Arguments {
     /// The part: exercises, rooms, kills, freezes, flips, fuzz, simulation; all of them if none is named
     name: Option<String>,
+    /// How often each holder of an address is frozen, in the part `freezes`
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    freezes: u32,
     /// Begin anew, whatever an earlier run of this revision found
     #[arg(long)]
     again: bool,
@@ -78,14 +81,14 @@ pub fn run_parts(arguments: &Arguments) -> Result<(), TaskError> {
     settle_disk()?;
     let mut failed = 0;
     for part in wanted {
-        failed += run_part(part, arguments.again)?;
+        failed += run_part(part, arguments)?;
     }
     if failed == 0 { Ok(()) } else { Err(TaskError::Failed(format!("{failed} items failed"))) }
 }
 
-fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
-    let mut report = Report::open(part, again);
-    for mut job in jobs(part)? {
+fn run_part(part: &str, arguments: &Arguments) -> Result<usize, TaskError> {
+    let mut report = Report::open(part, arguments.again);
+    for mut job in jobs(part, arguments.freezes)? {
         if report.items.get(&job.item).is_some_and(|item| item.passed) {
             anstream::println!("{part}: {}: passed before", job.item);
             continue;
@@ -96,6 +99,9 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
         // What an earlier item left out is not of this one; that there is none is no error.
         fs::remove_file(&left_out).ok();
         job.command.env("TWINSITE_LEFT_OUT", &left_out);
+        let times = target().join("measured.jsonl");
+        fs::remove_file(&times).ok();
+        job.command.env("TWINSITE_MEASURED", &times);
         let (passed, measured) = if job.json {
             let printed = job
                 .command
@@ -111,7 +117,7 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
             if let Err(error) = &ended {
                 anstream::println!("{part}: {}: {error}", job.item);
             }
-            (ended.is_ok(), None)
+            (ended.is_ok(), measured_by_tests(&times))
         };
         let seconds = began.elapsed().as_secs_f64();
         let word = if passed { "passed" } else { "FAILED" };
@@ -128,7 +134,13 @@ fn run_part(part: &str, again: bool) -> Result<usize, TaskError> {
     Ok(report.items.values().filter(|item| !item.passed).count())
 }
 
-fn jobs(part: &str) -> Result<Vec<Job>, TaskError> {
+/// What tests have measured by themselves: they write it to a file, a line of JSON each.
+fn measured_by_tests(file: &Path) -> Option<serde_json::Value> {
+    let text = fs::read_to_string(file).ok()?;
+    Some(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn jobs(part: &str, freezes: u32) -> Result<Vec<Job>, TaskError> {
     Ok(match part {
         "exercises" => exercises()?,
         "rooms" => vec![tests("rooms, 20", "twinsite-tests", "rooms", ("TWINSITE_ROUNDS", "20"))],
@@ -143,8 +155,10 @@ fn jobs(part: &str) -> Result<Vec<Job>, TaskError> {
             json: false,
         }],
         "freezes" => {
-            let item = "100 frozen holders of an address of each kind";
-            vec![tests(item, "twinsite-floating-ip", "frozen", ("TWINSITE_FREEZES", "100"))]
+            let count = freezes.to_string();
+            let item =
+                format!("{count} frozen holders of an address of each kind, with each layer of the dead-man");
+            vec![tests(&item, "twinsite-floating-ip", "frozen", ("TWINSITE_FREEZES", &count))]
         }
         "flips" => vec![tests("every byte", "twinsite-consensus", "flip", ("TWINSITE_FLIPS", "all"))],
         _ => vec![

@@ -25,12 +25,13 @@ const CORE: [&str; 14] = [
 /// Of these, those that `cargo xtask test` runs with both stores; of the others with Redis alone.
 const WITH_BOTH_STORES: [&str; 4] = ["owner-killed", "site-lost", "switchover", "upstream-down"];
 /// Those beside the core that `cargo xtask test` runs: one of each kind. `cargo xtask accept` runs all.
-const ALSO_IN_SAMPLE: [&str; 8] = [
+const ALSO_IN_SAMPLE: [&str; 9] = [
     "breaker-open",
     "firewall-flushed",
     "guardian-killed",
     "host-cut",
     "host-frozen",
+    "ipv6-host-cut",
     "node-paused",
     "policy-changed",
     "upstream-truncated",

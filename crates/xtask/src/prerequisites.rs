@@ -1,6 +1,8 @@
 //! What the tests need beside Rust: installed from Debian's packages where that is possible.
 
-use crate::run::{found, output, run};
+use crate::run::{TaskError, found, output, root, run, target};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 /// Makes sure that `program` is here; installs `package` if this is Debian and we are root. Says what happened.
@@ -30,6 +32,31 @@ pub fn ensure(program: &str, package: &str) -> bool {
     let installed = install().is_ok()
         || (run(Command::new("apt-get").args(["update", "--quiet"])).is_ok() && install().is_ok());
     installed && found(program)
+}
+
+/// Installs the packages of npm that the tests of real Socket.IO clients use, as their lock file says, into the folder of
+/// what is built. Says why not, where that is so.
+pub fn npm_packages() -> Result<(), String> {
+    if !(ensure("node", "nodejs") && ensure("npm", "npm")) {
+        return Err("node or npm is not installed".to_owned());
+    }
+    let (source, folder) = (root().join("tests/socketio"), target().join("socketio"));
+    let read = |folder: &Path| fs::read(folder.join("package-lock.json")).ok();
+    // npm writes this last.
+    if folder.join("node_modules/.package-lock.json").is_file() && read(&folder) == read(&source) {
+        return Ok(());
+    }
+    let install = || -> Result<(), TaskError> {
+        let failed = |source| TaskError::File { path: folder.clone(), source };
+        fs::create_dir_all(&folder).map_err(failed)?;
+        for file in [".npmrc", "package.json", "package-lock.json"] {
+            fs::copy(source.join(file), folder.join(file)).map_err(failed)?;
+        }
+        // None of them needs to run anything to be installed.
+        let arguments = ["ci", "--ignore-scripts", "--no-progress", "--prefix"];
+        run(Command::new("npm").args(arguments).arg(&folder).current_dir(&folder)).map(drop)
+    };
+    install().map_err(|error| error.to_string())
 }
 
 /// Whether a lab can be made here: network namespaces and TAPs, and who may make them. Else why not.

@@ -20,13 +20,13 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use twinsite_model::{FloatingIpName, NodeName};
 
 /// The set in which the provider `netlink` has the address while it is light.
 const LIT: &str = "lit";
-/// The kernel's routes are few on a host of a lab.
-const ROUTES_BYTES_MAX: u64 = 256 * 1024;
+/// The kernel's routes and addresses are few on a host of a lab.
+const ADDRESSES_BYTES_MAX: u64 = 256 * 1024;
 /// How often a list that changed while it was read is read again.
 const READINGS_MAX: usize = 3;
 /// Netlink messages begin at multiples of this, in bytes.
@@ -69,7 +69,7 @@ impl Holding {
 pub struct HostKernel {
     address: SocketAddr,
     sockets: File,
-    routes: File,
+    addresses: File,
     firewall: Firewall,
 }
 
@@ -93,8 +93,11 @@ impl HostKernel {
             // The thread's own: those of the process show where its first thread is.
             let open = |file: &str| File::open(format!("/proc/thread-self/net/{file}"));
             let opened = || -> io::Result<_> {
-                let (sockets, routes) = (open("tcp")?, open("fib_trie")?);
-                Ok(Self { address, sockets, routes, firewall: Firewall::open(&table)? })
+                let (sockets, addresses) = match address.ip() {
+                    IpAddr::V4(_) => (open("tcp")?, open("fib_trie")?),
+                    IpAddr::V6(_) => (open("tcp6")?, open("if_inet6")?),
+                };
+                Ok(Self { address, sockets, addresses, firewall: Firewall::open(&table)? })
             };
             Ok(opened())
         };
@@ -119,10 +122,13 @@ impl HostKernel {
     }
 
     fn is_present(&mut self) -> io::Result<bool> {
-        self.routes.rewind()?;
-        let mut routes = String::new();
-        (&self.routes).take(ROUTES_BYTES_MAX).read_to_string(&mut routes)?;
-        Ok(is_local(&routes, self.address.ip()))
+        self.addresses.rewind()?;
+        let mut addresses = String::new();
+        (&self.addresses).take(ADDRESSES_BYTES_MAX).read_to_string(&mut addresses)?;
+        Ok(match self.address.ip() {
+            IpAddr::V4(ip) => is_local(&addresses, ip),
+            IpAddr::V6(ip) => is_on_an_interface(&addresses, ip),
+        })
     }
 
     fn is_listening(&mut self) -> io::Result<bool> {
@@ -132,7 +138,7 @@ impl HostKernel {
 }
 
 /// Whether an address is a host's own, by `/proc/net/fib_trie`: its line is followed by one for each of its routes.
-fn is_local(routes: &str, address: IpAddr) -> bool {
+fn is_local(routes: &str, address: Ipv4Addr) -> bool {
     let leaf = format!("|-- {address}");
     let mut lines = routes.lines().map(str::trim);
     while lines.by_ref().any(|line| line == leaf) {
@@ -141,6 +147,12 @@ fn is_local(routes: &str, address: IpAddr) -> bool {
         }
     }
     false
+}
+
+/// Whether an address is a host's own, by `/proc/net/if_inet6`: the first word of each line is one, in 32 digits.
+fn is_on_an_interface(addresses: &str, address: Ipv6Addr) -> bool {
+    let wanted = format!("{:032x}", address.to_bits());
+    addresses.lines().any(|line| line.split_whitespace().next() == Some(&wanted))
 }
 
 /// A line to the packet filter of one host.
@@ -271,6 +283,15 @@ mod tests {
         assert_eq!([is("10.88.0.10"), is("10.88.1.1")], [true, true]);
         assert_eq!([is("10.88.0.1"), is("10.88.0.0"), is("10.88.255.255"), is("10.88.2.1")], [false; 4]);
         assert!(!is_local("", "10.88.0.10".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_ipv6_address_of_the_hosts_own_is_told_from_others() {
+        let addresses = "fd88000000000000000000000001000a 02 40 00 80     eth0\n\
+                         fe80000000000000001122fffe334455 02 40 20 80     eth0\n";
+        let is = |address: &str| is_on_an_interface(addresses, address.parse().unwrap());
+        assert_eq!([is("fd88::1:a"), is("fe80::11:22ff:fe33:4455")], [true, true]);
+        assert_eq!([is("fd88::a"), is("::"), is("fd88::1:1")], [false; 3]);
     }
 
     #[test]

@@ -18,10 +18,12 @@
 
 mod disk;
 mod echo;
+mod filter;
 pub mod holding;
 pub mod leftovers;
 pub mod life;
 mod links;
+mod ports;
 mod prober;
 #[cfg(test)]
 mod tests;
@@ -29,19 +31,21 @@ mod tests;
 pub use leftovers::remove_leftovers;
 pub use prober::{PROBE_EVERY, Prober};
 
-use crate::layout::{Layout, NETWORK_BITS};
+use crate::layout::{Family, Layout, alone};
 use crate::wan::{Direction, Shape};
 pub(crate) use disk::Disk;
 use links::Links;
+use ports::{isolated, port};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use twinsite_model::{ClusterName, SiteName};
 
 /// Where `ip netns` keeps its names.
@@ -129,6 +133,8 @@ pub struct Lab {
     /// What the cluster in it is called.
     cluster: ClusterName,
     hosts: Vec<HostPlace>,
+    /// Those of them, by their place, to and from which nothing passes.
+    cut: Mutex<BTreeSet<usize>>,
     /// Between the making of the namespaces and their removal.
     links: Option<Links>,
 }
@@ -138,7 +144,12 @@ impl Lab {
     pub fn up(layout: &Layout) -> Result<Arc<Self>, LabError> {
         require()?;
         remove_leftovers();
-        let mut lab = Self { cluster: layout.cluster.clone(), hosts: places(layout), links: None };
+        let mut lab = Self {
+            cluster: layout.cluster.clone(),
+            hosts: places(layout),
+            cut: Mutex::default(),
+            links: None,
+        };
         lab.make(layout)?;
         Ok(Arc::new(lab))
     }
@@ -150,7 +161,7 @@ impl Lab {
             "link set lo up".to_owned(),
             bridge_called("br0"),
             "link set br0 up".to_owned(),
-            format!("address add {}/{NETWORK_BITS} dev br0", layout.gateway()),
+            address(layout.gateway(), layout, "br0"),
             // Clients have thousands of addresses, and the kernel answers for them all.
             format!("route add local {} dev lo", layout.client_network()),
         ];
@@ -173,13 +184,21 @@ impl Lab {
                 "link set lo up".to_owned(),
                 format!("link add {INTERFACE} type veth peer name {port} netns {clients}"),
                 format!("link set {INTERFACE} up"),
-                format!("address add {}/{NETWORK_BITS} dev {INTERFACE}", host.address),
+                address(host.address, layout, INTERFACE),
             ];
             batch(&host.namespace, &commands)?;
+            if layout.family == Family::Ipv6 {
+                let (clients, gateway) = (layout.client_network(), layout.gateway());
+                batch(&host.namespace, &[format!("route add {clients} via {gateway}")])?;
+            }
             let place = layout.sites.iter().position(|known| known == site).unwrap_or_default();
             bridge.push(format!("link set {port} master {} up", site_bridge(place)));
         }
         batch(&clients, &bridge)?;
+        if layout.family == Family::Ipv6 {
+            // Else only an interface's own addresses can be a connection's source; with IPv4 the route is enough.
+            switch_on(&clients, "/proc/sys/net/ipv6/ip_nonlocal_bind")?;
+        }
         let links = Links::start(&clients, &layout.sites)?;
         let attach = |place| isolated(&links::tap(place), &site_bridge(place));
         batch(&clients, &(0..layout.sites.len()).flat_map(attach).collect::<Vec<_>>())?;
@@ -217,35 +236,16 @@ impl Lab {
         &self.hosts
     }
 
-    /// Cuts a host off: nothing comes to it or from it any more, and it does not notice, for its interface stays up.
-    pub(crate) fn cut_host(&self, host: &str) -> Result<(), LabError> {
-        self.set_port(host, "disabled")
-    }
-
-    /// Gives all hosts that were cut off the network back.
-    pub(crate) fn heal_hosts(&self) -> Result<(), LabError> {
-        let mut hosts = self.hosts.iter().filter(|host| host.site.is_some());
-        hosts.try_for_each(|host| self.set_port(&host.name, "forwarding"))
-    }
-
     /// Takes from every host what a holder of the address has left there that was killed: the address, and the rules
     /// that keep it dark.
     pub(crate) fn clear_hosts(&self, floating: IpAddr) -> Result<(), LabError> {
-        let floating = format!("{floating}/32");
+        let floating = alone(floating);
         for host in self.hosts.iter().filter(|host| host.site.is_some()) {
             let address = ["-netns", &host.namespace, "address", "flush", "dev", INTERFACE, "to", &floating];
             run("ip", &address)?;
             flush_firewall(&host.name)?;
         }
         Ok(())
-    }
-
-    fn set_port(&self, host: &str, state: &str) -> Result<(), LabError> {
-        let place = self.hosts.iter().position(|known| known.name == host && known.site.is_some());
-        let port = port(place.ok_or_else(|| LabError::NoHost(host.to_owned()))?);
-        let clients = self.clients();
-        // `ip link set ... type bridge_slave state` says nothing and does nothing.
-        run("bridge", &["-netns", &clients, "link", "set", "dev", &port, "state", state])
     }
 
     /// Changes what becomes of what one site sends to another, from now on. Clients reach everybody.
@@ -316,6 +316,9 @@ pub(crate) fn on_host(host: &str, command: &tokio::process::Command) -> tokio::p
     let command = command.as_std();
     let mut there = tokio::process::Command::new("ip");
     there.args(["netns", "exec", &namespace(host)]).arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        there.current_dir(folder);
+    }
     there
 }
 
@@ -346,6 +349,19 @@ pub fn enter(namespace: &str) -> Result<(), LabError> {
     entered.map_err(|source| LabError::Enter { path, source })
 }
 
+/// Switches something on in the kernel of one namespace.
+fn switch_on(namespace: &str, setting: &'static str) -> Result<(), LabError> {
+    let name = namespace.to_owned();
+    let set = move || -> Result<io::Result<()>, LabError> {
+        enter(&name)?;
+        Ok(std::fs::write(setting, "1"))
+    };
+    let failed = |source| LabError::Enter { path: PathBuf::from(setting), source };
+    let visit = std::thread::Builder::new().name("lab-visit".to_owned()).spawn(set).map_err(failed)?;
+    let set = visit.join().map_err(|_| failed(io::Error::other("who visited it panicked")))?;
+    set?.map_err(failed)
+}
+
 /// Removes every rule of the packet filter on a host, as a firewall that is restarted does.
 pub(crate) fn flush_firewall(host: &str) -> Result<(), LabError> {
     let (program, package) = ("nft", "nftables");
@@ -355,18 +371,10 @@ pub(crate) fn flush_firewall(host: &str) -> Result<(), LabError> {
     run("ip", &["netns", "exec", &namespace(host), program, "flush", "ruleset"])
 }
 
-/// A port of a bridge that reaches those ports only that are not isolated, before anything goes through it.
-fn isolated(port: &str, bridge: &str) -> [String; 3] {
-    [
-        format!("link set {port} master {bridge}"),
-        format!("link set {port} type bridge_slave isolated on"),
-        format!("link set {port} up"),
-    ]
-}
-
-/// A host's end at its bridge, by its place among the hosts; interfaces have short names.
-fn port(host: usize) -> String {
-    format!("port{host}")
+/// Gives an interface an address in the lab's network. It is used at once: nobody else can have it.
+fn address(address: IpAddr, layout: &Layout, interface: &str) -> String {
+    let nodad = if address.is_ipv6() { " nodad" } else { "" };
+    format!("address add {address}/{} dev {interface}{nodad}", layout.network_bits())
 }
 
 /// The bridge of a site, by its place among the sites.

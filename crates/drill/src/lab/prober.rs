@@ -10,7 +10,8 @@
 //! Heard is on every site's bridge what the hosts of this site send with the address as its source, answers to probes
 //! and everything else, to whomever. What `measure::hosts` makes of it is described there.
 
-use super::echo::{Mac, Path, Request, answered, kind};
+use super::echo::{Ends, Mac, Request, answered, kind};
+use super::filter::{FRAME_BYTES, Heard, nothing, sent_by};
 use super::{CLIENTS, INTERFACE, LabError, enter, namespace, site_bridge};
 use crate::layout::Layout;
 use crate::measure::hosts::{Asked, Probe, Probing};
@@ -20,7 +21,7 @@ use rustix::io::Errno;
 use socket2::{Domain, SockFilter, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::IntoRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -38,8 +39,6 @@ const LAST_ANSWERS: Duration = Duration::from_millis(50);
 const NICE: i32 = -10;
 /// The client from which probes come.
 const CLIENT: usize = 15_997;
-/// So much of a frame is looked at.
-const FRAME_BYTES: u32 = 128;
 /// What may wait to be read by one ear, in bytes, if the machine allows so much.
 const RECEIVE_BYTES: usize = 4 * 1024 * 1024;
 /// Frames that one ear reads at once, so that the next probe is not late.
@@ -59,9 +58,9 @@ impl Prober {
     /// Begins to ask every host that serves.
     pub(crate) fn start(layout: &Layout, every: Duration) -> Result<Self, LabError> {
         let failed = |problem: String| LabError::Prober(problem);
-        let (IpAddr::V4(floating), IpAddr::V4(source)) = (layout.floating.ip(), layout.client(CLIENT)) else {
-            return Err(failed("it speaks IPv4 only".to_owned()));
-        };
+        let floating = layout.floating.ip();
+        let ends = Ends::new(layout.client(CLIENT), floating);
+        let ends = ends.ok_or_else(|| failed("the clients' addresses are of another family".to_owned()))?;
         let nodes = layout.nodes.iter().filter(|node| node.kind.serves());
         let places: Vec<_> = nodes
             .map(|node| Place {
@@ -73,7 +72,7 @@ impl Prober {
         let heard = places.iter().map(|place| (place.host.clone(), AtomicU64::default())).collect();
         let (heard, began) = (Arc::new(heard), Instant::now());
         let stop = Arc::<AtomicBool>::default();
-        let network = Network { floating, source, sites: layout.sites.len() };
+        let network = Network { floating, ends, sites: layout.sites.len() };
         let clients = namespace(CLIENTS);
         let (tell, told) = mpsc::sync_channel(1);
         let (stopped, hears) = (Arc::clone(&stop), Arc::clone(&heard));
@@ -145,8 +144,8 @@ struct Place {
 
 #[derive(Debug, Clone, Copy)]
 struct Network {
-    floating: Ipv4Addr,
-    source: Ipv4Addr,
+    floating: IpAddr,
+    ends: Ends,
     sites: usize,
 }
 
@@ -218,11 +217,7 @@ impl Asking {
         let targets = places.into_iter().zip(macs).enumerate().map(|(number, (place, mac))| Target {
             mac,
             site: place.site,
-            request: Request::new(
-                &Path { from: (own, network.source), to: (mac, network.floating) },
-                mark,
-                number as u16,
-            ),
+            request: Request::new([own, mac], network.ends, mark, number as u16),
             pending: VecDeque::new(),
             asked: Asked::new(place.host),
         });
@@ -371,55 +366,4 @@ fn packet_socket(
         Channel::Ethernet(..) => Ok(socket),
         _ => Err(io::Error::other(format!("{} has no link layer", interface.name))),
     }
-}
-
-/// Classic BPF (`linux/filter.h`): `ld`, `ldh` and `ldb` absolute, `jeq`, `ret`.
-const LOAD_WORD: u16 = 0x20;
-const LOAD_HALF: u16 = 0x28;
-const LOAD_BYTE: u16 = 0x30;
-const JUMP_EQUAL: u16 = 0x15;
-const RETURN: u16 = 0x06;
-/// Where the filter finds of what type a packet is (`SKF_AD_OFF + SKF_AD_PKTTYPE`), and the type of one that goes out.
-const PACKET_TYPE: u32 = 0xffff_f004;
-const PACKET_OUTGOING: u32 = 4;
-
-/// What one ear hears, of the frames that say the address as their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    /// Echo replies. They have an ear of their own, so that the owner's traffic drowns none.
-    Answers,
-    /// Everything else.
-    Rest,
-}
-
-fn nothing() -> [SockFilter; 1] {
-    [SockFilter::new(RETURN, 0, 0, 0)]
-}
-
-/// Frames that come in with this address as their source or as their ARP sender.
-fn sent_by(address: Ipv4Addr, heard: Heard) -> [SockFilter; 16] {
-    let address = u32::from(address);
-    let take = |this| if heard == this { FRAME_BYTES } else { 0 };
-    // A jump goes on so many instructions after the next one.
-    let load = |size, offset| SockFilter::new(size, 0, 0, offset);
-    let equal = |value, yes, no| SockFilter::new(JUMP_EQUAL, yes, no, value);
-    let give = |bytes| SockFilter::new(RETURN, 0, 0, bytes);
-    [
-        load(LOAD_WORD, PACKET_TYPE),
-        equal(PACKET_OUTGOING, 13, 0), // to the last
-        load(LOAD_HALF, 12),           // what kind of frame
-        equal(0x0806, 7, 0),           // ARP
-        equal(0x0800, 0, 10),          // IPv4
-        load(LOAD_WORD, 26),           // its source
-        equal(address, 0, 8),
-        load(LOAD_BYTE, 23), // its protocol
-        equal(1, 0, 4),      // ICMP
-        load(LOAD_BYTE, 34), // its type
-        equal(0, 3, 2),      // an echo reply
-        load(LOAD_WORD, 28), // of ARP, the sender
-        equal(address, 0, 2),
-        give(take(Heard::Rest)),
-        give(take(Heard::Answers)),
-        give(0),
-    ]
 }

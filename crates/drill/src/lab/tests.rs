@@ -1,7 +1,7 @@
 //! A real lab: its links, seen by hosts that send each other datagrams, and its hosts, seen by who asks them all.
 
 use super::*;
-use crate::layout::{Ground, Shape as Size, Store};
+use crate::layout::{Family, Ground, Shape as Size, Store};
 use crate::left_out;
 use crate::measure::hosts::{Answering, Period, Share, find};
 use crate::wan::Percent;
@@ -17,7 +17,12 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// A lab, unless none can be made here; then it is said.
 fn lab() -> Option<(Arc<Lab>, Layout)> {
-    let layout = Layout::on(Ground::Lab, 1, Profile::Lan, &Size::default(), Store::Embedded);
+    lab_of(Family::Ipv4)
+}
+
+fn lab_of(family: Family) -> Option<(Arc<Lab>, Layout)> {
+    let size = Size { family, ..Size::default() };
+    let layout = Layout::on(Ground::Lab, 1, Profile::Lan, &size, Store::Embedded);
     match Lab::up(&layout) {
         Ok(lab) => return Some((lab, layout)),
         Err(LabError::Command { command, problem }) if !command.starts_with("ip netns add") => {
@@ -237,10 +242,13 @@ fn a_disk_is_full_as_told_and_nothing_of_it_stays() {
 }
 
 /// Gives a host the floating address, or takes it away.
-fn address(layout: &Layout, verb: &str, host: &str) {
-    let address = format!("{}/32", layout.floating.ip());
-    let namespace = namespace(host);
-    run("ip", &["-netns", &namespace, "address", verb, &address, "dev", INTERFACE]).unwrap();
+fn set_address(layout: &Layout, verb: &str, host: &str) {
+    let (address, namespace) = (alone(layout.floating.ip()), namespace(host));
+    let mut arguments = vec!["-netns", &namespace, "address", verb, &address, "dev", INTERFACE];
+    if layout.family == Family::Ipv6 && verb == "add" {
+        arguments.push("nodad");
+    }
+    run("ip", &arguments).unwrap();
 }
 
 /// Waits until exactly these hosts answer probes, and a little longer.
@@ -274,25 +282,31 @@ fn found(prober: Prober) -> Answering {
 /// The proof that no two hosts answer finds two that do, and for how long; and none where one comes after the other.
 #[test]
 fn two_hosts_with_one_address_are_found_and_a_handover_is_not_taken_for_it() {
-    let Some((lab, layout)) = lab() else { return };
-    let prober = lab.prober(&layout).unwrap();
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let Some((lab, layout)) = lab_of(family) else { return };
+        two_hosts_are_found(&lab, &layout);
+    }
+}
+
+fn two_hosts_are_found(lab: &Lab, layout: &Layout) {
+    let prober = lab.prober(layout).unwrap();
     answer(&prober, &[]);
-    address(&layout, "add", "gra-1");
+    set_address(layout, "add", "gra-1");
     answer(&prober, &["gra-1"]);
-    address(&layout, "delete", "gra-1");
+    set_address(layout, "delete", "gra-1");
     answer(&prober, &[]);
-    address(&layout, "add", "sbg-2");
+    set_address(layout, "add", "sbg-2");
     answer(&prober, &["sbg-2"]);
     let handover = found(prober);
     assert_eq!(handover.two_hosts, Share::default(), "{handover:?}");
     assert_eq!(handover.dark_frames, 0, "{handover:?}");
     assert!(handover.nobody.longest >= A_WHILE, "{handover:?}");
 
-    let prober = lab.prober(&layout).unwrap();
+    let prober = lab.prober(layout).unwrap();
     answer(&prober, &["sbg-2"]);
-    address(&layout, "add", "gra-1");
+    set_address(layout, "add", "gra-1");
     answer(&prober, &["gra-1", "sbg-2"]);
-    address(&layout, "delete", "sbg-2");
+    set_address(layout, "delete", "sbg-2");
     answer(&prober, &["gra-1"]);
     let both = found(prober);
     // Less by what is not proven, at most: on a busy machine the probes are apart.
@@ -309,9 +323,9 @@ fn what_a_dark_host_says_with_the_address_is_found() {
         std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1").unwrap();
     };
     std::thread::spawn(darken).join().unwrap();
-    address(&layout, "add", "gra-2");
+    set_address(&layout, "add", "gra-2");
     let prober = lab.prober(&layout).unwrap();
-    address(&layout, "add", "gra-1");
+    set_address(&layout, "add", "gra-1");
     answer(&prober, &["gra-1"]);
     // Nobody has that address, so its owner is asked for first.
     let nobody = SocketAddr::new(layout.site_address(&layout.sites[1]), PORT);
@@ -321,4 +335,26 @@ fn what_a_dark_host_says_with_the_address_is_found() {
     let found = found(prober);
     assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
     assert!(found.evidence[0].starts_with("gra-2 sent an ARP request with the address"), "{found:?}");
+}
+
+/// The same with IPv6: an advertisement that nobody has asked for.
+#[test]
+fn what_a_dark_host_says_with_an_ipv6_address_is_found() {
+    let Some((lab, layout)) = lab_of(Family::Ipv6) else { return };
+    let darken = move || {
+        enter(&namespace("gra-2")).unwrap();
+        std::fs::write("/proc/sys/net/ipv6/icmp/echo_ignore_all", "1").unwrap();
+        // Advertises every address that is put on the interface.
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/ndisc_notify"), "1").unwrap();
+    };
+    std::thread::spawn(darken).join().unwrap();
+    let prober = lab.prober(&layout).unwrap();
+    set_address(&layout, "add", "gra-1");
+    answer(&prober, &["gra-1"]);
+    set_address(&layout, "add", "gra-2");
+    answer(&prober, &["gra-1"]);
+    let found = found(prober);
+    assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
+    let said = "gra-2 sent a neighbour advertisement with the address";
+    assert!(found.evidence[0].starts_with(said), "{found:?}");
 }

@@ -62,6 +62,8 @@ pub enum Frame {
     ArpRequest,
     /// An ARP reply.
     ArpReply,
+    /// A neighbour advertisement (IPv6), asked for or not.
+    Advertisement,
     /// Any packet.
     Packet,
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Frame {
         f.write_str(match self {
             Self::ArpRequest => "an ARP request",
             Self::ArpReply => "an ARP reply",
+            Self::Advertisement => "a neighbour advertisement",
             Self::Packet => "a packet",
         })
     }

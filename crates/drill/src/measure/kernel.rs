@@ -68,8 +68,14 @@ fn last_line_is_no_listener(table: &[u8]) -> bool {
 }
 
 fn inodes(table: &str, address: SocketAddr) -> BTreeSet<u64> {
-    let IpAddr::V4(ip) = address.ip() else { return BTreeSet::new() };
-    let wanted = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
+    let octets = match address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    // Four octets at a time, as numbers of this machine.
+    let numbers =
+        octets.as_chunks::<4>().0.iter().map(|octets| format!("{:08X}", u32::from_ne_bytes(*octets)));
+    let wanted = format!("{}:{:04X}", numbers.collect::<String>(), address.port());
     let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let ours =
         lines.filter(|fields| fields.get(1) == Some(&wanted.as_str()) && fields.get(3) == Some(&TCP_LISTEN));
@@ -191,6 +197,9 @@ mod tests {
         assert!(last_line_is_no_listener(format!("{heading}{listener}{other}").as_bytes()));
         let address = "127.70.0.10:8080".parse().unwrap();
         assert_eq!(inodes(&format!("{heading}{listener}{other}"), address), BTreeSet::from([77]));
+        let listener = "   0: 000088FD00000000000000000A000000:1F90 0:0 0A 0:0 00:0 0 0 0 78 1\n";
+        let address = "[fd88::a]:8080".parse().unwrap();
+        assert_eq!(inodes(&format!("{heading}{listener}"), address), BTreeSet::from([78]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The commands that start the cluster's programs.
 
+use super::MeetingProgram;
 use crate::layout::InstancePlace;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,15 @@ pub struct Launcher {
     pub twinsite: PathBuf,
     /// The `redis-server` program.
     pub redis_server: PathBuf,
+    /// The program of every meeting instance.
+    pub meeting: MeetingProgram,
 }
 
 impl Launcher {
     /// Uses this `twinsite` and the `redis-server` of the search path.
     pub fn new(twinsite: impl Into<PathBuf>) -> Self {
-        Self { twinsite: twinsite.into(), redis_server: PathBuf::from("redis-server") }
+        let (redis_server, meeting) = (PathBuf::from("redis-server"), MeetingProgram::default());
+        Self { twinsite: twinsite.into(), redis_server, meeting }
     }
 
     /// Whether there is a `redis-server` to start.
@@ -48,8 +52,19 @@ impl Launcher {
         announced_file: &Path,
         answers_file: &Path,
     ) -> Command {
-        let mut command = Command::new(&self.twinsite);
-        command.args(["meeting-instance", "--exit-with-stdin", "--listen"]);
+        let mut command = match &self.meeting {
+            MeetingProgram::Sample => {
+                let mut command = Command::new(&self.twinsite);
+                command.arg("meeting-instance");
+                command
+            }
+            MeetingProgram::Other { words, folder } => {
+                let mut command = Command::new(words.first());
+                command.args(words.rest()).current_dir(folder);
+                command
+            }
+        };
+        command.args(["--exit-with-stdin", "--listen"]);
         command.arg(instance.address.to_string());
         command.arg("--name").arg(instance.name.as_str());
         command.arg("--announced-file").arg(announced_file);

@@ -11,6 +11,7 @@ mod cluster;
 mod files;
 mod keepalived;
 mod launcher;
+mod meeting_program;
 mod readiness;
 
 pub use block::{Block, NoBlock};
@@ -20,6 +21,7 @@ pub use cluster::{Cluster, ClusterOptions};
 pub use files::FilesError;
 pub use keepalived::Keepalived;
 pub use launcher::Launcher;
+pub use meeting_program::{MeetingProgram, Words, WordsError};
 pub use readiness::Progress;
 
 use std::io;

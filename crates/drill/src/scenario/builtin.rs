@@ -33,6 +33,7 @@ exercises![
     "host-killed",
     "host-cut",
     "host-cut-with-leader",
+    "ipv6-host-cut",
     "host-frozen",
     "firewall-flushed",
     "guardian-killed",

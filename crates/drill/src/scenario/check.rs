@@ -4,6 +4,7 @@ use super::limit::Limit;
 use super::steps::{Action, Hosts, Processes, Repeat, SpecChange, Step};
 use super::target::{InstanceTarget, NodeTarget};
 use super::{FORMAT_VERSION, NetworkNeeded, Scenario, StoreNeeded};
+use crate::layout::Family;
 use crate::wan::Percent;
 use std::fmt;
 use std::ops::Range;
@@ -158,6 +159,10 @@ impl Findings<'_> {
             if value < Duration::from_millis(min) || value > PAUSE_MAX {
                 self.add(self.find(key), key, format!("use {min}ms to 1h"));
             }
+        }
+        if scenario.topology.family == Family::Ipv6 && scenario.guards.network != NetworkNeeded::Lab {
+            let problem = "loopback addresses are of IPv4; set guards.network = \"lab\"";
+            self.add(self.find("family"), "family", problem);
         }
         if let Some(mib) = scenario.topology.disk_mib {
             let problem = if scenario.guards.network != NetworkNeeded::Lab {

@@ -88,6 +88,8 @@ pub struct Topology {
     pub announce: AnnounceMode,
     /// The data of each node is on a file system of its own, in memory, of so many MiB: for what fills it. In a lab.
     pub disk_mib: Option<u32>,
+    /// The family of all addresses. IPv6 in a lab.
+    pub family: layout::Family,
 }
 
 /// The kinds of cluster.
@@ -109,6 +111,7 @@ impl Default for Topology {
             instances_per_site: shape.instances_per_site,
             announce: shape.announce,
             disk_mib: shape.disk_mib,
+            family: shape.family,
         }
     }
 }
@@ -121,6 +124,7 @@ impl Topology {
             instances_per_site: self.instances_per_site,
             announce: self.announce,
             disk_mib: self.disk_mib,
+            family: self.family,
         }
     }
 }

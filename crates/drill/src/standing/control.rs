@@ -49,8 +49,15 @@ pub enum Wish {
         /// The site that receives.
         to: SiteName,
     },
-    /// Make all directions whole.
+    /// Make all directions whole, and give all hosts the network back.
     HealAll,
+    /// Cut a host off, or give it the network back.
+    Host {
+        /// Its name, as the status shows it.
+        name: String,
+        /// Nothing passes to it and from it; else everything does.
+        cut: bool,
+    },
     /// Do something to a process.
     Process {
         /// Its name, as the status shows it.

@@ -59,6 +59,7 @@ impl Keeper {
             Wish::Link(change) => self.change(&change),
             Wish::Heal { from, to } => self.set(&from, &to, Shape::default()),
             Wish::HealAll => self.heal_all(),
+            Wish::Host { name, cut } => self.set_host(&name, cut),
             Wish::Process { name, act } => self.act(&name, act).await,
             Wish::Down => unreachable!("whoever keeps it has ended before"),
         };
@@ -81,6 +82,19 @@ impl Keeper {
     fn heal_all(&self) -> Result<String, String> {
         self.cluster.heal_links().map_err(|error| error.to_string())?;
         Ok("all links are whole".to_owned())
+    }
+
+    fn set_host(&self, name: &str, cut: bool) -> Result<String, String> {
+        let done = if cut { self.lab.cut_host(name) } else { self.lab.heal_host(name) };
+        done.map_err(|error| match error {
+            LabError::NoHost(_) => {
+                let hosts = self.record.hosts.iter().filter(|host| host.site.is_some());
+                let hosts: Vec<_> = hosts.map(|host| host.name.as_str()).collect();
+                format!("there is no host `{name}` that can be cut off; there are: {}", hosts.join(", "))
+            }
+            other => other.to_string(),
+        })?;
+        Ok(format!("{name}: {}", if cut { "cut off" } else { "on the network" }))
     }
 
     /// Every direction between two sites.
@@ -123,7 +137,8 @@ impl Keeper {
             let kernel = name.and_then(|name| self.kernels.get_mut(&name));
             // A kernel that does not tell is one that is not known.
             let floating = kernel.and_then(|kernel| kernel.look_closely().ok());
-            HostStatus { place, processes, floating }
+            let is_cut = self.lab.is_cut(&place.name);
+            HostStatus { place, processes, is_cut, floating }
         });
         let hosts = hosts.collect();
         let links = self.pairs().map(|(from, to)| LinkStatus::of(from, to, self.cluster.link(from, to)));

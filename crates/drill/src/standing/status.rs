@@ -44,6 +44,9 @@ pub struct HostStatus {
     pub place: HostPlace,
     /// What should run on it.
     pub processes: Vec<ProcessStatus>,
+    /// Whether nothing passes to it and from it.
+    #[serde(rename = "cut")]
+    pub is_cut: bool,
     /// What its kernel says of the floating address; none where that can never be.
     pub floating: Option<Holding>,
 }

@@ -17,6 +17,9 @@ use std::time::Duration;
 /// seconds.
 const OUTLIVES: Duration = Duration::from_secs(1);
 
+/// A lifetime that never ends (`INFINITY_LIFE_TIME`).
+const FOR_EVER: u32 = u32::MAX;
+
 /// What is known of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Interface {
@@ -55,8 +58,9 @@ impl Address {
         Ok(Interface { index: link.header.index, hardware, is_up })
     }
 
-    /// Puts the address there, or keeps it there, for a moment more than this. Afterwards the kernel removes it.
-    pub(super) fn put(&mut self, rest: Duration) -> io::Result<()> {
+    /// Puts the address there, or keeps it there, for a moment more than this. Afterwards the kernel removes it; without a
+    /// time it never does.
+    pub(super) fn put(&mut self, rest: Option<Duration>) -> io::Result<()> {
         let mut message = self.message()?;
         // One host, no network: the address brings no route, and is no choice for connections that begin here.
         let mut flags = AddressFlags::Noprefixroute;
@@ -67,7 +71,7 @@ impl Address {
         message.header.scope = AddressScope::Universe;
         message.attributes.push(AddressAttribute::Flags(flags));
         let mut lifetime = CacheInfo::default();
-        lifetime.ifa_valid = seconds(rest + OUTLIVES);
+        lifetime.ifa_valid = rest.map_or(FOR_EVER, |rest| seconds(rest + OUTLIVES));
         lifetime.ifa_preferred = 0;
         message.attributes.push(AddressAttribute::CacheInfo(lifetime));
         self.line.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)
@@ -137,5 +141,5 @@ impl Address {
 
 fn seconds(duration: Duration) -> u32 {
     let whole = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-    u32::try_from(whole).unwrap_or(u32::MAX - 1) // the greatest of all stands for "for ever"
+    u32::try_from(whole).unwrap_or(FOR_EVER - 1)
 }

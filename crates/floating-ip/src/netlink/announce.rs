@@ -39,6 +39,16 @@ const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 /// Anything less has crossed a router, and is not believed (RFC 4861, section 7.1.2).
 const HOPS: u32 = 255;
 
+/// Whether this process may tell the network anything, before it is to.
+pub(super) fn may_tell(address: IpAddr) -> io::Result<()> {
+    let socket = match address {
+        // Without a protocol it hears nothing.
+        IpAddr::V4(_) => Socket::new(Domain::PACKET, Type::RAW, None),
+        IpAddr::V6(_) => Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)),
+    };
+    socket.map(drop)
+}
+
 /// Tells it for one address on one interface.
 pub(super) struct Announcing {
     address: IpAddr,

@@ -54,8 +54,8 @@ pub(super) enum NotLit {
 /// For how long an address is lit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
-    /// By the kernel's monotonic clock, from when it is written.
-    pub(super) timeout: Duration,
+    /// By the kernel's monotonic clock, from when it is written; none for ever.
+    pub(super) timeout: Option<Duration>,
     /// By the wall clock: nanoseconds since 1970.
     pub(super) deadline: u64,
 }
@@ -346,14 +346,14 @@ impl Firewall {
         NfTablesMessage::NewSet(SetMessage { attributes })
     }
 
-    fn element(&self, table: &Table, timeout: Duration) -> NfTablesMessage {
-        let millis = u64::try_from(timeout.as_millis()).unwrap_or_default();
-        let element = ListAttribute::Element(vec![
-            SetElementAttribute::Key(DataAttribute::Value(table.key.clone())),
-            SetElementAttribute::Timeout(millis),
-        ]);
+    fn element(&self, table: &Table, timeout: Option<Duration>) -> NfTablesMessage {
+        let mut element = vec![SetElementAttribute::Key(DataAttribute::Value(table.key.clone()))];
+        element.extend(timeout.map(|timeout| {
+            // No time at all would stand for "for ever".
+            SetElementAttribute::Timeout(u64::try_from(timeout.as_millis()).unwrap_or_default().max(1))
+        }));
         let mut attributes = self.set_named();
-        attributes.push(SetElementList::Elements(vec![element]));
+        attributes.push(SetElementList::Elements(vec![ListAttribute::Element(element)]));
         NfTablesMessage::NewSetElement(SetElementMessage { attributes })
     }
 
@@ -396,3 +396,6 @@ fn message(family: NetfilterProtoFamily, inner: NfTablesMessage) -> NetfilterMes
 fn next_generation(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
+
+#[cfg(test)]
+mod tests;

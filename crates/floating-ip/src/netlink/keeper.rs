@@ -7,8 +7,9 @@
 
 use super::address::Address;
 use super::announce::Announcing;
-use super::firewall::{Firewall, Moment, NotLit};
-use super::presence::{Presence, rest};
+use super::firewall::{Firewall, NotLit};
+use super::layers::Layers;
+use super::presence::Presence;
 use crate::clock::Lease;
 use crate::connection::Connection;
 use std::io;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use twinsite_model::{HardwareAddress, Token};
 
@@ -25,8 +26,6 @@ use twinsite_model::{HardwareAddress, Token};
 pub const LIT_AT_MOST: Duration = Duration::from_millis(160);
 /// How often the moment is begun anew: several may come late before one is missed.
 const LIT_EVERY: Duration = Duration::from_millis(40);
-/// With less than this left of the lease it is not lit anew: the kernel counts in ticks of up to ten milliseconds.
-const LAST: Duration = Duration::from_millis(20);
 /// How often the address's own lifetime is begun anew.
 const ADDRESS_EVERY: Duration = Duration::from_millis(500);
 
@@ -110,14 +109,16 @@ pub(super) fn clear(place: &Place) -> io::Result<()> {
 
 impl Keeper {
     /// Takes the place over and waits for orders.
-    pub(super) fn start(place: Place, earlier: Earlier) -> io::Result<Self> {
+    pub(super) fn start(place: Place, layers: Layers, earlier: Earlier) -> io::Result<Self> {
         let (address, firewall) = take_over(&place)?;
         let (orders, given) = channel();
         let shared = Arc::new(Shared::default());
-        let presence = Arc::new(Mutex::new(Presence::new(address, Arc::clone(&shared.guarded))?));
+        let presence = Presence::new(address, layers, Arc::clone(&shared.guarded))?;
+        let presence = Arc::new(Mutex::new(presence));
         let (holding, announcing) = (None, None);
+        let of_worker = Arc::clone(&shared);
         let worker =
-            Worker { place, earlier, presence, firewall, shared: Arc::clone(&shared), holding, announcing };
+            Worker { place, layers, earlier, presence, firewall, shared: of_worker, holding, announcing };
         thread::Builder::new().name("floating-ip".to_owned()).spawn(move || worker.run(&given))?;
         Ok(Self { orders, shared })
     }
@@ -174,6 +175,7 @@ impl Keeper {
 
 struct Worker {
     place: Place,
+    layers: Layers,
     earlier: Earlier,
     presence: Arc<Mutex<Presence>>,
     firewall: Firewall,
@@ -271,11 +273,12 @@ impl Worker {
         if !self.shared.guarded.load(Ordering::Acquire) {
             self.protect_again()?;
         }
-        let lit = match self.firewall.lighten(|| moment(lease)) {
+        let layers = self.layers;
+        let lit = match self.firewall.lighten(|| layers.moment(lease)) {
             Err(NotLit::Unprotected) => {
                 self.shared.lit.store(false, Ordering::Release);
                 self.protect_again()?;
-                self.firewall.lighten(|| moment(lease))
+                self.firewall.lighten(|| layers.moment(lease))
             }
             lit => lit,
         };
@@ -398,17 +401,6 @@ impl Shared {
             *known = error;
         }
     }
-}
-
-/// For how long an address may be lit now; none when its lease is over, or as good as over.
-fn moment(lease: &Lease) -> Option<Moment> {
-    // The wall clock first: if this process stands still between the two, the deadline comes too early.
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let rest = rest(lease);
-    (rest >= LAST).then(|| Moment {
-        timeout: rest.min(LIT_AT_MOST),
-        deadline: u64::try_from((wall + rest).as_nanos()).unwrap_or(u64::MAX),
-    })
 }
 
 /// Begins the address's own lifetime anew as long as the lease runs.

@@ -22,6 +22,7 @@ mod conflict;
 mod examine;
 mod firewall;
 mod keeper;
+mod layers;
 mod presence;
 mod rules;
 mod socket;
@@ -29,12 +30,14 @@ mod tickle;
 
 pub use examine::{HostFinding, examine};
 pub use keeper::LIT_AT_MOST;
+pub use layers::Layer;
 
 use crate::clock::Lease;
 use crate::connection::Connection;
 use crate::listen::Listening;
 use crate::provider::{Accepted, Fencing, Observation, Provider, ProviderError, Work};
 use keeper::{Earlier, Keeper, Place};
+use layers::Layers;
 use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -44,6 +47,7 @@ use twinsite_model::{BootTime, FloatingIpName, InterfaceName, Token};
 /// One floating IP on an interface, with its ports.
 pub struct Netlink {
     place: Place,
+    layers: Layers,
     addresses: Vec<SocketAddr>,
     accepted: Arc<dyn Fn(Lease) -> Arc<dyn Accepted> + Send + Sync>,
     earlier: Earlier,
@@ -78,11 +82,21 @@ impl Netlink {
     ) -> Self {
         Self {
             place: place(name, ip, interface),
+            layers: Layers::ALL,
             addresses: ports.iter().map(|port| SocketAddr::new(ip, *port)).collect(),
             accepted: Arc::new(accepted),
             earlier: Arc::new(earlier),
             state: Mutex::default(),
         }
+    }
+
+    /// The same, ended by some of its layers only: for the proof that each is needed, and enough by itself. Nothing else may
+    /// call it, and clippy.toml sees to that.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_layers_only(mut self, layers: &[Layer]) -> Self {
+        self.layers = Layers::only(layers);
+        self
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -95,7 +109,7 @@ impl Netlink {
         if let Some(keeper) = state.keeper.as_ref().filter(|keeper| !keeper.has_ended()) {
             return Ok(Arc::clone(keeper));
         }
-        let started = Keeper::start(self.place.clone(), Arc::clone(&self.earlier))
+        let started = Keeper::start(self.place.clone(), self.layers, Arc::clone(&self.earlier))
             .map_err(|error| self.refused(&error));
         state.not_taken = started.as_ref().err().map(ToString::to_string);
         let keeper = Arc::new(started?);
@@ -243,7 +257,9 @@ impl Drop for Netlink {
 /// taken away. Says what is missing: the interface, a capability, nftables.
 pub fn take_over(name: &FloatingIpName, ip: IpAddr, interface: &InterfaceName) -> Result<(), ProviderError> {
     let place = place(name, ip, interface);
-    keeper::take_over(&place).map(drop).map_err(|error| refused(&place, &error))
+    // Looked at first: an address that nobody is told of would leave the clients with the earlier owner.
+    let ready = announce::may_tell(ip).and_then(|()| keeper::take_over(&place).map(drop));
+    ready.map_err(|error| refused(&place, &error))
 }
 
 /// Clears away what a process has left that is gone: dark, and without the address; read back.
@@ -266,9 +282,35 @@ fn refused(place: &Place, error: &io::Error) -> ProviderError {
             format!("this host has no interface `{interface}`; `ip link` lists what it has")
         }
         Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => {
-            format!("this kernel has no nftables: {error}")
+            format!(
+                "this kernel has no nftables ({error}), which keeps the address dark: load the module `nf_tables` \
+                 (CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET); the program `nft` is not needed"
+            )
         }
         _ => error.to_string(),
     };
     ProviderError::Interface { ip: *address, interface: interface.clone(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_refuses_is_said_with_what_to_do() {
+        let place = Place {
+            name: "public".to_owned(),
+            address: "192.0.2.7".parse().unwrap(),
+            interface: "eth0".to_owned(),
+        };
+        let said = |errno: Errno| refused(&place, &errno.into()).to_string();
+        // Without `nfnetlink` there is no such socket, and without `nf_tables` nobody takes the batch.
+        for errno in [Errno::PROTONOSUPPORT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT] {
+            let said = said(errno);
+            assert!(said.starts_with("192.0.2.7 on `eth0`: this kernel has no nftables ("), "{said}");
+            assert!(said.contains("load the module `nf_tables`"), "{said}");
+        }
+        assert!(said(Errno::PERM).contains("CAP_NET_ADMIN and CAP_NET_RAW"), "{}", said(Errno::PERM));
+        assert!(said(Errno::NODEV).contains("no interface `eth0`"), "{}", said(Errno::NODEV));
+    }
 }

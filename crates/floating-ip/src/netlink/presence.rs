@@ -1,6 +1,7 @@
 //! The address on its interface, which is there only while its rules are there to keep it dark.
 
 use super::address::{Address, Interface};
+use super::layers::Layers;
 use crate::clock::{Lease, boot_now};
 use std::io;
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 /// Whoever has it (there is a lock around it) may put the address there or take it away.
 pub(super) struct Presence {
     address: Address,
+    layers: Layers,
     /// The interface for which the rules are there; none: the address must not be.
     guarded: Option<u32>,
     /// The same for who does not want to wait for the lock.
@@ -21,10 +23,10 @@ pub(super) struct Presence {
 
 impl Presence {
     /// The address is not there, and its rules are.
-    pub(super) fn new(mut address: Address, is_guarded: Arc<AtomicBool>) -> io::Result<Self> {
+    pub(super) fn new(mut address: Address, layers: Layers, is_guarded: Arc<AtomicBool>) -> io::Result<Self> {
         let index = address.interface()?.index;
         is_guarded.store(true, Ordering::Release);
-        Ok(Self { address, guarded: Some(index), is_guarded, lease: None })
+        Ok(Self { address, layers, guarded: Some(index), is_guarded, lease: None })
     }
 
     /// The rules are there.
@@ -65,7 +67,7 @@ impl Presence {
         if rest.is_zero() {
             return Ok(false);
         }
-        self.address.put(rest)?;
+        self.address.put(self.layers.lifetime(rest))?;
         if !lease.holds() {
             // This process stood still meanwhile, and the address would be there for longer than it may.
             self.address.remove()?;

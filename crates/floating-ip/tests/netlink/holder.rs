@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
-use twinsite_floating_ip::{Accepted, Connection, Netlink, Provider, boot_now};
+use twinsite_floating_ip::{Accepted, Connection, Layer, Lease, Netlink, Provider, boot_now};
 use twinsite_model::Token;
 
 /// Names the address that the process holds, and its host.
@@ -21,6 +21,8 @@ const ROLE: &str = "TWINSITE_HOLDER";
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 const RENEW_EVERY: Duration = Duration::from_millis(25);
 const WORD: &str = "holder: ";
+/// All layers of the dead-man.
+pub(crate) const ALL: [Layer; 3] = [Layer::Element, Layer::Deadline, Layer::Lifetime];
 
 /// The holder, as the test sees it.
 pub(crate) struct Holder {
@@ -32,11 +34,17 @@ pub(crate) struct Holder {
 impl Holder {
     /// Starts it on a host. It holds nothing yet.
     pub(crate) fn start(hosts: &Hosts, host: &str, address: IpAddr) -> Self {
+        Self::with_layers(hosts, host, address, &ALL)
+    }
+
+    /// The same, with some of the layers of its dead-man only.
+    pub(crate) fn with_layers(hosts: &Hosts, host: &str, address: IpAddr, layers: &[Layer]) -> Self {
         let test = thread::current().name().unwrap().to_owned();
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &hosts.namespace(host)]);
         command.arg(std::env::current_exe().unwrap()).args(["--exact", &test, "--nocapture"]);
-        command.env(ROLE, format!("{host} {address}")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let layers = layers.iter().map(|layer| format!("{layer:?}")).collect::<Vec<_>>().join(",");
+        command.env(ROLE, format!("{host} {address} {layers}")).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let orders = child.stdin.take();
         let answers = BufReader::new(child.stdout.take().unwrap());
@@ -138,25 +146,30 @@ impl Drop for Holder {
 /// Whether this process was a holder. Then it is over when this returns.
 pub(crate) fn is_played() -> bool {
     let Ok(role) = std::env::var(ROLE) else { return false };
-    let (host, address) = role.split_once(' ').unwrap();
-    play(host.to_owned(), address.parse().unwrap());
+    let [host, address, layers] = role.split(' ').collect::<Vec<_>>()[..] else { panic!("{role}") };
+    let layers = layers.split(',').map(|layer| *ALL.iter().find(|one| format!("{one:?}") == layer).unwrap());
+    play(host.to_owned(), address.parse().unwrap(), &layers.collect::<Vec<_>>());
     true
 }
 
-fn play(host: String, address: IpAddr) {
+fn play(host: String, address: IpAddr, layers: &[Layer]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let guard = runtime.enter();
     let open = Open::default();
     let accepted = {
         let open = Arc::clone(&open);
-        move |_| Arc::new(Service { host: host.clone(), open: Arc::clone(&open) }) as Arc<dyn Accepted>
+        move |lease| {
+            Arc::new(Service { host: host.clone(), open: Arc::clone(&open), lease }) as Arc<dyn Accepted>
+        }
     };
     let orphans = Orphans::default();
     let earlier = {
         let orphans = Arc::clone(&orphans);
         move |_| orphans.lock().unwrap().clone()
     };
-    let netlink = Arc::new(Netlink::new(&name(), address, &eth0(), &[PORT], accepted, earlier));
+    let netlink = Netlink::new(&name(), address, &eth0(), &[PORT], accepted, earlier);
+    #[allow(clippy::disallowed_methods, reason = "this is the test that it is for")]
+    let netlink = Arc::new(if *layers == ALL { netlink } else { netlink.with_layers_only(layers) });
     drop(guard);
     let mut renewing: Option<JoinHandle<()>> = None;
     println!("{WORD}ready");
@@ -227,15 +240,17 @@ async fn renew(netlink: Arc<Netlink>, token: Token) {
 type Orphans = Arc<Mutex<Vec<Connection>>>;
 type Open = Arc<Mutex<Vec<TcpStream>>>;
 
-/// Says which host this is to who asks, keeps talking to who asks for that, and is silent to who wants silence.
+/// Says which host this is to who asks, keeps talking to who asks for that, and is silent to who wants silence. Like the
+/// proxy it asks its lease before each word.
 struct Service {
     host: String,
     open: Open,
+    lease: Lease,
 }
 
 impl Accepted for Service {
     fn accept(&self, mut stream: TcpStream) {
-        let (host, open) = (self.host.clone(), Arc::clone(&self.open));
+        let (host, open, lease) = (self.host.clone(), Arc::clone(&self.open), self.lease.clone());
         thread::spawn(move || {
             stream.set_nonblocking(false).ok();
             let mut asked = [0];
@@ -250,8 +265,12 @@ impl Accepted for Service {
                     open.push(stream);
                 }
                 _ => {
-                    while stream.write_all(b".").is_ok() {
+                    while lease.holds() && stream.write_all(b".").is_ok() {
                         thread::sleep(Duration::from_millis(10));
+                    }
+                    // To close it would be a word too.
+                    loop {
+                        thread::park();
                     }
                 }
             }

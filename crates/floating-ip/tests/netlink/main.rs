@@ -10,6 +10,8 @@
 
 mod holder;
 mod hosts;
+mod layers;
+mod measured;
 mod outside;
 mod takeover;
 
@@ -37,11 +39,6 @@ fn name() -> FloatingIpName {
 
 fn eth0() -> InterfaceName {
     InterfaceName::new("eth0").unwrap()
-}
-
-/// How often a test repeats itself: its sample, or what the environment asks for.
-fn freezes() -> usize {
-    std::env::var("TWINSITE_FREEZES").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
 }
 
 #[test]
@@ -116,72 +113,6 @@ fn a_lease_that_is_not_renewed_goes_dark_by_itself() {
         std::thread::sleep(until.saturating_duration_since(Instant::now()) + Duration::from_millis(300));
         let last = watch.last(Kind::Anything).unwrap();
         assert!(last <= until + GRANULARITY, "{address}: it spoke {:?} after its lease", last - until);
-    }
-}
-
-/// The process stands still; nobody but the kernel can make it dark.
-#[test]
-fn the_kernel_of_a_frozen_holder_goes_dark() {
-    if holder::is_played() {
-        return;
-    }
-    let hosts = hosts_or_return!("the_kernel_of_a_frozen_holder_goes_dark");
-    for address in [V4, V6] {
-        let watch = Watch::start(&hosts, address);
-        let mut holder = Holder::start(&hosts, "a", address);
-        for round in 0..freezes() {
-            holder.hold(2 * round as u64 + 1);
-            let lit = Instant::now();
-            watch.wait("it answers", &hosts, |watch| watch.seen_after(Kind::Answer, lit) > 0);
-            let client = hosts.connect(address); // an open socket, which would ask for its peer
-            let frozen = Instant::now();
-            holder.freeze();
-            std::thread::sleep(LIT_AT_MOST + Duration::from_millis(200));
-            let last = watch.last(Kind::Anything).unwrap();
-            let dark_after = last.saturating_duration_since(frozen);
-            assert!(
-                dark_after <= LIT_AT_MOST + GRANULARITY,
-                "{address}, round {round}: it spoke {dark_after:?} after it was frozen"
-            );
-            // And what it does when it goes on, late: its lease is over, and nothing of it is heard.
-            std::thread::sleep(holder::LEASE.saturating_sub(frozen.elapsed()));
-            let thawed = Instant::now();
-            holder.thaw();
-            std::thread::sleep(Duration::from_millis(100));
-            assert_eq!(
-                watch.seen_after(Kind::Anything, thawed),
-                0,
-                "{address}, round {round}: after its lease"
-            );
-            drop(client);
-            holder.release();
-        }
-    }
-}
-
-/// Somebody flushes the packet filter while the holder stands still: the address's own lifetime ends it.
-#[test]
-fn a_frozen_holder_goes_dark_without_its_rules_too() {
-    if holder::is_played() {
-        return;
-    }
-    let hosts = hosts_or_return!("a_frozen_holder_goes_dark_without_its_rules_too");
-    for address in [V4, V6] {
-        let watch = Watch::start(&hosts, address);
-        let mut holder = Holder::start(&hosts, "a", address);
-        holder.hold(1);
-        watch.wait("it answers", &hosts, |watch| watch.seen(Kind::Answer) > 0);
-        let frozen = Instant::now();
-        holder.freeze();
-        hosts.at("a", "nft flush ruleset");
-        std::thread::sleep(ADDRESS_OUTLIVES + Duration::from_millis(500));
-        let last = watch.last(Kind::Answer).unwrap().saturating_duration_since(frozen);
-        assert!(last <= ADDRESS_OUTLIVES, "{address}: it answered {last:?} after it was frozen");
-        let thawed = Instant::now();
-        holder.thaw();
-        std::thread::sleep(Duration::from_millis(200));
-        assert_eq!(watch.seen_after(Kind::Anything, thawed), 0, "{address}: after its lease");
-        holder.release();
     }
 }
 

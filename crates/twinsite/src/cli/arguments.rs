@@ -421,6 +421,9 @@ pub struct DemoArguments {
     /// Give every host a network namespace, and put the floating IP on a real interface (needs root)
     #[arg(long, conflicts_with = "redis")]
     pub lab: bool,
+    /// Use IPv6 in the lab, and no IPv4
+    #[arg(long, requires = "lab")]
+    pub ipv6: bool,
     /// Where the cluster's files go [default: a new folder, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,

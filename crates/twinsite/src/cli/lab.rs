@@ -1,7 +1,7 @@
 //! `twinsite lab`: a lab that stands by itself.
 
 use super::lab_arguments::{
-    DownArguments, LabCommand, LinkArguments, ProcessArguments, ShellArguments, UpArguments,
+    CutArguments, DownArguments, LabCommand, LinkArguments, ProcessArguments, ShellArguments, UpArguments,
 };
 use super::{CliError, Exit, lab_status, lab_up, output};
 use crate::client_file;
@@ -37,6 +37,7 @@ pub fn run(command: &LabCommand) -> Result<Exit, CliError> {
         LabCommand::Status(arguments) => lab_status::run(arguments),
         LabCommand::Shell(arguments) => shell(arguments),
         LabCommand::Link(arguments) => link(arguments),
+        LabCommand::Cut(arguments) => cut(arguments),
         LabCommand::Kill(arguments) => act(arguments, ProcessAct::Kill),
         LabCommand::Freeze(arguments) => act(arguments, ProcessAct::Freeze),
         LabCommand::Thaw(arguments) => act(arguments, ProcessAct::Thaw),
@@ -142,6 +143,10 @@ fn link(arguments: &LinkArguments) -> Result<Exit, CliError> {
         _ => Wish::HealAll,
     };
     have_done(arguments.name.as_ref(), wish)
+}
+
+fn cut(arguments: &CutArguments) -> Result<Exit, CliError> {
+    have_done(arguments.name.as_ref(), Wish::Host { name: arguments.host.clone(), cut: !arguments.heal })
 }
 
 /// Becomes a shell, or the command, on a host.

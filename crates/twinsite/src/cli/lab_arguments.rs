@@ -3,6 +3,7 @@
 use super::arguments::{ProfileArgument, duration};
 use clap::{Args, Subcommand};
 use std::ffi::OsString;
+use twinsite_drill::process::Words;
 use twinsite_drill::standing::LabName;
 use twinsite_drill::wan::Percent;
 use twinsite_model::SiteName;
@@ -24,6 +25,8 @@ The exit code is 4 if there is no lab, or if nobody keeps it any more.")]
     Shell(ShellArguments),
     /// Make a direction between two sites slow, narrow or lossy, cut it, or heal it
     Link(LinkArguments),
+    /// Cut a host off, as a switch that dies does: nothing passes, and its interface stays up
+    Cut(CutArguments),
     /// kill -9 of a process
     #[command(after_help = "Examples:
   twinsite lab kill gra-1
@@ -63,7 +66,15 @@ pub struct LabQueryArguments {
 #[command(after_help = "Examples:
   twinsite lab up
   twinsite lab up --profile lan --name fast
+  twinsite lab up --ipv6
   twinsite lab up --foreground
+  twinsite lab up --meeting-program 'node meeting.mjs'     rehearse with your own server
+
+The program of --meeting-program is started here, on a host for each instance, with these options after its own words:
+  --exit-with-stdin --listen ADDRESS:PORT --name NAME --announced-file FILE --answers-file FILE
+It answers GET /health with 200 as soon as it serves, and announces the address that is in the announced file at that
+moment. --exit-with-stdin and --answers-file (how to answer: `well`, `slow`, `errors`, `wrong` or `truncated`) may be ignored;
+a script can turn the others into what a server wants.
 
 Needs root, iproute2 and /dev/net/tun. Nothing outside the lab is touched: every host is a network namespace of its own,
 called twinsite-lab-PID-HOST.")]
@@ -77,12 +88,18 @@ pub struct UpArguments {
     /// Meeting instances at each of the two sites
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub instances_per_site: u8,
+    /// Use IPv6, and no IPv4
+    #[arg(long)]
+    pub ipv6: bool,
     /// Keep session placement in the replicated state, without Redis
     #[arg(long, conflicts_with = "redis")]
     pub embedded: bool,
     /// Do not do without a Redis [default: with one, if there is a redis-server]
     #[arg(long)]
     pub redis: bool,
+    /// The program of the meeting instances, with its arguments [default: a sample server]
+    #[arg(long, value_name = "COMMAND")]
+    pub meeting_program: Option<Words>,
     /// What the lab and its cluster are called
     #[arg(long, value_name = "NAME", default_value = "lab")]
     pub name: LabName,
@@ -178,6 +195,23 @@ impl ShapeArguments {
         let Self { delay, jitter, loss, rate, cut } = self;
         delay.is_none() && jitter.is_none() && loss.is_none() && rate.is_none() && !cut
     }
+}
+
+/// `lab cut`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite lab cut gra-1
+  twinsite lab cut gra-1 --heal
+  twinsite lab link --heal --all                           all hosts and links")]
+pub struct CutArguments {
+    /// The host, as `lab status` shows it
+    pub host: String,
+    /// Give it the network back
+    #[arg(long)]
+    pub heal: bool,
+    /// Which lab [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<LabName>,
 }
 
 /// `lab kill`, `freeze`, `thaw` and `start`.

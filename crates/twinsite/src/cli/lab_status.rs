@@ -70,7 +70,7 @@ fn text(status: &LabStatus) -> String {
             [
                 place.name.clone(),
                 site.to_owned(),
-                place.address.to_string(),
+                if host.is_cut { format!("{} CUT OFF", place.address) } else { place.address.to_string() },
                 place.namespace.clone(),
                 process.map_or_else(|| "-".to_owned(), |process| process.name.clone()),
                 pid,
