@@ -16,14 +16,14 @@ const CORE: [&str; 14] = [
     "redis-lost",
     "rolling-restart",
     "site-isolated",
-    "site-lost",
-    "site-lost-with-leader",
+    "site-loss",
+    "site-loss-with-leader",
     "switchover",
     "upstream-down",
     "witness-lost",
 ];
 /// Of these, those that `cargo xtask test` runs with both stores; of the others with Redis alone.
-const WITH_BOTH_STORES: [&str; 4] = ["owner-killed", "site-lost", "switchover", "upstream-down"];
+const WITH_BOTH_STORES: [&str; 4] = ["owner-killed", "site-loss", "switchover", "upstream-down"];
 /// Those beside the core that `cargo xtask test` runs: one of each kind. `cargo xtask accept` runs all.
 const ALSO_IN_SAMPLE: [&str; 8] = [
     "breaker-open",

@@ -7,12 +7,14 @@
 mod builtin;
 mod check;
 mod limit;
+mod schema;
 mod steps;
 mod target;
 
 pub use builtin::{Builtin, builtin, builtins};
 pub use check::ScenarioError;
 pub use limit::{Limit, LimitError};
+pub use schema::json_schema;
 pub use steps::{
     Action, Condition, Cut, Destination, Hosts, PolicyChange, Processes, Recover, RedisAction, Repeat,
     Shaping, SpecChange, Step, Upstream, Wait,
@@ -21,6 +23,7 @@ pub use target::{InstanceTarget, NodeTarget, SiteTarget};
 
 use crate::layout::{self, Ground};
 use crate::load::{Entry, LoadPlan};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::Path;
 use std::time::Duration;
@@ -34,12 +37,14 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// A drill, as written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// The version of the format; 1.
+    #[schemars(with = "schema::Version")]
     pub version: Spanned<u32>,
     /// Its name.
+    #[schemars(with = "schema::ScenarioName")]
     pub name: Spanned<String>,
     /// One sentence for lists.
     pub description: String,
@@ -54,6 +59,7 @@ pub struct Scenario {
     pub guards: Guards,
     /// What is done, in order.
     #[serde(rename = "step", default)]
+    #[schemars(with = "Vec<Step>", required, length(min = 1))]
     pub steps: Vec<Spanned<Step>>,
     /// How long is watched after the last step.
     #[serde(default)]
@@ -73,25 +79,30 @@ pub struct Scenario {
 }
 
 /// The cluster that a drill needs.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Topology {
     /// Its kind.
     pub kind: TopologyKind,
     /// The timings that the drill is about; any, if not given.
+    #[schemars(with = "Option<schema::ProfileWord>")]
     pub profile: Option<Profile>,
     /// Proxies at each site, 1 to 8.
+    #[schemars(range(min = 1, max = 8))]
     pub nodes_per_site: u8,
     /// Meeting instances at each site, 1 to 8.
+    #[schemars(range(min = 1, max = 8))]
     pub instances_per_site: u8,
     /// Which address the meeting instances announce.
+    #[schemars(with = "schema::AnnounceWord")]
     pub announce: AnnounceMode,
     /// The data of each node is on a file system of its own, in memory, of so many MiB: for what fills it. In a lab.
+    #[schemars(range(min = 8, max = 256))]
     pub disk_mib: Option<u32>,
 }
 
 /// The kinds of cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TopologyKind {
     /// Two sites and a witness.
@@ -126,32 +137,42 @@ impl Topology {
 }
 
 /// The clients of a drill.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Load {
     /// Keep-alive clients.
+    #[schemars(range(max = 500))]
     pub http_clients: usize,
     /// The pause of each of them between requests.
+    #[schemars(with = "schema::DurationText")]
     pub http_pause: HumanDuration,
     /// The path they ask for.
     pub path: String,
     /// The pause between new connections.
+    #[schemars(with = "schema::DurationText")]
     pub connect_every: HumanDuration,
     /// Participants of meetings, over WebSocket.
+    #[schemars(range(max = 5_000))]
     pub participants: usize,
     /// Their rooms.
+    #[schemars(range(max = 5_000))]
     pub rooms: usize,
     /// The pause of each of them between words.
+    #[schemars(with = "schema::DurationText")]
     pub say_every: HumanDuration,
     /// How long each of them waits for an echo before it reconnects.
+    #[schemars(with = "schema::DurationText")]
     pub silence_max: HumanDuration,
     /// The first pause before a reconnection; doubled each time, ±50 %.
+    #[schemars(with = "schema::DurationText")]
     pub reconnect: HumanDuration,
     /// The longest pause before a reconnection.
+    #[schemars(with = "schema::DurationText")]
     pub reconnect_max: HumanDuration,
     /// Through which addresses the participants come.
     pub entry: Entry,
     /// How long the load runs before the first step.
+    #[schemars(with = "schema::DurationText")]
     pub warm_up: HumanDuration,
 }
 
@@ -195,7 +216,7 @@ impl Load {
 }
 
 /// What must hold before anything is broken. What can be arranged is arranged; the rest refuses the drill.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Guards {
     /// Where the leader is.
@@ -207,7 +228,7 @@ pub struct Guards {
 }
 
 /// Where the leader must be; arranged by handing the leadership over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeaderPlace {
     /// Anywhere.
@@ -224,7 +245,7 @@ pub enum LeaderPlace {
 }
 
 /// The store that a drill needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StoreNeeded {
     /// Any.
@@ -235,7 +256,7 @@ pub enum StoreNeeded {
 }
 
 /// The network that a drill needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkNeeded {
     /// Any.
@@ -246,12 +267,13 @@ pub enum NetworkNeeded {
 }
 
 /// How long is watched.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Observe {
     /// All moves must have ended and all participants be back within so long after the last step.
     pub settle: Limit,
     /// How long is watched after that.
+    #[schemars(with = "schema::DurationText")]
     pub hold: HumanDuration,
 }
 
@@ -262,7 +284,7 @@ impl Default for Observe {
 }
 
 /// What must come of it, looked at when all has settled and before the way back.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
     /// Who owns the floating address, compared with before.
@@ -274,7 +296,7 @@ pub struct Expect {
 }
 
 /// Who must own the floating address in the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OwnerExpected {
     /// Anybody, and somebody.
@@ -291,7 +313,7 @@ pub enum OwnerExpected {
 }
 
 /// Numbers that must not be exceeded. Gaps and phases: by the median of all runs. Counts: by each run.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// The longest time without an answer to HTTP. In a lab: to new connections.
@@ -317,7 +339,7 @@ pub struct Limits {
 }
 
 /// The way back.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WayBack {
     /// How the cluster becomes whole again.
@@ -327,7 +349,7 @@ pub struct WayBack {
 }
 
 /// How the cluster becomes whole again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum WayBackKind {
     /// Every link healed, everything frozen thawed, everything missing started; then it must heal by itself.
@@ -351,6 +373,11 @@ impl Scenario {
 
     /// Reads and checks a scenario file.
     pub fn load(path: &Path) -> Result<Self, Vec<ScenarioError>> {
+        Self::parse(&path.display().to_string(), &Self::read(path)?)
+    }
+
+    /// Reads the text of a scenario file, which is checked later.
+    pub fn read(path: &Path) -> Result<String, Vec<ScenarioError>> {
         let file = path.display().to_string();
         let unreadable = |problem: String| vec![ScenarioError::whole(&file, problem)];
         let size = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
@@ -359,8 +386,7 @@ impl Scenario {
                 "larger than {FILE_BYTES_MAX} bytes; a scenario is a page of text"
             )));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-        Self::parse(&file, &text)
+        std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))
     }
 
     /// The name.

@@ -62,8 +62,8 @@ fn stated_limits_of_the_exercises() {
     };
     assert_eq!(gap("owner-killed"), Some(500));
     assert_eq!(gap("owner-frozen"), Some(320 + 200));
-    assert_eq!(gap("site-lost"), Some(320 + 200));
-    assert_eq!(gap("site-lost-with-leader"), Some(120 + 25 + 320 + 350));
+    assert_eq!(gap("site-loss"), Some(320 + 200));
+    assert_eq!(gap("site-loss-with-leader"), Some(120 + 25 + 320 + 350));
     let switchover = builtin("switchover").unwrap().scenario().unwrap();
     assert_eq!(switchover.limits.failed_requests, Some(0));
 }
