@@ -55,7 +55,7 @@ pub fn list(heading: &str, json: bool) -> Result<Exit, CliError> {
     } else {
         let mut table = output::table(&[heading, "WHAT HAPPENS"]);
         for (name, scenario) in &all {
-            let needs = if needs_lab(scenario) { " (needs --lab)" } else { "" };
+            let needs = if needs_lab(scenario) { " (needs a lab)" } else { "" };
             table.add_row([*name, &format!("{}{needs}", scenario.description)]);
         }
         output::line(&table.to_string())?;

@@ -189,15 +189,19 @@ fn limits(html: &mut String, report: &Report) {
         "<section>\n<h2>Limits</h2>\n<table><tr><th>limit</th><th class=\"num\">measured</th>\
          <th class=\"num\">allowed</th><th></th><th></th></tr>\n",
     );
+    // What was cut short had no time to keep its limits.
+    let bad = if report.verdict == Verdict::Aborted { "not judged" } else { "broken" };
     for limit in &report.limits {
         let LimitReport { name, median_ms, limit_ms } = limit;
         let measured = median_ms.map_or_else(|| "nothing".to_owned(), duration);
-        limit_row(html, name, limit.holds(), &measured, &duration(*limit_ms), *median_ms, *limit_ms);
+        let mark = mark(limit.holds(), "held", bad);
+        limit_row(html, name, &mark, &measured, &duration(*limit_ms), (*median_ms, *limit_ms));
     }
     for count in &report.counts {
         let CountReport { name, highest, limit } = count;
         let (measured, allowed) = (highest.to_string(), limit.to_string());
-        limit_row(html, name, count.holds(), &measured, &allowed, Some(*highest), *limit);
+        let mark = mark(count.holds(), "held", bad);
+        limit_row(html, name, &mark, &measured, &allowed, (Some(*highest), *limit));
     }
     html.push_str(
         "</table>\n<p class=\"note\">Times: the median of all runs. Counts: the highest.</p>\n</section>\n",
@@ -207,24 +211,22 @@ fn limits(html: &mut String, report: &Report) {
 fn limit_row(
     html: &mut String,
     name: &str,
-    holds: bool,
+    mark: &str,
     measured: &str,
     allowed: &str,
-    value: Option<u64>,
-    limit: u64,
+    (value, limit): (Option<u64>, u64),
 ) {
     let share = match (value, limit) {
         (None | Some(0), _) => 0.0,
         (Some(_), 0) => 100.0,
         (Some(value), limit) => (value as f64 / limit as f64 * 100.0).min(100.0),
     };
-    let over = if holds { "" } else { " class=\"over\"" };
+    let over = if value.is_some_and(|value| value > limit) { " class=\"over\"" } else { "" };
     let _ = writeln!(
         html,
         "<tr><td class=\"mono\">{}</td><td class=\"num\">{measured}</td><td class=\"num\">{allowed}</td>\
-         <td class=\"share\"><div><span{over} style=\"width:{share:.1}%\"></span></div></td>{}</tr>",
+         <td class=\"share\"><div><span{over} style=\"width:{share:.1}%\"></span></div></td>{mark}</tr>",
         Escaped(name),
-        mark(holds, "held", "broken")
     );
 }
 

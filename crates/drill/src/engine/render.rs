@@ -35,9 +35,12 @@ impl Report {
         for limit in &self.limits {
             let median =
                 limit.median_ms.map_or_else(|| "nothing measured".to_owned(), |ms| format!("{ms} ms"));
-            let held = limit.holds();
-            let style = if held { GOOD } else { BAD };
-            let mark = if held { "held" } else { "broken" };
+            let (style, mark) = match (limit.holds(), self.verdict) {
+                (true, _) => (GOOD, "held"),
+                // What was cut short had no time to keep it.
+                (false, Verdict::Aborted) => (DIM, "not judged"),
+                (false, _) => (BAD, "broken"),
+            };
             writeln!(
                 out,
                 "  limit {:<15} {median} of {} ms: {style}{mark}{style:#}",

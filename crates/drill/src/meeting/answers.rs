@@ -27,7 +27,7 @@ const SLOW: Duration = Duration::from_millis(1_500);
 const LAST_BYTE: Duration = Duration::from_mins(1);
 
 /// How an instance answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answers {
     /// As it should.

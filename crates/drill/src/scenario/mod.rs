@@ -23,7 +23,6 @@ pub use target::{InstanceTarget, NodeTarget, SiteTarget};
 
 use crate::layout::{self, Ground};
 use crate::load::{Entry, LoadPlan};
-use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::Path;
 use std::time::Duration;
@@ -37,14 +36,12 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
 
 /// A drill, as written.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// The version of the format; 1.
-    #[schemars(with = "schema::Version")]
     pub version: Spanned<u32>,
     /// Its name.
-    #[schemars(with = "schema::ScenarioName")]
     pub name: Spanned<String>,
     /// One sentence for lists.
     pub description: String,
@@ -59,7 +56,6 @@ pub struct Scenario {
     pub guards: Guards,
     /// What is done, in order.
     #[serde(rename = "step", default)]
-    #[schemars(with = "Vec<Step>", required, length(min = 1))]
     pub steps: Vec<Spanned<Step>>,
     /// How long is watched after the last step.
     #[serde(default)]
@@ -79,30 +75,25 @@ pub struct Scenario {
 }
 
 /// The cluster that a drill needs.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Topology {
     /// Its kind.
     pub kind: TopologyKind,
     /// The timings that the drill is about; any, if not given.
-    #[schemars(with = "Option<schema::ProfileWord>")]
     pub profile: Option<Profile>,
     /// Proxies at each site, 1 to 8.
-    #[schemars(range(min = 1, max = 8))]
     pub nodes_per_site: u8,
     /// Meeting instances at each site, 1 to 8.
-    #[schemars(range(min = 1, max = 8))]
     pub instances_per_site: u8,
     /// Which address the meeting instances announce.
-    #[schemars(with = "schema::AnnounceWord")]
     pub announce: AnnounceMode,
     /// The data of each node is on a file system of its own, in memory, of so many MiB: for what fills it. In a lab.
-    #[schemars(range(min = 8, max = 256))]
     pub disk_mib: Option<u32>,
 }
 
 /// The kinds of cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TopologyKind {
     /// Two sites and a witness.
@@ -137,42 +128,32 @@ impl Topology {
 }
 
 /// The clients of a drill.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Load {
     /// Keep-alive clients.
-    #[schemars(range(max = 500))]
     pub http_clients: usize,
     /// The pause of each of them between requests.
-    #[schemars(with = "schema::DurationText")]
     pub http_pause: HumanDuration,
     /// The path they ask for.
     pub path: String,
     /// The pause between new connections.
-    #[schemars(with = "schema::DurationText")]
     pub connect_every: HumanDuration,
     /// Participants of meetings, over WebSocket.
-    #[schemars(range(max = 5_000))]
     pub participants: usize,
     /// Their rooms.
-    #[schemars(range(max = 5_000))]
     pub rooms: usize,
     /// The pause of each of them between words.
-    #[schemars(with = "schema::DurationText")]
     pub say_every: HumanDuration,
     /// How long each of them waits for an echo before it reconnects.
-    #[schemars(with = "schema::DurationText")]
     pub silence_max: HumanDuration,
     /// The first pause before a reconnection; doubled each time, ±50 %.
-    #[schemars(with = "schema::DurationText")]
     pub reconnect: HumanDuration,
     /// The longest pause before a reconnection.
-    #[schemars(with = "schema::DurationText")]
     pub reconnect_max: HumanDuration,
     /// Through which addresses the participants come.
     pub entry: Entry,
     /// How long the load runs before the first step.
-    #[schemars(with = "schema::DurationText")]
     pub warm_up: HumanDuration,
 }
 
@@ -216,7 +197,7 @@ impl Load {
 }
 
 /// What must hold before anything is broken. What can be arranged is arranged; the rest refuses the drill.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Guards {
     /// Where the leader is.
@@ -228,7 +209,7 @@ pub struct Guards {
 }
 
 /// Where the leader must be; arranged by handing the leadership over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LeaderPlace {
     /// Anywhere.
@@ -245,7 +226,7 @@ pub enum LeaderPlace {
 }
 
 /// The store that a drill needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StoreNeeded {
     /// Any.
@@ -256,7 +237,7 @@ pub enum StoreNeeded {
 }
 
 /// The network that a drill needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkNeeded {
     /// Any.
@@ -267,13 +248,12 @@ pub enum NetworkNeeded {
 }
 
 /// How long is watched.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Observe {
     /// All moves must have ended and all participants be back within so long after the last step.
     pub settle: Limit,
     /// How long is watched after that.
-    #[schemars(with = "schema::DurationText")]
     pub hold: HumanDuration,
 }
 
@@ -284,7 +264,7 @@ impl Default for Observe {
 }
 
 /// What must come of it, looked at when all has settled and before the way back.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
     /// Who owns the floating address, compared with before.
@@ -296,7 +276,7 @@ pub struct Expect {
 }
 
 /// Who must own the floating address in the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OwnerExpected {
     /// Anybody, and somebody.
@@ -313,7 +293,7 @@ pub enum OwnerExpected {
 }
 
 /// Numbers that must not be exceeded. Gaps and phases: by the median of all runs. Counts: by each run.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// The longest time without an answer to HTTP. In a lab: to new connections.
@@ -339,7 +319,7 @@ pub struct Limits {
 }
 
 /// The way back.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WayBack {
     /// How the cluster becomes whole again.
@@ -349,7 +329,7 @@ pub struct WayBack {
 }
 
 /// How the cluster becomes whole again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WayBackKind {
     /// Every link healed, everything frozen thawed, everything missing started; then it must heal by itself.

@@ -1,16 +1,14 @@
 //! What a drill does.
 
 use super::limit::Limit;
-use super::schema;
 use super::target::{InstanceTarget, NodeTarget, SiteTarget};
 use crate::meeting::Answers;
 use crate::wan::Percent;
-use schemars::JsonSchema;
 use serde::Deserialize;
 use twinsite_model::spec::{HumanDuration, PolicySpec};
 
 /// One thing that is done.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// The pause before it.
@@ -30,7 +28,7 @@ fn no_pause() -> HumanDuration {
 }
 
 /// What can be done.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// kill -9.
@@ -71,7 +69,7 @@ pub enum Action {
     /// Ask for a move although the owner may not be well.
     Failover(Destination),
     /// Stop automatic moves.
-    Pause(#[schemars(with = "schema::DurationText")] HumanDuration),
+    Pause(HumanDuration),
     /// Allow automatic moves.
     Resume,
     /// Close the breaker: what moved by itself so far does not count any more.
@@ -89,7 +87,7 @@ pub enum Action {
 }
 
 /// Processes of a cluster. Guardians come first, then nodes, then instances.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Processes {
     /// The guardians of these nodes.
@@ -101,7 +99,7 @@ pub struct Processes {
 }
 
 /// What can be done to Redis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RedisAction {
     /// kill -9.
@@ -121,7 +119,7 @@ pub enum RedisAction {
 }
 
 /// How meeting instances answer.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// Which.
@@ -131,7 +129,7 @@ pub struct Upstream {
 }
 
 /// The hosts of nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hosts {
     /// Those of these nodes.
@@ -139,7 +137,7 @@ pub struct Hosts {
 }
 
 /// One direction between two sites.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cut {
     /// The site that sends.
@@ -149,7 +147,7 @@ pub struct Cut {
 }
 
 /// One direction between two sites, and what it does to bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shaping {
     /// The site that sends.
@@ -158,23 +156,20 @@ pub struct Shaping {
     pub to: SiteTarget,
     /// How long each byte is on its way.
     #[serde(default = "no_pause")]
-    #[schemars(with = "schema::DurationText")]
     pub delay: HumanDuration,
     /// Up to so much more, at random.
     #[serde(default = "no_pause")]
-    #[schemars(with = "schema::DurationText")]
     pub jitter: HumanDuration,
     /// Bytes per second.
     #[serde(default)]
     pub rate: Option<u64>,
     /// So many of a hundred packets are lost, in a lab.
     #[serde(default)]
-    #[schemars(with = "u8", range(max = 100))]
     pub loss_percent: Percent,
 }
 
 /// Where a move shall go.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Destination {
     /// The site; the best node there is chosen.
@@ -185,7 +180,7 @@ pub struct Destination {
 }
 
 /// What is changed in the specification; the rest stays as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpecChange {
     /// In `[policy]`.
@@ -193,7 +188,7 @@ pub struct SpecChange {
 }
 
 /// What is changed in `[policy]`, in its words.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyChange {
     /// Log every decision and act on none.
@@ -203,10 +198,8 @@ pub struct PolicyChange {
     /// Automatic failovers in each window.
     pub failovers_max: Option<u32>,
     /// The breaker's window.
-    #[schemars(with = "Option<schema::DurationText>")]
     pub failover_window: Option<HumanDuration>,
     /// How long a switchover waits for requests in flight.
-    #[schemars(with = "Option<schema::DurationText>")]
     pub drain_timeout: Option<HumanDuration>,
 }
 
@@ -225,21 +218,19 @@ impl PolicyChange {
 }
 
 /// The same steps again and again.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Repeat {
     /// How often, 1 to 1,000 times.
-    #[schemars(range(min = 1, max = 1_000))]
     pub times: u32,
     /// From the beginning of one time to that of the next; at once, if the steps take longer.
     pub every: Limit,
     /// What is done each time.
-    #[schemars(length(min = 1))]
     pub steps: Vec<Step>,
 }
 
 /// The offline recovery.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recover {
     /// Where; the first of these that may own the floating address. It is stopped, recovered and started.
@@ -250,7 +241,7 @@ pub struct Recover {
 }
 
 /// Waiting for something.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
     /// For what.
@@ -260,7 +251,7 @@ pub struct Wait {
 }
 
 /// What can be waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Condition {
     /// The floating address is answered under a newer token than before the first step.

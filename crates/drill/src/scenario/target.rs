@@ -2,20 +2,17 @@
 //! while there is no quorum); `owner-site` and `other-site` are those of the time before the first step, so that they
 //! do not change their meaning in the middle of a drill.
 
-use super::schema;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::fmt;
 use twinsite_model::{NodeName, SiteName, UpstreamName};
 
 macro_rules! target {
-    ($(#[$doc:meta])* $name:ident($names:ty) { $($(#[doc = $variant_doc:literal])* $variant:ident = $word:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident($names:ty) { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
         #[serde(try_from = "String")]
         pub enum $name {
-            $($(#[doc = $variant_doc])* $variant,)*
+            $($(#[$variant_doc])* $variant,)*
             /// This very one.
             Named($names),
         }
@@ -30,16 +27,6 @@ macro_rules! target {
                         format!("`{other}` is neither a name nor one of {}", words.join(", "))
                     }),
                 }
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn schema_name() -> Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                schema::word_or_name(&[$(($word, concat!($($variant_doc),*))),*])
             }
         }
 

@@ -71,7 +71,10 @@ fn stated_limits_of_the_exercises() {
 #[test]
 fn errors_name_file_line_and_key_and_say_what_to_do() {
     let unknown = errors(&with("[load]\nparticipant = 3"));
-    assert!(unknown[0].starts_with("x.toml:10:1: unknown field `participant`"), "{unknown:?}");
+    assert!(
+        unknown[0].starts_with("x.toml:10:1: load.participant: unknown field `participant`"),
+        "{unknown:?}"
+    );
     let duration = errors(&with("[load]\nhttp_pause = 3"));
     assert!(duration[0].starts_with("x.toml:10:14: "), "{duration:?}");
     let limit = errors(&with("[limits]\nhttp_gap = \"leese + 1ms\""));

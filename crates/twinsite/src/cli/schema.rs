@@ -28,6 +28,5 @@ pub fn run(arguments: &SchemaArguments) -> Result<Exit, CliError> {
     let schema = match arguments.format {
         Format::Scenario => scenario::json_schema(),
     };
-    let text = serde_json::to_string_pretty(&schema).map_err(|error| CliError::Output(error.into()))?;
-    output::line(&text).map(|()| Exit::Done)
+    output::line(schema.trim_end()).map(|()| Exit::Done)
 }
