@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 /// The whole drawing.
 const WIDTH: f64 = 1_120.0;
 /// Where time begins and ends.
-const LEFT: f64 = 150.0;
+const LEFT: f64 = 225.0;
 const RIGHT: f64 = 1_100.0;
 /// The height of the axis, above and below.
 const AXIS: f64 = 22.0;
@@ -195,11 +195,12 @@ impl Drawing {
         let top = self.lane(name);
         let places = places(&entries, &self.scale);
         let rows = places.iter().flatten().map(|place| place.row + 1).max().unwrap_or(1);
-        let bottom = top + ROW * rows as f64;
+        // Those without words have the lower edge for themselves.
+        let edge = if places.iter().any(Option::is_none) { ROW / 2.0 } else { 0.0 };
+        let bottom = top + ROW * rows as f64 + edge;
         for (entry, place) in entries.iter().zip(&places) {
             let x = self.scale.x(entry.at_ms);
             let title = format!("{} {}", moment(entry.at_ms), entry.what);
-            // One without words is a mark at the lower edge.
             let y = place.as_ref().map_or(bottom - 3.0, |place| top + ROW * place.row as f64 + ROW / 2.0);
             let radius = if place.is_some() { 3.0 } else { 2.0 };
             let _ = writeln!(
@@ -220,6 +221,7 @@ impl Drawing {
             }
         }
         self.close(rows);
+        self.y += edge;
     }
 
     fn phases(&mut self, run: &RunReport) {

@@ -1,7 +1,7 @@
 //! From time to place: a linear scale with an axis that people can read.
 
 /// The most marks on an axis.
-const MARKS_MAX: i64 = 12;
+const MARKS_MAX: i64 = 14;
 
 /// A time in milliseconds that is drawn between two places.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(marks(0, 3), [0, 1, 2, 3]);
         for (from, to) in [(0, 1_800_000), (-7, 12_345), (i64::MIN, i64::MAX)] {
             let marks = marks(from, to);
-            assert!((2..=14).contains(&marks.len()), "{from} {to}: {marks:?}");
+            assert!((2..=15).contains(&marks.len()), "{from} {to}: {marks:?}");
         }
     }
 

@@ -70,17 +70,17 @@ fn what_is_kept_is_found_again_and_nothing_else_is_left() {
     let unfinished = archive.root().join(".new-1-2");
     fs::create_dir(&unfinished).unwrap();
     let second = archive.keep(&report("owner-killed", BEGAN), "version = 1\n").unwrap();
-    assert_eq!(first.file_name().unwrap(), "20261128T094421Z-owner-killed");
-    assert_eq!(second.file_name().unwrap(), "20261128T094421Z-owner-killed-2");
+    assert_eq!(first.file_name().unwrap(), "20261128T104421Z-owner-killed");
+    assert_eq!(second.file_name().unwrap(), "20261128T104421Z-owner-killed-2");
     assert!(!unfinished.exists());
     for file in [JSON, JUNIT, PAGE, SCENARIO] {
         assert!(fs::metadata(first.join(file)).unwrap().len() > 0, "{file}");
     }
     let (id, found) = archive.find(None).unwrap();
-    assert_eq!((id.as_str(), found.scenario.as_str()), ("20261128T094421Z-owner-killed-2", "owner-killed"));
+    assert_eq!((id.as_str(), found.scenario.as_str()), ("20261128T104421Z-owner-killed-2", "owner-killed"));
     assert_eq!(found.runs[0].spans, report("owner-killed", BEGAN).runs[0].spans);
-    assert!(archive.find(Some("20261128T094421Z-owner-killed")).is_ok());
-    for unknown in ["x", "../b/20261128T094421Z-owner-killed", ""] {
+    assert!(archive.find(Some("20261128T104421Z-owner-killed")).is_ok());
+    for unknown in ["x", "../b/20261128T104421Z-owner-killed", ""] {
         assert!(matches!(archive.find(Some(unknown)), Err(ArchiveError::Unknown { .. })), "{unknown}");
     }
 }
@@ -261,7 +261,7 @@ fn the_page_needs_nothing_else_and_shows_the_gap_to_scale() {
     let ratio = number(close, "width") / number(detect, "width");
     assert!((ratio - 61.0 / 12.0).abs() < 0.05, "{ratio}");
     assert!(number(whole, "width") < number(close, "width") / 3.0);
-    for word in ["pass", "kill -9: node gra-1", "sbg-1 answers from +60 ms", "2026-11-28 09:44:21 UTC"] {
+    for word in ["pass", "kill -9: node gra-1", "sbg-1 answers from +60 ms", "2026-11-28 10:44:21 UTC"] {
         assert!(html.contains(word), "{word}");
     }
     assert_eq!(count(&html, "class=\"answers\""), 4);

@@ -40,7 +40,9 @@ impl Run<'_> {
     /// Does all steps, up to the first that cannot be done.
     pub(super) async fn perform_steps(&mut self) {
         let scenario = self.scenario;
+        let of = scenario.steps().count();
         for (number, step) in scenario.steps().enumerate() {
+            self.step = Some((number + 1, of));
             let done = self.perform_step(step).await;
             if self.is_aborted() {
                 break;
@@ -50,6 +52,7 @@ impl Run<'_> {
                 break;
             }
         }
+        self.step = None;
     }
 
     async fn perform_step(&mut self, step: &Step) -> Result<(), Failed> {
@@ -180,6 +183,7 @@ impl Run<'_> {
             Action::RestartRolling => self.restart_rolling().await?,
             Action::Wait(wait) => {
                 let within = wait.within.in_timing(&self.timing);
+                self.tell_now(&format!("waiting until {}", wait.until.as_str()));
                 if !self.wait(wait.until, within).await {
                     return Err(Failed(format!("not so within {within:?}: {}", wait.until.as_str())));
                 }

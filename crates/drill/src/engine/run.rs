@@ -82,6 +82,8 @@ pub(super) struct Run<'a> {
     pub(super) timing: Timing,
     pub(super) roles: Roles,
     pub(super) recorder: Arc<Recorder>,
+    /// Which step is being done, of how many.
+    pub(super) step: Option<(usize, usize)>,
     /// What was done, and when.
     pub(super) actions: Vec<(Instant, String)>,
     /// What did not go as the scenario says.
@@ -142,6 +144,7 @@ impl<'a> Run<'a> {
             timing,
             roles,
             recorder,
+            step: None,
             actions: Vec::new(),
             broken: Vec::new(),
             spec_before: None,
@@ -249,7 +252,8 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn tell_now(&mut self, now: &str) {
-        (self.tell)(now, Some(&self.recorder));
+        let step = self.step.map(|(number, of)| format!("step {number}/{of}: ")).unwrap_or_default();
+        (self.tell)(&format!("{step}{now}"), Some(&self.recorder));
     }
 
     /// Whether somebody wants the drill to end.

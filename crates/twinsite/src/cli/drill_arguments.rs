@@ -43,8 +43,13 @@ Returns when the drill has ended. Its verdict is `aborted`, and what was seen un
 /// Where reports are kept.
 #[derive(Debug, Clone, Args)]
 pub struct ArchiveArguments {
-    /// Folder of the reports [default: $XDG_STATE_HOME/twinsite/drills, else ~/.local/state/twinsite/drills]
-    #[arg(long, env = "TWINSITE_REPORTS", value_name = "DIR")]
+    /// Folder of the reports
+    #[arg(
+        long,
+        env = "TWINSITE_REPORTS",
+        value_name = "DIR",
+        help = "Folder of the reports [default: $XDG_STATE_HOME/twinsite/drills, else ~/.local/state/twinsite/drills]"
+    )]
     pub reports: Option<PathBuf>,
 }
 
