@@ -1,5 +1,6 @@
 //! Drills: a fault, on purpose, with guards, clients, measurements and a report. See `OVERVIEW.md`.
 
+pub mod archive;
 pub mod audit;
 pub mod engine;
 pub mod lab;

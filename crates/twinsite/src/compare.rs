@@ -2,8 +2,9 @@
 
 use crate::cli::arguments::{CompareArguments, ProfileArgument};
 use crate::cli::{CliError, Exit, output};
-use crate::cluster_here::{interrupted, write_client_file};
 use crate::drill_api::DrillApi;
+use crate::local_cluster::write_client_file;
+use crate::signals::interrupted;
 use std::sync::Arc;
 use twinsite_drill::engine::{ApiError, ClusterApi};
 use twinsite_drill::lab::Lab;

@@ -3,8 +3,10 @@
 
 use crate::cli::lab_arguments::UpArguments;
 use crate::cli::{CliError, Exit, output, runtime};
-use crate::cluster_here::{self, CLIENT_FILE, Progress, interrupted, write_client_file};
 use crate::drill_api::DrillApi;
+use crate::local_cluster::{self, CLIENT_FILE, write_client_file};
+use crate::progress::Progress;
+use crate::signals::interrupted;
 use crate::{client_file, telemetry};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
@@ -94,7 +96,7 @@ impl Ready {
             elsewhere = self.elsewhere,
             node = self.a_node.as_ref().map_or("NODE", NodeName::as_str),
             directory = self.directory.display(),
-            program = cluster_here::this_program(),
+            program = local_cluster::this_program(),
         )
     }
 }
@@ -188,9 +190,9 @@ pub fn store(arguments: &UpArguments, launcher: &Launcher) -> Result<Store, CliE
     if arguments.embedded {
         return Ok(Store::Embedded);
     }
-    match cluster_here::own_store(launcher) {
+    match local_cluster::own_store(launcher) {
         Store::Embedded if arguments.redis => {
-            Err(CliError::Usage(format!("--redis: {}", cluster_here::INSTALL_REDIS)))
+            Err(CliError::Usage(format!("--redis: {}", local_cluster::INSTALL_REDIS)))
         }
         store => Ok(store),
     }
@@ -279,7 +281,7 @@ async fn attend(
         let cluster = Cluster::start(options, &mut tell).await?;
         let file = write_client_file(cluster.directory(), cluster.layout(), Some(lab.clients()))?;
         client_file::point_demo_at(&cluster.directory().join(CLIENT_FILE))?;
-        drop(cluster_here::watch(&DrillApi::connect(&file, cluster.layout())?).await?);
+        drop(local_cluster::watch(&DrillApi::connect(&file, cluster.layout())?).await?);
         Ok::<_, CliError>(cluster)
     };
     let cluster = tokio::select! {
@@ -296,14 +298,14 @@ async fn attend(
     listener.ready(Ready {
         name: found.name.clone(),
         pid: std::process::id(),
-        what: cluster_here::in_words(layout),
+        what: local_cluster::in_words(layout),
         floating: layout.floating,
         client_file: found.client_file(),
         directory: found.files(),
         clients: lab.clients(),
         a_node: layout.nodes.first().map(|node| node.name.clone()),
         sites: layout.sites.clone(),
-        elsewhere: cluster_here::elsewhere(layout).to_owned(),
+        elsewhere: local_cluster::elsewhere(layout).to_owned(),
     })?;
     tokio::select! {
         () = keeper.keep(&mut control) => {}

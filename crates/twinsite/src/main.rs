@@ -7,7 +7,6 @@
 
 mod cli;
 mod client_file;
-mod cluster_here;
 mod compare;
 mod config;
 mod demo;
@@ -15,11 +14,16 @@ mod drill_api;
 mod guardian;
 mod identity;
 mod incident;
+mod janitor;
 mod lab_keeper;
+mod local_cluster;
 mod node;
 mod peer;
+mod progress;
 mod recovery_note;
+mod scenarios;
 mod sealed_file;
+mod signals;
 mod telemetry;
 
 use clap::Parser;

@@ -15,7 +15,7 @@ use std::time::Instant;
 /// Which parts.
 #[derive(Args)]
 pub struct Arguments {
-    /// The part: exercises, rooms, kills, freezes, flips, fuzz, simulation; all of them if none is named
+    /// The part: exercises, scenarios, rooms, kills, freezes, flips, fuzz, simulation; all of them if none is named
     name: Option<String>,
     /// How often each holder of an address is frozen, in the part `freezes`
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
@@ -29,6 +29,8 @@ pub struct Arguments {
 const CORE_RUNS: u32 = 20;
 /// The same of the others.
 const RUNS: u32 = 5;
+/// Runs in a row of every scenario, as `twinsite drill run` runs it.
+const DRILL_RUNS: u32 = 3;
 /// The same of one that takes half a minute on a slow network.
 const LAB_RUNS: u32 = 3;
 
@@ -68,7 +70,7 @@ struct Job {
 
 /// Runs the parts.
 pub fn run_parts(arguments: &Arguments) -> Result<(), TaskError> {
-    let parts = ["exercises", "rooms", "kills", "freezes", "flips", "fuzz", "simulation"];
+    let parts = ["exercises", "scenarios", "rooms", "kills", "freezes", "flips", "fuzz", "simulation"];
     let wanted: Vec<_> = match &arguments.name {
         Some(name) if parts.contains(&name.as_str()) => vec![name.as_str()],
         Some(name) => {
@@ -143,6 +145,7 @@ fn measured_by_tests(file: &Path) -> Option<serde_json::Value> {
 fn jobs(part: &str, freezes: u32) -> Result<Vec<Job>, TaskError> {
     Ok(match part {
         "exercises" => exercises()?,
+        "scenarios" => scenarios()?,
         "rooms" => vec![tests("rooms, 20", "twinsite-tests", "rooms", ("TWINSITE_ROUNDS", "20"))],
         "kills" => vec![tests("kills, 200", "twinsite-tests", "kills", ("TWINSITE_KILLS", "200"))],
         "fuzz" => vec![Job {
@@ -196,12 +199,31 @@ fn exercises() -> Result<Vec<Job>, TaskError> {
     Ok(jobs.collect())
 }
 
+/// Every scenario as an operator runs it: in a lab, if one can be made here.
+fn scenarios() -> Result<Vec<Job>, TaskError> {
+    let redis = ensure("redis-server", "redis-server");
+    let lab = lab();
+    if let Err(why) = &lab {
+        anstream::println!("scenarios: on loopback addresses, and without those that need a lab: {why}");
+    }
+    let wanted = exercises::drills()?
+        .into_iter()
+        .filter(|drill| (redis || !drill.needs_redis) && (lab.is_ok() || !drill.needs_lab));
+    let jobs = wanted.map(|drill| {
+        let mut command = drill.command(DRILL_RUNS);
+        command.arg("--json");
+        Job { item: drill.name, command, json: true }
+    });
+    Ok(jobs.collect())
+}
+
 /// What is kept of an exercise's report: its numbers, and the timelines only of what went wrong.
 fn numbers(mut measured: serde_json::Value) -> serde_json::Value {
     if measured["verdict"] == "pass" {
         for run in measured["runs"].as_array_mut().into_iter().flatten().filter_map(|run| run.as_object_mut())
         {
             run.remove("timeline");
+            run.remove("spans");
         }
     }
     measured

@@ -16,14 +16,14 @@ const CORE: [&str; 14] = [
     "redis-lost",
     "rolling-restart",
     "site-isolated",
-    "site-lost",
-    "site-lost-with-leader",
+    "site-loss",
+    "site-loss-with-leader",
     "switchover",
     "upstream-down",
     "witness-lost",
 ];
 /// Of these, those that `cargo xtask test` runs with both stores; of the others with Redis alone.
-const WITH_BOTH_STORES: [&str; 4] = ["owner-killed", "site-lost", "switchover", "upstream-down"];
+const WITH_BOTH_STORES: [&str; 4] = ["owner-killed", "site-loss", "switchover", "upstream-down"];
 /// Those beside the core that `cargo xtask test` runs: one of each kind. `cargo xtask accept` runs all.
 const ALSO_IN_SAMPLE: [&str; 9] = [
     "breaker-open",
@@ -74,24 +74,79 @@ struct Guards {
     network: Option<String>,
 }
 
-/// Every exercise, those of the core with every store that they can run with, in the order of their names. Those named
-/// `rooms` belong to the end-to-end tests, which look at each room from outside.
-pub fn all() -> Result<Vec<Exercise>, TaskError> {
+impl Scenario {
+    /// What kills Redis needs one of its own.
+    fn needs_redis(&self) -> bool {
+        self.guards.store.as_deref() == Some("own-redis")
+    }
+
+    fn needs_lab(&self) -> bool {
+        self.guards.network.as_deref() == Some("lab")
+    }
+}
+
+/// All files in `scenarios/`, in the order of their names.
+fn read() -> Result<Vec<Scenario>, TaskError> {
     let folder = root().join("scenarios");
     let failed = |path: &std::path::Path, source| TaskError::File { path: path.to_owned(), source };
     let entries = fs::read_dir(&folder).map_err(|error| failed(&folder, error))?;
-    let mut exercises = Vec::new();
+    let mut scenarios = Vec::new();
     for entry in entries {
         let path = entry.map_err(|error| failed(&folder, error))?.path();
         let text = fs::read_to_string(&path).map_err(|error| failed(&path, error))?;
         let scenario: Scenario =
             toml::from_str(&text).map_err(|error| failed(&path, std::io::Error::other(error)))?;
+        scenarios.push(scenario);
+    }
+    scenarios.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(scenarios)
+}
+
+/// A scenario as `twinsite drill run` runs it: as root in a lab.
+pub struct Drill {
+    /// Its name.
+    pub name: String,
+    /// Whether it has timings of its own.
+    own_timings: bool,
+    /// Whether it cannot do without a lab.
+    pub needs_lab: bool,
+    /// Whether it cannot do without a Redis.
+    pub needs_redis: bool,
+}
+
+/// Every scenario.
+pub fn drills() -> Result<Vec<Drill>, TaskError> {
+    let drill = |scenario: Scenario| Drill {
+        needs_lab: scenario.needs_lab(),
+        needs_redis: scenario.needs_redis(),
+        own_timings: scenario.topology.profile.is_some(),
+        name: scenario.name,
+    };
+    Ok(read()?.into_iter().map(drill).collect())
+}
+
+impl Drill {
+    /// `twinsite drill run NAME`, with its reports where the build is.
+    pub fn command(&self, runs: u32) -> Command {
+        let mut command = Command::new(target().join("release/twinsite"));
+        command.args(["drill", "run", &self.name, "--runs", &runs.to_string()]);
+        if !self.own_timings {
+            command.args(["--profile", "lan"]);
+        }
+        command.arg("--reports").arg(target().join("drills"));
+        command
+    }
+}
+
+/// Every exercise, those of the core with every store that they can run with, in the order of their names. Those named
+/// `rooms` belong to the end-to-end tests, which look at each room from outside.
+pub fn all() -> Result<Vec<Exercise>, TaskError> {
+    let mut exercises = Vec::new();
+    for scenario in read()? {
         if scenario.name.starts_with("rooms") {
             continue;
         }
-        // What kills Redis needs one of its own.
-        let needs_redis = scenario.guards.store.as_deref() == Some("own-redis");
-        let needs_lab = scenario.guards.network.as_deref() == Some("lab");
+        let (needs_redis, needs_lab) = (scenario.needs_redis(), scenario.needs_lab());
         let is_core = CORE.contains(&scenario.name.as_str());
         let stores: &[&str] = match (needs_redis, is_core) {
             (true, _) => &["redis"],
@@ -110,7 +165,6 @@ pub fn all() -> Result<Vec<Exercise>, TaskError> {
             is_in_sample: (is_core || ALSO_IN_SAMPLE.contains(&name)) && (in_both || *store == "redis"),
         }));
     }
-    exercises.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(exercises)
 }
 

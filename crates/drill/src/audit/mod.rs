@@ -4,7 +4,7 @@ mod store;
 
 pub use store::StoreFollower;
 
-use crate::engine::WatchItem;
+use crate::engine::{Check, WatchItem};
 use crate::measure::announced::{self, Settled};
 use crate::measure::hosts::Answering;
 use crate::measure::{Recording, dual, holders, kernel, rooms};
@@ -65,30 +65,51 @@ impl Audit {
         self.evidence.extend(answering.evidence.iter().cloned());
     }
 
+    /// Each thing that must hold.
+    pub fn checks(&self) -> Vec<Check> {
+        let must = |name: &'static str, holds: bool, line: String| Check { name: name.into(), holds, line };
+        let none = |name, count: u64, line: String| must(name, count == 0, line);
+        let mut checks = vec![
+            none(
+                "dual-answer",
+                self.dual_answer_ms,
+                format!("two owners answered at once for {} ms", self.dual_answer_ms),
+            ),
+            none(
+                "stale-writes",
+                self.stale_epoch_writes,
+                format!("the store accepted {} writes under an old token", self.stale_epoch_writes),
+            ),
+            must(
+                "tokens-grow",
+                self.epochs_monotonic,
+                if self.epochs_monotonic { "tokens only grew" } else { "a token did not grow" }.to_owned(),
+            ),
+            none(
+                "rooms-unsplit",
+                self.split_rooms,
+                format!("{} rooms were on two instances at once", self.split_rooms),
+            ),
+            none(
+                "announced-address",
+                self.announced_mismatch_ms,
+                format!("a wrong address was announced for {} ms", self.announced_mismatch_ms),
+            ),
+        ];
+        checks.extend(
+            self.two_hosts_ms
+                .map(|ms| none("two-hosts", ms, format!("two hosts answered probes at once for {ms} ms"))),
+        );
+        checks.extend(self.dark_frames.map(|times| {
+            let line = format!("{times} times a dark host sent something with the floating address");
+            none("dark-frames", times, line)
+        }));
+        checks
+    }
+
     /// What is broken, a line each.
     pub fn broken(&self) -> Vec<String> {
-        let mut broken = Vec::new();
-        let mut must = |holds: bool, line: String| {
-            if !holds {
-                broken.push(line);
-            }
-        };
-        must(self.dual_answer_ms == 0, format!("two owners answered at once for {} ms", self.dual_answer_ms));
-        must(
-            self.stale_epoch_writes == 0,
-            format!("the store accepted {} writes under an old token", self.stale_epoch_writes),
-        );
-        must(self.epochs_monotonic, "a token did not grow".to_owned());
-        must(self.split_rooms == 0, format!("{} rooms were on two instances at once", self.split_rooms));
-        must(
-            self.announced_mismatch_ms == 0,
-            format!("a wrong address was announced for {} ms", self.announced_mismatch_ms),
-        );
-        let at_once = self.two_hosts_ms.unwrap_or_default();
-        must(at_once == 0, format!("two hosts answered probes at once for {at_once} ms"));
-        let dark = self.dark_frames.unwrap_or_default();
-        must(dark == 0, format!("{dark} times a dark host sent something with the floating address"));
-        broken
+        self.checks().into_iter().filter(|check| !check.holds).map(|check| check.line).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Doing the steps.
 
+use super::ApiError;
 use super::run::Run;
-use super::{ApiError, EngineError};
 use crate::process::ProcessName;
 use crate::scenario::{
     Action, Condition, Destination, Processes, Recover, Repeat, SiteTarget, SpecChange, Step,
@@ -10,7 +10,7 @@ use crate::wan::Shape;
 use futures_util::future::BoxFuture;
 use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 use twinsite_model::spec::NodeKind;
 use twinsite_model::{NodeName, SiteName};
 
@@ -38,19 +38,28 @@ impl From<super::BackendError> for Failed {
 
 impl Run<'_> {
     /// Does all steps, up to the first that cannot be done.
-    pub(super) async fn perform_steps(&mut self) -> Result<(), EngineError> {
+    pub(super) async fn perform_steps(&mut self) {
         let scenario = self.scenario;
+        let of = scenario.steps().count();
         for (number, step) in scenario.steps().enumerate() {
-            if let Err(Failed(why)) = self.perform_step(step).await {
+            self.step = Some((number + 1, of));
+            let done = self.perform_step(step).await;
+            if self.is_aborted() {
+                break;
+            }
+            if let Err(Failed(why)) = done {
                 self.broken.push(format!("step {}: {why}", number + 1));
                 break;
             }
         }
-        Ok(())
+        self.step = None;
     }
 
     async fn perform_step(&mut self, step: &Step) -> Result<(), Failed> {
-        sleep(step.after.in_timing(&self.timing)).await;
+        self.pause(step.after.in_timing(&self.timing)).await;
+        if self.is_aborted() {
+            return Ok(());
+        }
         match &step.action {
             Action::Repeat(repeat) => self.repeat(repeat).await,
             action => self.perform_action(action).await,
@@ -60,14 +69,17 @@ impl Run<'_> {
     async fn repeat(&mut self, repeat: &Repeat) -> Result<(), Failed> {
         let every = repeat.every.in_timing(&self.timing);
         for number in 1..=repeat.times {
-            let began = tokio::time::Instant::now();
+            let began = Instant::now();
             for step in &repeat.steps {
-                sleep(step.after.in_timing(&self.timing)).await;
+                self.pause(step.after.in_timing(&self.timing)).await;
+                if self.is_aborted() {
+                    return Ok(());
+                }
                 let done = self.perform_action(&step.action).await;
                 done.map_err(|Failed(why)| Failed(format!("time {number} of {}: {why}", repeat.times)))?;
             }
             if number < repeat.times {
-                sleep_until(began + every).await;
+                self.pause((began + every).saturating_duration_since(Instant::now())).await;
             }
         }
         Ok(())
@@ -171,6 +183,7 @@ impl Run<'_> {
             Action::RestartRolling => self.restart_rolling().await?,
             Action::Wait(wait) => {
                 let within = wait.within.in_timing(&self.timing);
+                self.tell_now(&format!("waiting until {}", wait.until.as_str()));
                 if !self.wait(wait.until, within).await {
                     return Err(Failed(format!("not so within {within:?}: {}", wait.until.as_str())));
                 }

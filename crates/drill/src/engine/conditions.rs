@@ -22,17 +22,17 @@ impl Run<'_> {
         Some(status)
     }
 
-    /// Waits for a condition; false if it is not so within the time.
+    /// Waits for a condition; false if it is not so within the time, or if somebody wants the drill to end.
     pub(super) async fn wait(&mut self, condition: Condition, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         loop {
             if self.holds(condition).await {
                 return true;
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || self.is_aborted() {
                 return false;
             }
-            sleep(POLL).await;
+            self.pause(POLL).await;
         }
     }
 

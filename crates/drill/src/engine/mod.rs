@@ -14,35 +14,42 @@ mod render;
 mod report;
 mod roles;
 mod run;
+mod spans;
 mod verdict;
 
 pub use backend::{Backend, BackendError};
 pub use cluster_api::{ApiError, ClusterApi, ClusterStatus, WatchItem};
 pub use report::{
-    AnsweringReport, Attempts, GapMs, HostReport, LimitReport, Origin, PhasesMs, REPORT_VERSION, Report,
-    Requests, RunReport, TimelineEntry, TunnelReport, Verdict,
+    AnsweringReport, Attempts, Check, CountReport, GapMs, HostReport, LimitReport, Origin, PhasesMs,
+    REPORT_VERSION, Report, Requests, RunReport, TimelineEntry, TunnelReport, Verdict,
 };
+pub use spans::{GapSpan, NodeSpans, PhaseSpan, Spans};
 
 use crate::audit::Audit;
 use crate::layout::{Ground, Store};
+use crate::measure::Recorder;
 use crate::scenario::{LeaderPlace, NetworkNeeded, Scenario, StoreNeeded};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How a scenario is run.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How often.
     pub runs: u32,
+    /// Cancel it to end the drill: what is under way goes its way back, and the report says `aborted`.
+    pub abort: CancellationToken,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { runs: 1 }
+        Self { runs: 1, abort: CancellationToken::new() }
     }
 }
 
 /// What the engine is doing, for those who watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct DrillProgress {
     /// Which run, from 1.
     pub run: u32,
@@ -50,6 +57,8 @@ pub struct DrillProgress {
     pub runs: u32,
     /// What happens now, in a few words.
     pub now: String,
+    /// What this run's clients see, if there are any yet; it can be looked at while the run goes on.
+    pub clients: Option<Arc<Recorder>>,
 }
 
 /// Why a drill could not be run. A drill that runs and breaks a limit is no error but a report.
@@ -105,7 +114,8 @@ pub(crate) async fn made_ready(
     run::arrange_leader(leader, api, backend.layout(), healthy).await
 }
 
-/// Runs a scenario. The cluster is running; afterwards it is whole again, unless this is an error.
+/// Runs a scenario. The cluster is running; afterwards it is whole again, unless this is an error. A drill that is aborted
+/// leaves a whole cluster too: steps that wait are left, then comes the way back.
 pub async fn run(
     scenario: &Scenario,
     backend: &mut dyn Backend,
@@ -117,13 +127,26 @@ pub async fn run(
     let (runs, began) = (options.runs.max(1), run::wall_now());
     let mut reports = Vec::new();
     let mut audit = Audit::clean();
+    let mut aborted = false;
     for number in 1..=runs {
-        let mut tell = |now: &str| progress(DrillProgress { run: number, runs, now: now.to_owned() });
-        let (report, found) = run::Run::new(scenario, backend, api, &mut tell).await?.perform(number).await?;
+        let mut tell = |now: &str, clients: Option<&Arc<Recorder>>| {
+            progress(DrillProgress { run: number, runs, now: now.to_owned(), clients: clients.cloned() });
+        };
+        // Until its first step a run has changed nothing, and can be left at any moment.
+        let new = run::Run::new(scenario, backend, api, options.abort.clone(), &mut tell);
+        let Some(run) = options.abort.run_until_cancelled(new).await else {
+            aborted = true;
+            break;
+        };
+        let (report, found) = run?.perform(number).await?;
+        aborted = report.aborted;
         audit.merge(found);
         reports.push(report);
+        if aborted {
+            break;
+        }
     }
-    Ok(verdict::judge(scenario, backend.layout(), began, reports, audit))
+    Ok(verdict::judge(scenario, backend.layout(), began, reports, audit, aborted))
 }
 
 #[cfg(test)]

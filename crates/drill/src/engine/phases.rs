@@ -2,43 +2,60 @@
 
 use super::WatchItem;
 use super::report::PhasesMs;
-use super::run::whole_ms;
+use super::spans::PhaseSpan;
 use crate::layout::Layout;
 use crate::measure::{Answer, Identity};
 use std::collections::BTreeMap;
 use std::time::Instant;
-use twinsite_model::{Event, NodeId, Step, WallTime};
+use twinsite_model::{Event, NodeId, OperationId, Step, WallTime};
 
-/// The phases of the first move after the fault; all empty if there was none.
-pub(super) fn of(journal: &[WatchItem], fault: WallTime) -> PhasesMs {
-    let began = journal.iter().find_map(|item| match &item.event {
-        Event::OperationBegan { operation, .. } => Some((*operation, item.at)),
-        _ => None,
-    });
-    let Some((id, began)) = began else { return PhasesMs::default() };
-    let of_step = |wanted: Step| {
-        let started = journal.iter().find_map(|item| match &item.event {
-            Event::StepStarted { operation, step, .. } if *operation == id && *step == wanted => {
-                Some(item.at)
+/// The phases of every move after the fault, each from its start to its end. The first begins with what nobody had
+/// decided yet: `detect`, from the fault to the decision.
+pub(super) fn spans(journal: &[WatchItem], fault: WallTime) -> Vec<PhaseSpan> {
+    let since = |at: WallTime| at.0.cast_signed().saturating_sub(fault.0.cast_signed());
+    let mut spans = Vec::new();
+    let mut moves = Vec::new();
+    let mut begun: BTreeMap<(OperationId, Step), WallTime> = BTreeMap::new();
+    for item in journal {
+        match &item.event {
+            Event::OperationBegan { operation, .. } => {
+                moves.push(*operation);
+                if moves.len() == 1 {
+                    let to_ms = since(item.at).max(0);
+                    spans.push(PhaseSpan { of_move: 1, phase: "detect".into(), from_ms: 0, to_ms });
+                }
             }
-            _ => None,
-        })?;
-        let finished = journal.iter().find_map(|item| match &item.event {
-            Event::StepFinished { operation, step, .. } if *operation == id && *step == wanted => {
-                Some(item.at)
+            Event::StepStarted { operation, step, .. } => {
+                begun.entry((*operation, *step)).or_insert(item.at);
             }
-            _ => None,
-        })?;
-        Some(whole_ms(finished.since(started)))
+            Event::StepFinished { operation, step, .. } => {
+                let of_move = moves.iter().position(|known| known == operation);
+                if let (Some(of_move), Some(from)) = (of_move, begun.remove(&(*operation, *step))) {
+                    let phase = step.as_str().into();
+                    let to_ms = since(item.at.max(from));
+                    spans.push(PhaseSpan { of_move: of_move + 1, phase, from_ms: since(from), to_ms });
+                }
+            }
+            _ => {}
+        }
+    }
+    spans
+}
+
+/// How long each phase of the first move took; all empty if there was none.
+pub(super) fn of(spans: &[PhaseSpan]) -> PhasesMs {
+    let of_phase = |name: &str| {
+        let span = spans.iter().find(|span| span.of_move == 1 && span.phase == name)?;
+        u64::try_from(span.to_ms.saturating_sub(span.from_ms)).ok()
     };
     PhasesMs {
-        detect: Some(whole_ms(began.since(fault))),
-        drain: of_step(Step::Drain),
-        fence: of_step(Step::Fence),
-        r#move: of_step(Step::Move),
-        observe: of_step(Step::Observe),
-        announce: of_step(Step::Announce),
-        verify: of_step(Step::Verify),
+        detect: of_phase("detect"),
+        drain: of_phase("drain"),
+        fence: of_phase("fence"),
+        r#move: of_phase("move"),
+        observe: of_phase("observe"),
+        announce: of_phase("announce"),
+        verify: of_phase("verify"),
     }
 }
 
@@ -102,4 +119,79 @@ pub(super) fn who_answered(answers: &[Answer], fault: Instant) -> Vec<(Instant, 
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinsite_model::{FloatingIpName, OperationKind, Outcome, Reason, Revision, StepResult};
+
+    fn item(at: u64, event: Event) -> WatchItem {
+        WatchItem { revision: Revision(at), at: WallTime(at), event }
+    }
+
+    fn ip() -> FloatingIpName {
+        "public".parse().unwrap()
+    }
+
+    fn began(at: u64, operation: u64) -> WatchItem {
+        let event = Event::OperationBegan {
+            ip: ip(),
+            operation: OperationId(operation),
+            kind: OperationKind::Failover,
+            reason: Reason::OwnerSilent,
+            target: NodeId(3),
+            evidence: Vec::new(),
+        };
+        item(at, event)
+    }
+
+    fn step(operation: u64, step: Step, from: u64, to: u64) -> [WatchItem; 2] {
+        let operation = OperationId(operation);
+        [
+            item(from, Event::StepStarted { ip: ip(), operation, step }),
+            item(
+                to,
+                Event::StepFinished {
+                    ip: ip(),
+                    operation,
+                    step,
+                    result: StepResult::Done,
+                    detail: String::new(),
+                },
+            ),
+        ]
+    }
+
+    #[test]
+    fn phases_are_those_of_each_move_and_the_numbers_those_of_the_first() {
+        let mut journal = vec![began(1_040, 7)];
+        journal.extend(step(7, Step::Fence, 1_040, 1_100));
+        journal.extend(step(7, Step::Move, 1_100, 1_105));
+        journal.push(item(
+            1_110,
+            Event::OperationEnded { ip: ip(), operation: OperationId(7), outcome: Outcome::Verified },
+        ));
+        journal.push(began(3_000, 9));
+        journal.extend(step(9, Step::Drain, 3_000, 3_200));
+        // What never ends has no length.
+        journal.push(step(9, Step::Fence, 3_200, 0)[0].clone());
+        let spans = spans(&journal, WallTime(1_000));
+        let span = |of_move, phase: &'static str, from_ms, to_ms| PhaseSpan {
+            of_move,
+            phase: phase.into(),
+            from_ms,
+            to_ms,
+        };
+        let expected = [
+            span(1, "detect", 0, 40),
+            span(1, "fence", 40, 100),
+            span(1, "move", 100, 105),
+            span(2, "drain", 2_000, 2_200),
+        ];
+        assert_eq!(spans, expected);
+        let numbers = PhasesMs { detect: Some(40), fence: Some(60), r#move: Some(5), ..PhasesMs::default() };
+        assert_eq!(of(&spans), numbers);
+        assert_eq!(of(&[]), PhasesMs::default());
+    }
 }

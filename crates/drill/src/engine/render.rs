@@ -1,11 +1,12 @@
 //! The report for people. Colours are written as terminal codes; `anstream` takes them out where there is no terminal.
 
-use super::report::{Report, RunReport};
+use super::report::{Report, RunReport, Verdict};
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
 
 const GOOD: Style = AnsiColor::Green.on_default().bold();
 const BAD: Style = AnsiColor::Red.on_default().bold();
+const WARN: Style = AnsiColor::Yellow.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 const STRONG: Style = Style::new().bold();
 
@@ -34,9 +35,12 @@ impl Report {
         for limit in &self.limits {
             let median =
                 limit.median_ms.map_or_else(|| "nothing measured".to_owned(), |ms| format!("{ms} ms"));
-            let held = limit.median_ms.is_some_and(|ms| ms <= limit.limit_ms);
-            let style = if held { GOOD } else { BAD };
-            let mark = if held { "held" } else { "broken" };
+            let (style, mark) = match (limit.holds(), self.verdict) {
+                (true, _) => (GOOD, "held"),
+                // What was cut short had no time to keep it.
+                (false, Verdict::Aborted) => (DIM, "not judged"),
+                (false, _) => (BAD, "broken"),
+            };
             writeln!(
                 out,
                 "  limit {:<15} {median} of {} ms: {style}{mark}{style:#}",
@@ -57,12 +61,13 @@ impl Report {
             writeln!(out, "    {DIM}{line}{DIM:#}")?;
         }
         writeln!(out)?;
-        if self.passed() {
-            writeln!(out, "{GOOD}pass{GOOD:#}")
-        } else {
-            writeln!(out, "{BAD}fail{BAD:#}")?;
-            self.broken.iter().try_for_each(|line| writeln!(out, "  {BAD}{line}{BAD:#}"))
-        }
+        let style = match self.verdict {
+            Verdict::Pass => GOOD,
+            Verdict::Fail => BAD,
+            Verdict::Aborted => WARN,
+        };
+        writeln!(out, "{style}{}{style:#}", self.verdict.as_str())?;
+        self.broken.iter().try_for_each(|line| writeln!(out, "  {BAD}{line}{BAD:#}"))
     }
 }
 

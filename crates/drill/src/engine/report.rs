@@ -1,5 +1,6 @@
 //! The report of a drill, in the words of its JSON.
 
+use super::spans::Spans;
 use crate::audit::Audit;
 use crate::measure::{Counts, gap};
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,30 @@ pub enum Verdict {
     Pass,
     /// Something did not hold; [`Report::broken`] says what.
     Fail,
+    /// It was ended before its end and went its way back; what was audited held.
+    Aborted,
+}
+
+impl Verdict {
+    /// The word for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// One thing that must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// Whether it held.
+    pub holds: bool,
+    /// What was so, in a line.
+    pub line: String,
 }
 
 /// On what it was measured.
@@ -68,6 +93,9 @@ pub struct Report {
     pub broken: Vec<String>,
     /// The medians over all runs of what has a limit, with the limit, in milliseconds.
     pub limits: Vec<LimitReport>,
+    /// The highest of all runs of each count that has a limit, with the limit.
+    #[serde(default)]
+    pub counts: Vec<CountReport>,
     /// Each run.
     pub runs: Vec<RunReport>,
     /// The audit over all runs.
@@ -83,6 +111,31 @@ pub struct LimitReport {
     pub median_ms: Option<u64>,
     /// The limit, in milliseconds.
     pub limit_ms: u64,
+}
+
+impl LimitReport {
+    /// Whether something was measured, and not too much.
+    pub fn holds(&self) -> bool {
+        self.median_ms.is_some_and(|median| median <= self.limit_ms)
+    }
+}
+
+/// A limit of a count and what was counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountReport {
+    /// Its name in the scenario.
+    pub name: Cow<'static, str>,
+    /// The highest of all runs.
+    pub highest: u64,
+    /// The limit.
+    pub limit: u64,
+}
+
+impl CountReport {
+    /// Whether it was not too much.
+    pub fn holds(&self) -> bool {
+        self.highest <= self.limit
+    }
 }
 
 /// One run.
@@ -109,10 +162,24 @@ pub struct RunReport {
     pub owner_before: Option<String>,
     /// Who owned it when all had settled.
     pub owner_after: Option<String>,
+    /// What the scenario expects, each with what came of it.
+    #[serde(default)]
+    pub expectations: Vec<Check>,
     /// What did not go as the scenario says.
     pub broken: Vec<String>,
+    /// Whether it was ended before its end.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub aborted: bool,
+    /// When things were so, for a drawing to scale.
+    #[serde(default)]
+    pub spans: Spans,
     /// What happened, in order.
     pub timeline: Vec<TimelineEntry>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Gaps by kind of client.

@@ -1,8 +1,8 @@
 //! One run of a scenario.
 
-use super::report::{RunReport, TimelineEntry};
+use super::report::{Check, RunReport, TimelineEntry};
 use super::roles::Roles;
-use super::{Backend, ClusterApi, ClusterStatus, EngineError, WatchItem, hosts, phases};
+use super::{Backend, ClusterApi, ClusterStatus, EngineError, WatchItem, hosts, phases, spans};
 use crate::audit::{self, Audit, StoreFollower};
 use crate::lab::Prober;
 use crate::layout::{Ground, Layout};
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use twinsite_model::spec::NodeKind;
 use twinsite_model::{ClusterSpec, SiteName, Timing, WallTime};
 
@@ -67,15 +68,22 @@ impl Drop for Journal {
     }
 }
 
+/// Told what happens now, and what clients have seen until then if there are any.
+pub(super) type Tell<'a> = dyn FnMut(&str, Option<&Arc<Recorder>>) + Send + 'a;
+
 pub(super) struct Run<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) backend: &'a mut dyn Backend,
     pub(super) api: &'a dyn ClusterApi,
-    pub(super) tell: &'a mut (dyn FnMut(&str) + Send),
+    tell: &'a mut Tell<'a>,
+    /// Cancelled when somebody wants the drill to end. What is asked for on the way back is not asked of it.
+    abort: CancellationToken,
     pub(super) layout: Layout,
     pub(super) timing: Timing,
     pub(super) roles: Roles,
     pub(super) recorder: Arc<Recorder>,
+    /// Which step is being done, of how many.
+    pub(super) step: Option<(usize, usize)>,
     /// What was done, and when.
     pub(super) actions: Vec<(Instant, String)>,
     /// What did not go as the scenario says.
@@ -98,15 +106,16 @@ impl<'a> Run<'a> {
         scenario: &'a Scenario,
         backend: &'a mut dyn Backend,
         api: &'a dyn ClusterApi,
-        tell: &'a mut (dyn FnMut(&str) + Send),
+        abort: CancellationToken,
+        tell: &'a mut Tell<'a>,
     ) -> Result<Self, EngineError> {
         let layout = backend.layout().clone();
         let timing = Timing::of(layout.profile);
-        tell("waiting until all is healthy");
+        tell("waiting until all is healthy", None);
         let within = scenario.way_back.within.in_timing(&timing);
         backend.wait_healthy(within).await?;
         let healthy = super::conditions::wait_healthy(api, &layout, within).await?;
-        tell("looking at the guards");
+        tell("looking at the guards", None);
         let before = arrange_leader(scenario.guards.leader, api, &layout, healthy).await?;
         let roles = Roles::new(&layout, &before)
             .ok_or_else(|| EngineError::Guard("nobody owns the floating address".to_owned()))?;
@@ -115,7 +124,7 @@ impl<'a> Run<'a> {
             Some(url) => Some(StoreFollower::start(&url, &layout.cluster).await?),
             None => None,
         };
-        tell("clients begin");
+        tell("clients begin", None);
         let load = Load::start(&scenario.load.plan(), &layout);
         let recorder = Arc::clone(load.recorder());
         let prober = backend.prober()?;
@@ -130,10 +139,12 @@ impl<'a> Run<'a> {
             backend,
             api,
             tell,
+            abort,
             layout,
             timing,
             roles,
             recorder,
+            step: None,
             actions: Vec::new(),
             broken: Vec::new(),
             spec_before: None,
@@ -159,20 +170,27 @@ impl<'a> Run<'a> {
     pub(super) async fn perform(mut self, number: u32) -> Result<(RunReport, Audit), EngineError> {
         let began = Instant::now();
         // Long enough before the first step to see what the instances announce in peace.
-        sleep(QUIET_BEFORE).await;
+        self.pause(QUIET_BEFORE).await;
         let fault = Instant::now();
         let fault_wall = wall_now();
         let journal_before = self.journal.items().len();
-        self.perform_steps().await?;
+        self.perform_steps().await;
 
-        self.tell_now("watching it settle");
+        if !self.is_aborted() {
+            self.tell_now("watching it settle");
+        }
         let settle = self.scenario.observe.settle.in_timing(&self.timing);
         self.wait_settled(settle).await;
         let settled_at = Instant::now();
-        sleep(self.scenario.observe.hold.0).await;
+        self.pause(self.scenario.observe.hold.0).await;
         let observed_at = Instant::now();
         let after = self.status().await;
-        self.look_at_outcome(after.as_ref());
+        let aborted = self.is_aborted();
+        if aborted {
+            self.did("aborted".to_owned());
+        }
+        // Nothing was promised of a drill that was cut short, but the audit.
+        let expectations = if aborted { Vec::new() } else { self.look_at_outcome(after.as_ref()) };
         let (settled_site, silent_sites) = (self.owner_site(after.as_ref()), self.sites_without_nodes());
         let seen = self.recorder.recording();
 
@@ -182,6 +200,7 @@ impl<'a> Run<'a> {
         ];
         let journal = self.journal.items();
         let of_fault = journal.get(journal_before..).unwrap_or_default().to_vec();
+        self.abort = CancellationToken::new();
         let healed_at = self.way_back().await?;
         if let Some(healed_at) = healed_at {
             let healed = self.status().await;
@@ -207,10 +226,12 @@ impl<'a> Run<'a> {
             timeline.extend(hosts::lines(answering, observed).into_iter().map(entry));
             timeline.sort_by_key(|entry| entry.at_ms);
         }
+        let mut spans = spans::of_clients(&seen, observed, |at| since(fault, at));
+        spans.phases = phases::spans(&of_fault, fault_wall);
         let report = RunReport {
             run: number,
             gap_ms: gaps(layout.ground, &seen, fault, observed_at),
-            phases_ms: phases::of(&of_fault, fault_wall),
+            phases_ms: phases::of(&spans.phases),
             requests: (&seen.requests).into(),
             connects: (&seen.connects).into(),
             attempts: super::report::Attempts::of(&seen.requests, &seen.connects),
@@ -221,21 +242,35 @@ impl<'a> Run<'a> {
                 .as_ref()
                 .and_then(|after| after.owner.as_ref())
                 .map(|(n, t)| format!("{n} ({t})")),
+            expectations,
             broken,
+            aborted,
+            spans,
             timeline,
         };
         Ok((report, audit))
     }
 
     pub(super) fn tell_now(&mut self, now: &str) {
-        (self.tell)(now);
+        let step = self.step.map(|(number, of)| format!("step {number}/{of}: ")).unwrap_or_default();
+        (self.tell)(&format!("{step}{now}"), Some(&self.recorder));
+    }
+
+    /// Whether somebody wants the drill to end.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.abort.is_cancelled()
+    }
+
+    /// Sleeps, unless somebody wants the drill to end.
+    pub(super) async fn pause(&self, duration: Duration) {
+        self.abort.run_until_cancelled(sleep(duration)).await;
     }
 
     async fn wait_settled(&mut self, within: Duration) {
         let deadline = Instant::now() + within;
         for condition in [Condition::Answering, Condition::MovesEnded, Condition::ParticipantsBack] {
             let left = deadline.saturating_duration_since(Instant::now());
-            if !self.wait(condition, left).await {
+            if !self.wait(condition, left).await && !self.is_aborted() {
                 self.broken
                     .push(format!("not so within {within:?} after the last step: {}", condition.as_str()));
             }
@@ -327,13 +362,13 @@ impl<'a> Run<'a> {
         self.backend.rebuild().await.map_err(EngineError::from)
     }
 
-    fn look_at_outcome(&mut self, after: Option<&ClusterStatus>) {
+    fn look_at_outcome(&mut self, after: Option<&ClusterStatus>) -> Vec<Check> {
         let Some(after) = after else {
             self.broken.push("the cluster could not be asked for its state afterwards".to_owned());
-            return;
+            return Vec::new();
         };
         let moves = super::verdict::moves(&self.journal.items());
-        let problems = super::verdict::unexpected(
+        let checks = super::verdict::expectations(
             &self.scenario.expect,
             &self.layout,
             &self.before,
@@ -341,7 +376,8 @@ impl<'a> Run<'a> {
             &self.roles.other_site,
             moves,
         );
-        self.broken.extend(problems);
+        self.broken.extend(checks.iter().filter(|check| !check.holds).map(|check| check.line.clone()));
+        checks
     }
 }
 
@@ -386,8 +422,9 @@ pub(super) async fn arrange_leader(
 }
 
 fn gaps(ground: Ground, seen: &Recording, from: Instant, to: Instant) -> super::GapMs {
-    let connections = gap::http(&seen.answers, Kind::NewConnection, from, to);
-    let keep_alive = gap::http(&seen.answers, Kind::KeepAlive, from, to);
+    let lasts = |gap: Option<Period>| gap.map(|gap| gap.lasts());
+    let connections = lasts(gap::http(&seen.answers, Kind::NewConnection, from, to));
+    let keep_alive = lasts(gap::http(&seen.answers, Kind::KeepAlive, from, to));
     let http = match ground {
         Ground::Loopback => connections.max(keep_alive),
         // What a client waits on a connection whose other end fell silent is its own kernel's doing: it asks again after
@@ -397,7 +434,7 @@ fn gaps(ground: Ground, seen: &Recording, from: Instant, to: Instant) -> super::
     super::GapMs {
         http: http.map(whole_ms),
         keep_alive: keep_alive.map(whole_ms),
-        websocket: gap::websocket(&seen.answers, from, to).map(whole_ms),
+        websocket: lasts(gap::websocket(&seen.answers, from, to)).map(whole_ms),
     }
 }
 

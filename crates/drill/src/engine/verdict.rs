@@ -1,6 +1,6 @@
 //! Judging: expectations, limits, audit.
 
-use super::report::{LimitReport, Origin, REPORT_VERSION, Report, RunReport, Verdict};
+use super::report::{Check, CountReport, LimitReport, Origin, REPORT_VERSION, Report, RunReport, Verdict};
 use super::run::whole_ms;
 use super::{ClusterStatus, WatchItem};
 use crate::audit::Audit;
@@ -14,16 +14,15 @@ pub(super) fn moves(journal: &[WatchItem]) -> u32 {
     u32::try_from(changed.count()).unwrap_or(u32::MAX)
 }
 
-/// What is not as the scenario expects it, a line each.
-pub(super) fn unexpected(
+/// What the scenario expects, each with what came of it.
+pub(super) fn expectations(
     expect: &Expect,
     layout: &Layout,
     before: &ClusterStatus,
     after: &ClusterStatus,
     other_site: &SiteName,
     moves: u32,
-) -> Vec<String> {
-    let mut problems = Vec::new();
+) -> Vec<Check> {
     let (old, new) = (before.owner.as_ref(), after.owner.as_ref());
     let site = new.and_then(|(node, _)| layout.node(node)).map(|node| &node.site);
     let right = match expect.owner {
@@ -33,22 +32,23 @@ pub(super) fn unexpected(
         OwnerExpected::AtOtherSite => site == Some(other_site),
         OwnerExpected::NewToken => new.is_some_and(|(_, token)| old.is_none_or(|(_, old)| token > old)),
     };
-    if !right {
-        let word = |owner: Option<&(twinsite_model::NodeName, twinsite_model::Token)>| {
-            owner.map_or_else(|| "nobody".to_owned(), |(node, token)| format!("{node} ({token})"))
-        };
-        problems.push(format!("the owner is {} after {}, not as expected", word(new), word(old)));
-    }
-    if let Some(max) = expect.moves_max
-        && moves > max
-    {
-        problems.push(format!("the owner changed {moves} times, at most {max} expected"));
+    let word = |owner: Option<&(twinsite_model::NodeName, twinsite_model::Token)>| {
+        owner.map_or_else(|| "nobody".to_owned(), |(node, token)| format!("{node} ({token})"))
+    };
+    let as_expected = if right { "as expected" } else { "not as expected" };
+    let owner = format!("the owner is {} after {}, {as_expected}", word(new), word(old));
+    let mut checks = vec![Check { name: "owner".into(), holds: right, line: owner }];
+    if let Some(max) = expect.moves_max {
+        let line = format!("the owner changed {moves} times, at most {max} expected");
+        checks.push(Check { name: "moves_max".into(), holds: moves <= max, line });
     }
     let forced = after.generation.0.saturating_sub(before.generation.0);
-    if forced != expect.forced_recoveries {
-        problems.push(format!("{forced} forced recoveries, {} expected", expect.forced_recoveries));
-    }
-    problems
+    checks.push(Check {
+        name: "forced_recoveries".into(),
+        holds: forced == expect.forced_recoveries,
+        line: format!("{forced} forced recoveries, {} expected", expect.forced_recoveries),
+    });
+    checks
 }
 
 /// The report with its verdict.
@@ -58,8 +58,10 @@ pub(super) fn judge(
     began: WallTime,
     runs: Vec<RunReport>,
     audit: Audit,
+    aborted: bool,
 ) -> Report {
     let limits = scenario.limits_on(layout.ground);
+    let counts = counts(&limits, &runs);
     let mut broken = audit.broken();
     for run in &runs {
         broken.extend(run.broken.iter().map(|line| format!("run {}: {line}", run.run)));
@@ -73,7 +75,8 @@ pub(super) fn judge(
             LimitReport { name: name.into(), median_ms: median(measured), limit_ms: whole_ms(limit) }
         })
         .collect();
-    for limit in &limits {
+    // Of a drill that was cut short the medians are shown, and held against nobody.
+    for limit in limits.iter().filter(|_| !aborted) {
         match limit.median_ms {
             Some(median) if median > limit.limit_ms => {
                 broken.push(format!("{}: median {median} ms, limit {} ms", limit.name, limit.limit_ms));
@@ -91,14 +94,36 @@ pub(super) fn judge(
         began_ms: began.0,
         scenario: scenario.name().to_owned(),
         description: scenario.description.clone(),
-        verdict: if broken.is_empty() { Verdict::Pass } else { Verdict::Fail },
+        verdict: match (broken.is_empty(), aborted) {
+            (false, _) => Verdict::Fail,
+            (true, true) => Verdict::Aborted,
+            (true, false) => Verdict::Pass,
+        },
         profile: layout.profile.to_string(),
         store: if layout.store == Store::Embedded { "embedded".into() } else { "redis".into() },
         broken,
         limits,
+        counts,
         runs,
         audit,
     }
+}
+
+/// Each count that has a limit, with the highest of all runs.
+fn counts(limits: &Limits, runs: &[RunReport]) -> Vec<CountReport> {
+    let lost = |run: &RunReport| u64::try_from(run.tunnels.lost).unwrap_or(u64::MAX);
+    let highest = |count: fn(&RunReport) -> u64| runs.iter().map(count).max();
+    [
+        ("failed_requests", limits.failed_requests, highest(|run| run.requests.failed)),
+        ("refused_attempts", limits.refused_attempts, highest(|run| run.attempts.refused)),
+        ("broken_attempts", limits.broken_attempts, highest(|run| run.attempts.broken)),
+        ("tunnels_lost", limits.tunnels_lost, runs.iter().map(lost).max()),
+    ]
+    .into_iter()
+    .filter_map(|(name, limit, highest)| {
+        Some(CountReport { name: name.into(), highest: highest?, limit: limit? })
+    })
+    .collect()
 }
 
 /// Counts of one run that are above their limits, a line each.

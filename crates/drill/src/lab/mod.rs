@@ -63,14 +63,14 @@ pub const INTERFACE: &str = "eth0";
 pub enum LabError {
     /// Not root.
     #[error(
-        "a lab makes network namespaces, which needs root: run it with sudo, or use `twinsite demo` without --lab, which \
-         runs on loopback addresses"
+        "a lab makes network namespaces, which needs root: run it with sudo, or without a lab, on loopback addresses \
+         (`twinsite demo`, `twinsite drill run --no-lab`)"
     )]
     NotRoot,
     /// A program is missing.
     #[error(
-        "a lab needs `{program}`: install the package `{package}`, or use `twinsite demo` without --lab, which runs on \
-         loopback addresses"
+        "a lab needs `{program}`: install the package `{package}`, or do without a lab, on loopback addresses \
+         (`twinsite demo`, `twinsite drill run --no-lab`)"
     )]
     Missing {
         /// The program.
@@ -80,8 +80,8 @@ pub enum LabError {
     },
     /// There are no TAPs.
     #[error(
-        "a lab carries packets over TAPs, and {TUN}: {0}; load the module `tun`, or use `twinsite demo` without --lab, \
-         which runs on loopback addresses"
+        "a lab carries packets over TAPs, and {TUN}: {0}; load the module `tun`, or do without a lab, on loopback addresses \
+         (`twinsite demo`, `twinsite drill run --no-lab`)"
     )]
     NoTaps(io::Error),
     /// A command failed.

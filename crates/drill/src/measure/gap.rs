@@ -1,34 +1,37 @@
 //! How long clients got no answer.
 
+use super::hosts::Period;
 use super::{Answer, Kind, Tunnel};
 use std::time::{Duration, Instant};
 
 /// The longest time without an answer that touches the window, given the moments of all answers in any order. The
 /// last answer before the window counts as its beginning; an outage that lasts to the window's end counts up to
 /// there.
-pub fn longest(moments: impl IntoIterator<Item = Instant>, from: Instant, to: Instant) -> Duration {
+pub fn longest(moments: impl IntoIterator<Item = Instant>, from: Instant, to: Instant) -> Period {
     let mut moments: Vec<_> = moments.into_iter().filter(|moment| *moment <= to).collect();
     moments.sort_unstable();
     let first_inside = moments.partition_point(|moment| *moment <= from);
     let before = first_inside.checked_sub(1).and_then(|index| moments.get(index)).copied().unwrap_or(from);
     let mut last = before;
-    let mut longest = Duration::ZERO;
+    let mut longest = Period { from: before, to: before };
     for moment in moments.drain(..).skip(first_inside).chain([to]) {
-        longest = longest.max(moment.duration_since(last));
+        if moment.duration_since(last) > longest.lasts() {
+            longest = Period { from: last, to: moment };
+        }
         last = moment;
     }
     longest
 }
 
-/// The gap that HTTP clients of one kind saw: how long none of them got any answer.
-pub fn http(answers: &[Answer], kind: Kind, from: Instant, to: Instant) -> Option<Duration> {
+/// The gap that HTTP clients of one kind saw: when none of them got any answer.
+pub fn http(answers: &[Answer], kind: Kind, from: Instant, to: Instant) -> Option<Period> {
     let mut moments = answers.iter().filter(|answer| answer.kind == kind && answer.floating).peekable();
     moments.peek()?;
     Some(longest(moments.map(|answer| answer.received), from, to))
 }
 
-/// The gap that WebSocket clients saw: how long no participant got any answer to what it said.
-pub fn websocket(answers: &[Answer], from: Instant, to: Instant) -> Option<Duration> {
+/// The gap that WebSocket clients saw: when no participant got any answer to what it said.
+pub fn websocket(answers: &[Answer], from: Instant, to: Instant) -> Option<Period> {
     let answers = answers.iter().filter(|answer| answer.kind == Kind::Tunnel && answer.sent.is_some());
     let mut moments = answers.map(|answer| answer.received).peekable();
     moments.peek()?;
@@ -75,20 +78,20 @@ mod tests {
         let start = Instant::now();
         let at = |ms: u32| start + ms * MS;
         let moments = [10, 12, 14, 380, 382].map(at);
-        assert_eq!(longest(moments, at(15), at(400)), 366 * MS);
+        assert_eq!(longest(moments, at(15), at(400)), Period { from: at(14), to: at(380) });
         // An earlier hole is not of this fault.
         let moments = [10, 200, 202, 230, 240].map(at);
-        assert_eq!(longest(moments, at(203), at(241)), 28 * MS);
+        assert_eq!(longest(moments, at(203), at(241)).lasts(), 28 * MS);
     }
 
     #[test]
     fn an_outage_without_end_counts_to_the_end_of_the_window() {
         let start = Instant::now();
         let at = |ms: u32| start + ms * MS;
-        assert_eq!(longest([at(10)], at(11), at(500)), 490 * MS);
-        assert_eq!(longest([], at(100), at(500)), 400 * MS);
+        assert_eq!(longest([at(10)], at(11), at(500)), Period { from: at(10), to: at(500) });
+        assert_eq!(longest([], at(100), at(500)).lasts(), 400 * MS);
         // What comes after the window is not looked at.
-        assert_eq!(longest([at(10), at(900)], at(11), at(500)), 490 * MS);
+        assert_eq!(longest([at(10), at(900)], at(11), at(500)).lasts(), 490 * MS);
     }
 
     #[test]

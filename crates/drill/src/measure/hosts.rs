@@ -222,6 +222,13 @@ pub struct Period {
     pub to: Instant,
 }
 
+impl Period {
+    /// How long it is.
+    pub fn lasts(&self) -> Duration {
+        self.to.saturating_duration_since(self.from)
+    }
+}
+
 /// How long something was so.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Share {

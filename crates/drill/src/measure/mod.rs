@@ -1,11 +1,12 @@
 //! What the clients of a drill saw, and what follows from it.
 //!
 //! [`Recorder`] takes down every answer with the node and token that gave it. The other modules are pure functions
-//! over such records: [`gap`] (how long nobody answered), [`dual`] (two owners answering at once), [`rooms`] (rooms
+//! over such records: [`gap`] (how long nobody answered), [`answered`] (who did), [`dual`] (two owners answering at once), [`rooms`] (rooms
 //! on two instances), [`announced`] (wrong addresses announced), [`hosts`] (which hosts of a lab answer), [`holders`] (two
 //! hosts of a lab that let the address through). [`kernel`] looks at the kernel's own tables.
 
 pub mod announced;
+pub mod answered;
 pub mod dual;
 pub mod gap;
 pub mod holders;
@@ -14,7 +15,7 @@ pub mod kernel;
 mod recorder;
 pub mod rooms;
 
-pub use recorder::{Counts, Recorder, Recording};
+pub use recorder::{Counts, Recorder, Recording, SoFar};
 
 use std::net::IpAddr;
 use std::time::Instant;

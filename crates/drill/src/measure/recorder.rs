@@ -75,6 +75,15 @@ pub struct Recording {
     pub overflow: bool,
 }
 
+/// What clients have seen until now, in two numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SoFar {
+    /// Requests with an answer.
+    pub answers: u64,
+    /// Requests of patient clients that failed for good.
+    pub failed: u64,
+}
+
 /// Shared by all clients of a drill.
 #[derive(Debug, Default)]
 pub struct Recorder(Mutex<Recording>);
@@ -162,6 +171,15 @@ impl Recorder {
     pub fn lag(&self, lag: Duration) {
         let recording = &mut *self.lock();
         recording.lag = recording.lag.max(lag);
+    }
+
+    /// How many answers came so far, and how many requests of patient clients failed.
+    pub fn so_far(&self) -> SoFar {
+        let recording = self.lock();
+        SoFar {
+            answers: recording.requests.ok + recording.connects.ok,
+            failed: recording.requests.failures(),
+        }
     }
 
     /// A copy of everything so far.

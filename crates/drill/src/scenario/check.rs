@@ -56,7 +56,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Scenario, Vec<ScenarioErro
         vec![ScenarioError {
             file: file.to_owned(),
             place: error.span().map(|span| place(text, &span)),
-            key: None,
+            key: error.span().and_then(|span| key(text, span.start)),
             problem: error.message().replace('\n', " "),
         }]
     })?;
@@ -70,6 +70,24 @@ fn place(text: &str, span: &Range<usize>) -> (usize, usize) {
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
     (line, column)
+}
+
+/// The key on the line of a place, after the table that the line is in: for what is no scenario at all, where nothing
+/// else says it.
+fn key(text: &str, at: usize) -> Option<String> {
+    let line_begin = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text.get(line_begin..)?.lines().next()?;
+    let (own, _) = line.split_once('=')?;
+    let own = own.trim();
+    let is_key = |key: &str| {
+        !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+    };
+    if !is_key(own) {
+        return None;
+    }
+    let table = text.get(..line_begin)?.lines().rev().find(|line| line.trim_start().starts_with('['));
+    let table = table.map(|line| line.trim().trim_start_matches('[').trim_end_matches(']'));
+    Some(table.filter(|table| is_key(table)).map_or_else(|| own.to_owned(), |table| format!("{table}.{own}")))
 }
 
 /// What the steps so far have hit.

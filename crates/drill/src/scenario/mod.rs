@@ -7,12 +7,14 @@
 mod builtin;
 mod check;
 mod limit;
+mod schema;
 mod steps;
 mod target;
 
 pub use builtin::{Builtin, builtin, builtins};
 pub use check::ScenarioError;
 pub use limit::{Limit, LimitError};
+pub use schema::json_schema;
 pub use steps::{
     Action, Condition, Cut, Destination, Hosts, PolicyChange, Processes, Recover, RedisAction, Repeat,
     Shaping, SpecChange, Step, Upstream, Wait,
@@ -355,6 +357,11 @@ impl Scenario {
 
     /// Reads and checks a scenario file.
     pub fn load(path: &Path) -> Result<Self, Vec<ScenarioError>> {
+        Self::parse(&path.display().to_string(), &Self::read(path)?)
+    }
+
+    /// Reads the text of a scenario file, which is checked later.
+    pub fn read(path: &Path) -> Result<String, Vec<ScenarioError>> {
         let file = path.display().to_string();
         let unreadable = |problem: String| vec![ScenarioError::whole(&file, problem)];
         let size = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
@@ -363,8 +370,7 @@ impl Scenario {
                 "larger than {FILE_BYTES_MAX} bytes; a scenario is a page of text"
             )));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-        Self::parse(&file, &text)
+        std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))
     }
 
     /// The name.

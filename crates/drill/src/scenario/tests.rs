@@ -62,8 +62,8 @@ fn stated_limits_of_the_exercises() {
     };
     assert_eq!(gap("owner-killed"), Some(500));
     assert_eq!(gap("owner-frozen"), Some(320 + 200));
-    assert_eq!(gap("site-lost"), Some(320 + 200));
-    assert_eq!(gap("site-lost-with-leader"), Some(120 + 25 + 320 + 350));
+    assert_eq!(gap("site-loss"), Some(320 + 200));
+    assert_eq!(gap("site-loss-with-leader"), Some(120 + 25 + 320 + 350));
     let switchover = builtin("switchover").unwrap().scenario().unwrap();
     assert_eq!(switchover.limits.failed_requests, Some(0));
 }
@@ -71,7 +71,10 @@ fn stated_limits_of_the_exercises() {
 #[test]
 fn errors_name_file_line_and_key_and_say_what_to_do() {
     let unknown = errors(&with("[load]\nparticipant = 3"));
-    assert!(unknown[0].starts_with("x.toml:10:1: unknown field `participant`"), "{unknown:?}");
+    assert!(
+        unknown[0].starts_with("x.toml:10:1: load.participant: unknown field `participant`"),
+        "{unknown:?}"
+    );
     let duration = errors(&with("[load]\nhttp_pause = 3"));
     assert!(duration[0].starts_with("x.toml:10:14: "), "{duration:?}");
     let limit = errors(&with("[limits]\nhttp_gap = \"leese + 1ms\""));

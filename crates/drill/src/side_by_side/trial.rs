@@ -94,8 +94,8 @@ pub(super) async fn perform(
     let attempts = crate::engine::Attempts::of(&seen.requests, &seen.connects);
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Ok(Trial {
-        gap_ms: ms(gap::longest(moments.iter().copied(), began, ended)),
-        return_gap_ms: ms(gap::longest(moments.iter().copied(), ended, returned)),
+        gap_ms: ms(gap::longest(moments.iter().copied(), began, ended).lasts()),
+        return_gap_ms: ms(gap::longest(moments.iter().copied(), ended, returned).lasts()),
         two_hosts_ms: crate::audit::ceil_ms(found.two_hosts.total),
         nobody_ms: ms(found.nobody.longest),
         failed_requests: seen.requests.failures(),

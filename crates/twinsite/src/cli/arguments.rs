@@ -1,6 +1,9 @@
 //! The command line: what can be typed, with examples.
 
+use super::drill_arguments::DrillCommand;
 use super::lab_arguments::LabCommand;
+use super::schema::SchemaArguments;
+use crate::janitor::JanitorArguments;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -15,7 +18,7 @@ use twinsite_model::{FloatingIpName, UpstreamName};
     max_term_width = 110,
     after_help = "Examples:
   twinsite demo                                    a whole cluster on this machine, to look at and to break
-  twinsite demo --exercise owner-killed            kill the owner of the floating IP and measure what clients see
+  twinsite drill run owner-killed                  kill the owner of the floating IP and measure what clients see
   twinsite lab up                                  the same on a network of its own, which stays (needs root)
   twinsite status                                  who owns what, and whether it could fail over now
   twinsite switchover --to sbg --plan              what a planned move would do, without doing it
@@ -37,6 +40,9 @@ pub enum Command {
     /// Make a network of this machine's own with a cluster in it, which stays: to look at, to enter, and to break
     #[command(subcommand)]
     Lab(LabCommand),
+    /// Break a cluster on purpose, measure what clients see, and keep the report
+    #[command(subcommand)]
+    Drill(DrillCommand),
     /// Live through seeded disasters with whole simulated clusters, and see that no rule is broken
     Sim(SimArguments),
     /// Run one node of a cluster
@@ -102,6 +108,8 @@ pub enum Command {
     Check(CheckArguments),
     /// Forced recovery when the quorum is lost for good: offline, on one survivor, by a person who names what is lost
     Recover(RecoverArguments),
+    /// Print the JSON Schema of a file format
+    Schema(SchemaArguments),
     /// Print completions for a shell
     #[command(after_help = "Examples:
   twinsite completion bash > /etc/bash_completion.d/twinsite
@@ -113,6 +121,9 @@ pub enum Command {
     /// A small meeting server for demos and drills
     #[command(hide = true)]
     MeetingInstance(MeetingArguments),
+    /// Take away what a killed drill leaves; a drill starts it
+    #[command(hide = true)]
+    Janitor(JanitorArguments),
     /// Measure failovers beside keepalived in a lab; `cargo xtask bench failover` runs it
     #[command(hide = true)]
     CompareFailover(CompareArguments),
@@ -393,7 +404,7 @@ pub struct RecoverArguments {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   twinsite demo
-  twinsite demo --exercise site-lost --profile wan
+  twinsite demo --exercise site-loss --profile wan
   twinsite demo --exercise owner-frozen --runs 20 --json
   twinsite demo --list")]
 pub struct DemoArguments {

@@ -43,6 +43,9 @@ fn client_of(command: &Command) -> Option<&ClientArguments> {
         }
         Command::Demo(_)
         | Command::Lab(_)
+        | Command::Drill(_)
+        | Command::Schema(_)
+        | Command::Janitor(_)
         | Command::Sim(_)
         | Command::Node(_)
         | Command::Guardian(_)

@@ -2,8 +2,10 @@
 
 use super::lab_arguments::UpArguments;
 use super::{CliError, Exit};
-use crate::cluster_here::{self, Progress, interrupted};
 use crate::lab_keeper::{self, Word};
+use crate::local_cluster;
+use crate::progress::Progress;
+use crate::signals::interrupted;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -25,7 +27,7 @@ pub fn run(arguments: &UpArguments) -> Result<Exit, CliError> {
     let program = std::env::current_exe().map_err(CliError::Output)?;
     let store = lab_keeper::store(arguments, &Launcher::new(&program))?;
     if store == Store::Embedded && !arguments.embedded {
-        anstream::eprintln!("{}", cluster_here::NO_REDIS);
+        anstream::eprintln!("{}", local_cluster::NO_REDIS);
     }
     let log = Register::default().open_log(&arguments.name)?;
     let mut command = Command::new(program);

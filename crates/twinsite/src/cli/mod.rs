@@ -3,6 +3,13 @@
 pub mod arguments;
 mod check;
 pub mod connect;
+mod drill;
+pub mod drill_arguments;
+mod drill_check;
+mod drill_history;
+mod drill_progress;
+mod drill_random;
+mod drill_run;
 pub mod events;
 mod explain;
 mod lab;
@@ -13,6 +20,7 @@ mod moves;
 pub mod output;
 mod recover;
 mod rto;
+mod schema;
 mod sim;
 mod status;
 mod upkeep;
@@ -30,6 +38,7 @@ use std::sync::Arc;
 use twinsite_api::{ApiError, MoveKind, Reason};
 use twinsite_consensus::grpc::TlsError;
 use twinsite_consensus::{DiskError, RecoveryError, StartError, StopReason};
+use twinsite_drill::archive::ArchiveError;
 use twinsite_drill::engine::EngineError;
 use twinsite_drill::lab::{Lab, LabError};
 use twinsite_drill::meeting::{self, MeetingConfig, MeetingError};
@@ -46,6 +55,8 @@ pub enum Exit {
     Done,
     /// Refused, or a limit was broken.
     Refused,
+    /// A file that was to be checked is wrong.
+    Wrong,
     /// The answer is one node's own: there is no quorum.
     NoQuorum,
 }
@@ -55,6 +66,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Refused => 1,
+            Exit::Wrong => 2,
             Exit::NoQuorum => 3,
         })
     }
@@ -164,6 +176,17 @@ pub enum CliError {
     /// It was asked for, and not done.
     #[error("{0}")]
     Refused(String),
+    /// A file that was asked for cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A report of a drill cannot be kept, found or read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// A drill could not be run.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -231,6 +254,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Guardian(arguments) => crate::guardian::run(&arguments).map(|()| Exit::Done),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Lab(command) => lab::run(&command),
+        Command::Drill(command) => drill::run(&command),
+        Command::Schema(arguments) => schema::run(&arguments),
+        Command::Janitor(arguments) => crate::janitor::run(&arguments),
         command => {
             connect::enter(&command)?;
             let lab = match &command {
@@ -288,6 +314,9 @@ async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliE
         | Command::Node(_)
         | Command::Guardian(_)
         | Command::Lab(_)
+        | Command::Drill(_)
+        | Command::Schema(_)
+        | Command::Janitor(_)
         | Command::Sim(_) => {
             unreachable!("handled without a shared runtime")
         }

@@ -1,16 +1,19 @@
-//! A whole cluster on this machine: what its keepers, `demo` and `lab up`, have in common.
+//! A whole cluster on this machine: what those who start one, `demo`, `drill` and `lab up`, have in common.
 
 use crate::cli::CliError;
-use crate::client_file::ClientFile;
+use crate::client_file::{self, ClientFile};
 use crate::drill_api::DrillApi;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
+use crate::progress::Progress;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use twinsite_drill::engine::{ClusterApi, WatchItem};
-use twinsite_drill::layout::{Layout, Store};
-use twinsite_drill::process::Launcher;
+use twinsite_drill::lab::Lab;
+use twinsite_drill::layout::{Ground, Layout, Shape, Store};
+use twinsite_drill::process::{self, Cluster, ClusterOptions, Launcher};
+use twinsite_drill::scenario::{Scenario, StoreNeeded};
+use twinsite_model::Profile;
 use twinsite_model::dial::DialMap;
 
 /// How long the API of a healthy cluster may take until it answers.
@@ -29,6 +32,78 @@ pub const NO_REDIS: &str = "no redis-server found: session placement goes into t
 /// What is said to who cannot do without a Redis.
 pub const INSTALL_REDIS: &str =
     "there is no redis-server on this machine; install it (Debian: apt-get install redis-server)";
+
+/// Where session placement goes, by what a person asks for and a scenario needs.
+pub fn store(
+    redis: Option<&str>,
+    embedded: bool,
+    scenario: Option<&Scenario>,
+    launcher: &Launcher,
+) -> Result<Store, CliError> {
+    match redis {
+        Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => {
+            return Ok(Store::OtherRedis(url.to_owned()));
+        }
+        Some(url) => {
+            return Err(CliError::Usage(format!(
+                "--redis {url}: write redis://HOST:PORT or rediss://HOST:PORT"
+            )));
+        }
+        None if embedded => return Ok(Store::Embedded),
+        None => {}
+    }
+    let store = own_store(launcher);
+    if store == Store::Embedded {
+        if scenario.is_some_and(|scenario| scenario.guards.store == StoreNeeded::OwnRedis) {
+            return Err(CliError::Usage(format!("this exercise breaks Redis, and {INSTALL_REDIS}")));
+        }
+        anstream::eprintln!("{NO_REDIS}");
+    }
+    Ok(store)
+}
+
+/// The timings that a person asks for, else those that the scenario is about, else the fast ones.
+pub fn profile(wanted: Option<Profile>, scenario: Option<&Scenario>) -> Profile {
+    let of_scenario = scenario.and_then(|scenario| scenario.topology.profile);
+    wanted.or(of_scenario).unwrap_or(Profile::Lan)
+}
+
+/// Makes a lab for a cluster of this shape, and goes where its clients are: this thread, and all that it starts later. So
+/// a lab is made before there is a runtime with threads of its own.
+pub fn enter_lab(shape: &Shape) -> Result<Arc<Lab>, CliError> {
+    // Who has which address in a lab does not depend on the block, the timings and the store.
+    let layout = Layout::on(Ground::Lab, 0, Profile::Lan, shape, Store::Embedded);
+    let lab = Lab::up(&layout)?;
+    lab.enter()?;
+    Ok(lab)
+}
+
+/// A running cluster that commands find by themselves, and the way to ask it. Dropping it ends everything at once.
+pub struct LocalCluster {
+    /// The processes.
+    pub cluster: Cluster,
+    /// Its API.
+    pub api: DrillApi,
+}
+
+impl LocalCluster {
+    /// Starts it, and waits until all is healthy.
+    pub async fn start(options: ClusterOptions, progress: &Progress) -> Result<Self, CliError> {
+        let namespace = options.lab.as_ref().map(|lab| lab.clients());
+        let mut tell = |at: process::Progress| progress.starting(at.stage, at.done, at.of);
+        let cluster = Cluster::start(options, &mut tell).await?;
+        let file = write_client_file(cluster.directory(), cluster.layout(), namespace)?;
+        client_file::point_demo_at(&cluster.directory().join(CLIENT_FILE))?;
+        let api = DrillApi::connect(&file, cluster.layout())?;
+        Ok(Self { cluster, api })
+    }
+
+    /// Ends it in order.
+    pub async fn stop(self) {
+        client_file::forget_demo(&self.cluster.directory().join(CLIENT_FILE));
+        self.cluster.stop().await;
+    }
+}
 
 /// Writes how the cluster is reached, into its own folder. A cluster in a lab is reached from a network namespace.
 pub fn write_client_file(
@@ -102,72 +177,4 @@ fn counted(count: usize, one: &str, several: &str) -> String {
 /// This program, for those who type its name.
 pub fn this_program() -> String {
     std::env::current_exe().map_or_else(|_| "this program".to_owned(), |path| path.display().to_string())
-}
-
-/// Told when the process shall end: Ctrl-C, SIGTERM, or the end of its terminal.
-pub async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let told = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = told(SignalKind::terminate()) => {}
-        () = told(SignalKind::hangup()) => {}
-    }
-}
-
-/// What is going on, on one line of a terminal, or a line each time it changes.
-pub struct Progress {
-    bar: ProgressBar,
-    terminal: bool,
-}
-
-impl Progress {
-    /// On standard error.
-    pub fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = ProgressBar::with_draw_target(
-            None,
-            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
-        );
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-            bar.set_style(style);
-        }
-        if terminal {
-            bar.enable_steady_tick(Duration::from_millis(100));
-        }
-        Self { bar, terminal }
-    }
-
-    /// So many of those that are waited for are ready.
-    pub fn starting(&self, stage: &str, done: usize, of: usize) {
-        if self.terminal || done == of {
-            self.say(&format!("waiting for {stage}: {done}/{of}"));
-        }
-    }
-
-    /// Says on a terminal what may be over, or refused, at once; elsewhere it is not worth a line.
-    pub fn hint(&self, text: &str) {
-        if self.terminal {
-            self.bar.set_message(text.to_owned());
-        }
-    }
-
-    /// Says what is going on now.
-    pub fn say(&self, text: &str) {
-        if self.terminal {
-            self.bar.set_message(text.to_owned());
-        } else {
-            anstream::eprintln!("{text}");
-        }
-    }
-
-    /// Leaves the line to others.
-    pub fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }

@@ -1,0 +1,223 @@
+//! What can be typed after `twinsite drill`.
+
+use super::arguments::ProfileArgument;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use twinsite_drill::random::MINUTES;
+
+/// `drill`.
+#[derive(Debug, Subcommand)]
+pub enum DrillCommand {
+    /// List the scenarios that come with the program
+    #[command(after_help = "Examples:
+  twinsite drill list
+  twinsite drill list --json | jq -r '.[] | select(.needs_lab) | .name'")]
+    List(ListArguments),
+    /// Check scenario files: every error with file, line and key
+    #[command(after_help = "Examples:
+  twinsite drill check scenarios/*.toml
+  twinsite drill check my.toml --json
+  twinsite schema scenario > scenario.schema.json      for editors that complete and check while you type
+
+The exit code is 2 if a file is wrong.")]
+    Check(CheckFilesArguments),
+    /// Run a scenario on a cluster of its own, and report what clients saw
+    Run(RunArguments),
+    /// Run faults that are drawn from a seed, each mended before the next
+    Random(RandomArguments),
+    /// End the drill that runs on this machine: it goes its way back and reports
+    #[command(after_help = "Examples:
+  twinsite drill abort
+
+Returns when the drill has ended. Its verdict is `aborted`, and what was seen until then is audited.")]
+    Abort(AbortDrillArguments),
+    /// List the reports that are kept
+    #[command(after_help = "Examples:
+  twinsite drill history
+  twinsite drill history --json | jq '.[] | select(.verdict != \"pass\") | .id'")]
+    History(HistoryArguments),
+    /// Show a report that is kept
+    Report(ReportArguments),
+}
+
+/// Where reports are kept.
+#[derive(Debug, Clone, Args)]
+pub struct ArchiveArguments {
+    /// Folder of the reports
+    #[arg(
+        long,
+        env = "TWINSITE_REPORTS",
+        value_name = "DIR",
+        help = "Folder of the reports [default: $XDG_STATE_HOME/twinsite/drills, else ~/.local/state/twinsite/drills]"
+    )]
+    pub reports: Option<PathBuf>,
+}
+
+/// `drill list`.
+#[derive(Debug, Args)]
+pub struct ListArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `drill check`.
+#[derive(Debug, Args)]
+pub struct CheckFilesArguments {
+    /// Scenario files
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// On which cluster a drill is run.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterArguments {
+    /// In a lab: a network namespace for every host [default: as root, if a lab can be made]
+    #[arg(long, conflicts_with_all = ["no_lab", "redis"])]
+    pub lab: bool,
+    /// As processes on loopback addresses
+    #[arg(long)]
+    pub no_lab: bool,
+    /// The timings: lan or wan [default: those of the scenario, or lan]
+    #[arg(long, value_enum)]
+    pub profile: Option<ProfileArgument>,
+    /// Keep session placement in the replicated state, without Redis
+    #[arg(long)]
+    pub embedded: bool,
+    /// Use this Redis instead of starting one; on loopback addresses
+    #[arg(long, value_name = "URL", conflicts_with = "embedded")]
+    pub redis: Option<String>,
+    /// Put the cluster's files and logs into this folder, and leave them there
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+}
+
+/// What becomes of the report.
+#[derive(Debug, Clone, Args)]
+pub struct OutcomeArguments {
+    /// Where reports are kept
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Write the report as JUnit XML to this file too
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write the report as a page to this file too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
+
+/// `drill run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sudo twinsite drill run scenarios/site-loss.toml
+  twinsite drill run owner-frozen --no-lab --runs 20
+  twinsite drill run switchover --profile wan --junit junit.xml --html report.html
+  twinsite drill list                              which there are
+
+Starts a cluster of its own, puts clients on it, does what the scenario says, goes the way back, and takes everything
+down again. Ctrl-C once, or `twinsite drill abort`, goes the way back at once and reports; Ctrl-C twice just ends.
+
+Exit codes: 0 everything held; 1 something did not, or the drill was aborted; 2 wrong usage or a wrong file.")]
+pub struct RunArguments {
+    /// A scenario by its name, or a .toml file
+    #[arg(value_name = "NAME|FILE")]
+    pub scenario: String,
+    /// How often
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// The cluster
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+    /// The report
+    #[command(flatten)]
+    pub outcome: OutcomeArguments,
+}
+
+/// `drill random`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  sudo twinsite drill random --minutes 10
+  sudo twinsite drill random --seed 4711 --minutes 30
+  twinsite drill random --seed 4711 --minutes 5 --print > random-4711.toml
+
+The same seed, minutes and cluster draw the same faults. The scenario is kept beside the report.")]
+pub struct RandomArguments {
+    /// From which everything is drawn [default: a new one, which is printed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// About how long
+    #[arg(long, value_name = "M", default_value_t = 5, value_parser = minutes)]
+    pub minutes: u32,
+    /// Only print the scenario
+    #[arg(long)]
+    pub print: bool,
+    /// The cluster
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
+    /// The report
+    #[command(flatten)]
+    pub outcome: OutcomeArguments,
+}
+
+fn minutes(text: &str) -> Result<u32, String> {
+    let minutes = text.parse().ok().filter(|minutes| MINUTES.contains(minutes));
+    minutes.ok_or_else(|| format!("use {} to {}", MINUTES.start(), MINUTES.end()))
+}
+
+/// `drill abort`.
+#[derive(Debug, Args)]
+pub struct AbortDrillArguments {
+    /// Where reports are kept
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+}
+
+/// `drill history`.
+#[derive(Debug, Args)]
+pub struct HistoryArguments {
+    /// Where reports are kept
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a report is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people
+    Text,
+    /// All of it, for machines
+    Json,
+    /// JUnit XML: a test case for each thing that must hold
+    Junit,
+    /// One page with the timeline drawn to scale, which needs nothing else
+    Html,
+}
+
+/// `drill report`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite drill report
+  twinsite drill report --format html -o report.html
+  twinsite drill report 20261128T104421Z-site-loss --format json | jq .runs[].gap_ms")]
+pub struct ReportArguments {
+    /// Which, as `drill history` names it [default: the newest]
+    pub id: Option<String>,
+    /// How it is shown
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub format: ReportFormat,
+    /// Write it to this file
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Where reports are kept
+    #[command(flatten)]
+    pub archive: ArchiveArguments,
+}
