@@ -92,7 +92,8 @@ fn cases(report: &Report) -> Vec<Case> {
         (false, true) => End::Skipped("the drill was aborted".to_owned()),
     };
     let mut cases = Vec::new();
-    for check in report.audit.checks() {
+    let checks = if report.is_audited() { report.audit.checks() } else { Vec::new() };
+    for check in checks {
         let end = if check.holds { End::Passed } else { End::Failed(check.line) };
         cases.push(Case { name: format!("audit {}", check.name), seconds: 0.0, end });
     }

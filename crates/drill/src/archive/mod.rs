@@ -115,8 +115,8 @@ impl Archive {
         &self.root
     }
 
-    /// Keeps a report with the text of its scenario, and says in which folder. The oldest beyond the bound go.
-    pub fn keep(&self, report: &Report, scenario: &str) -> Result<PathBuf, ArchiveError> {
+    /// Keeps a report, with the text of its scenario if there is one, and says in which folder. The oldest beyond the bound go.
+    pub fn keep(&self, report: &Report, scenario: Option<&str>) -> Result<PathBuf, ArchiveError> {
         self.make_root()?;
         self.forget_unfinished();
         let failed = |path: &Path, source| ArchiveError::Io { path: path.to_owned(), source };
@@ -131,7 +131,7 @@ impl Archive {
             write(&new.join(JSON), &json)?;
             write(&new.join(JUNIT), &junit(report))?;
             write(&new.join(PAGE), &page(report))?;
-            write(&new.join(SCENARIO), scenario)
+            scenario.map_or(Ok(()), |text| write(&new.join(SCENARIO), text))
         });
         let kept = written.and_then(|()| self.name(&new, report));
         if kept.is_err() {

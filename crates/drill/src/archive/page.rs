@@ -24,7 +24,9 @@ pub fn page(report: &Report) -> String {
         include_str!("page.css")
     );
     head(&mut html, report);
-    cards(&mut html, report);
+    if report.is_audited() {
+        cards(&mut html, report);
+    }
     broken(&mut html, report);
     drawn(&mut html, report);
     html.push_str("<div class=\"columns\">\n");
@@ -35,7 +37,9 @@ pub fn page(report: &Report) -> String {
         runs(&mut html, report);
     }
     if let Some(run) = chosen(report) {
-        clients(&mut html, run);
+        if report.is_audited() {
+            clients(&mut html, run);
+        }
         events(&mut html, run, report.runs.len() > 1);
     }
     html.push_str("</main>\n</body>\n</html>\n");
@@ -160,12 +164,13 @@ fn drawn(html: &mut String, report: &Report) {
 }
 
 fn picture(html: &mut String, report: &Report, run: &RunReport) {
+    let zero = if report.is_audited() { "the first step" } else { "the decision, or what was noticed" };
     let (whole, close) = windows(run);
     let nobody = || "nobody".to_owned();
     let owner = |owner: &Option<String>| owner.clone().unwrap_or_else(nobody);
     let _ = writeln!(
         html,
-        "<h2>Run {} of {}, to scale</h2>\n<p class=\"note\">Time 0 is the first step. The address was <b>{}</b>'s before, \
+        "<h2>Run {} of {}, to scale</h2>\n<p class=\"note\">Time 0 is {zero}. The address was <b>{}</b>'s before, \
          and <b>{}</b>'s when all had settled. The band is the longest time without an answer to HTTP.</p>",
         run.run,
         report.runs.len(),
@@ -236,8 +241,10 @@ fn mark(holds: bool, good: &str, bad: &str) -> String {
 }
 
 fn audit(html: &mut String, report: &Report) {
-    html.push_str("<section>\n<h2>Audit</h2>\n<table>\n");
-    for check in report.audit.checks() {
+    let (title, checks) =
+        if report.is_audited() { ("Audit", report.audit.checks()) } else { ("Evidence", Vec::new()) };
+    let _ = writeln!(html, "<section>\n<h2>{title}</h2>\n<table>");
+    for check in checks {
         let mark = mark(check.holds, "holds", "broken");
         let _ = writeln!(html, "<tr>{mark}<td>{}</td></tr>", Escaped(&check.line));
     }

@@ -65,11 +65,11 @@ fn what_is_kept_is_found_again_and_nothing_else_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let archive = Archive::at(folder.path().join("a/b"));
     assert!(matches!(archive.find(None), Err(ArchiveError::Empty { .. })));
-    let first = archive.keep(&report("owner-killed", BEGAN), "version = 1\n").unwrap();
+    let first = archive.keep(&report("owner-killed", BEGAN), Some("version = 1\n")).unwrap();
     // One that was killed in the middle of writing.
     let unfinished = archive.root().join(".new-1-2");
     fs::create_dir(&unfinished).unwrap();
-    let second = archive.keep(&report("owner-killed", BEGAN), "version = 1\n").unwrap();
+    let second = archive.keep(&report("owner-killed", BEGAN), Some("version = 1\n")).unwrap();
     assert_eq!(first.file_name().unwrap(), "20261128T104421Z-owner-killed");
     assert_eq!(second.file_name().unwrap(), "20261128T104421Z-owner-killed-2");
     assert!(!unfinished.exists());
@@ -93,7 +93,7 @@ fn the_newest_are_kept_and_what_is_not_ours_too() {
     for number in 0..ENTRIES_MAX {
         fs::create_dir(folder.path().join(format!("20250101T{number:06}Z-old"))).unwrap();
     }
-    archive.keep(&report("owner-killed", BEGAN), "").unwrap();
+    archive.keep(&report("owner-killed", BEGAN), None).unwrap();
     let ids = archive.ids().unwrap();
     assert_eq!(ids.len(), ENTRIES_MAX);
     assert_eq!(ids.first().unwrap(), "20250101T000001Z-old");
@@ -104,7 +104,7 @@ fn the_newest_are_kept_and_what_is_not_ours_too() {
 fn what_cannot_be_read_is_named_and_the_rest_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let archive = Archive::at(folder.path());
-    let kept = archive.keep(&report("owner-killed", BEGAN), "").unwrap();
+    let kept = archive.keep(&report("owner-killed", BEGAN), None).unwrap();
     let damaged = |id: &str, json: &str| {
         let folder = folder.path().join(id);
         fs::create_dir(&folder).unwrap();

@@ -30,7 +30,12 @@ impl Report {
         }
         writeln!(out)?;
         if let Some(run) = self.runs.last() {
-            write_numbers(run, out)?;
+            write_phases(run, out)?;
+            if self.is_audited() {
+                write_numbers(run, out)?;
+            } else if let Some(gap) = run.gap_ms.http {
+                writeln!(out, "  no answer from the address: {gap} ms, by probes of the node that writes this")?;
+            }
         }
         for limit in &self.limits {
             let median =
@@ -48,15 +53,17 @@ impl Report {
             )?;
         }
         let audit = &self.audit;
-        writeln!(
-            out,
-            "  audit: dual answers {} ms, stale writes {}, tokens {}, split rooms {}, wrong announcements {} ms",
+        let line = self.is_audited().then(|| {
+            format!(
+            "audit: dual answers {} ms, stale writes {}, tokens {}, split rooms {}, wrong announcements {} ms",
             audit.dual_answer_ms,
             audit.stale_epoch_writes,
             if audit.epochs_monotonic { "only grew" } else { "SHRANK" },
             audit.split_rooms,
             audit.announced_mismatch_ms,
-        )?;
+            )
+        });
+        writeln!(out, "  {}", line.as_deref().unwrap_or("evidence:"))?;
         for line in audit.evidence.iter().take(20) {
             writeln!(out, "    {DIM}{line}{DIM:#}")?;
         }
@@ -83,7 +90,7 @@ fn write_timeline(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn write_numbers(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
+fn write_phases(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
     let phases = &run.phases_ms;
     let named = [
         ("detect", phases.detect),
@@ -96,7 +103,10 @@ fn write_numbers(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
     ];
     let known: Vec<_> = named.iter().filter_map(|(name, ms)| Some(format!("{name} {} ms", (*ms)?))).collect();
     let phases = if known.is_empty() { "nothing moved".to_owned() } else { known.join(", ") };
-    writeln!(out, "  phases: {phases}")?;
+    writeln!(out, "  phases: {phases}")
+}
+
+fn write_numbers(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  clients: {}", summary(run))?;
     if let Some(hosts) = &run.answering {
         writeln!(

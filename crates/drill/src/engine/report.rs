@@ -328,6 +328,11 @@ pub struct TimelineEntry {
 }
 
 impl Report {
+    /// Whether clients were on it and an audit was made: of what nobody planned there is only what nodes saw.
+    pub fn is_audited(&self) -> bool {
+        self.origin != Origin::Real
+    }
+
     /// Whether every invariant, limit and expectation held.
     pub fn passed(&self) -> bool {
         self.verdict == Verdict::Pass

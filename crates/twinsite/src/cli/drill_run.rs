@@ -214,7 +214,7 @@ async fn perform(
     drop(watching);
     // Before the cluster goes: whatever becomes of us then, the report is kept.
     let kept = report.map_err(CliError::from).and_then(|report| {
-        let folder = keep.archive.keep(&report, keep.text)?;
+        let folder = keep.archive.keep(&report, Some(keep.text))?;
         Ok(Some((report, folder)))
     });
     progress.say("ending all processes");

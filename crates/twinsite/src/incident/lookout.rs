@@ -56,8 +56,8 @@ pub(super) enum LineKind {
     Other,
     /// This move began.
     Began(OperationId),
-    /// Somebody answers for the address, or nobody.
-    Answers(FloatingIpName, bool),
+    /// This node answers for the address, or nobody.
+    Answers(FloatingIpName, Option<String>),
 }
 
 /// What a report is about.
@@ -169,9 +169,10 @@ impl Lookout {
             }
             let (what, answers) = match answer {
                 OutsideAnswer::Answered { node, token, .. } => {
-                    (format!("{ip}: {} answers ({token})", self.names.name(*node)), true)
+                    let name = self.names.name(*node);
+                    (format!("{ip}: {name} answers ({token})"), Some(name))
                 }
-                OutsideAnswer::Silent { detail } => (format!("{ip}: no answer: {detail}"), false),
+                OutsideAnswer::Silent { detail } => (format!("{ip}: no answer: {detail}"), None),
             };
             self.outside.insert(ip.clone(), answer.clone());
             self.note(at, "probes", what, LineKind::Answers(ip.clone(), answers));

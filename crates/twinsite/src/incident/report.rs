@@ -2,10 +2,12 @@
 
 use super::lookout::{Line, LineKind, Subject};
 use crate::cli::events::Names;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use twinsite_drill::audit::Audit;
 use twinsite_drill::engine::{
-    GapMs, Origin, PhasesMs, REPORT_VERSION, Report, RunReport, TimelineEntry, Verdict,
+    GapMs, GapSpan, NodeSpans, Origin, PhaseSpan, PhasesMs, REPORT_VERSION, Report, RunReport, Spans,
+    TimelineEntry, Verdict,
 };
 use twinsite_model::spec::SessionStoreKind;
 use twinsite_model::{FloatingIpName, Operation, Outcome, Profile, State, Step, WallTime};
@@ -31,13 +33,16 @@ pub(super) fn of(subject: &Subject, lines: &[&Line], zero: WallTime, state: &Sta
             ..Told::default()
         },
     };
-    let gap = ip(subject).and_then(|ip| longest_silence(ip, lines, zero));
+    let answers = answers(ip(subject), lines);
+    let silence = longest_silence(&answers, zero);
+    let end = lines.last().map_or(zero, |line| line.at);
     let run = RunReport {
         run: 1,
-        gap_ms: GapMs { http: gap.map(whole_ms), ..GapMs::default() },
+        gap_ms: GapMs { http: silence.map(|(from, to)| whole_ms(to.since(from))), ..GapMs::default() },
         phases_ms: told.phases,
         owner_before: told.owner_before,
         owner_after: told.owner_after,
+        spans: spans(subject, &answers, silence, (zero, end)),
         timeline: lines.iter().map(|line| entry(line, zero)).collect(),
         ..RunReport::default()
     };
@@ -54,6 +59,7 @@ pub(super) fn of(subject: &Subject, lines: &[&Line], zero: WallTime, state: &Sta
         store: if embedded { "embedded".into() } else { "redis".into() },
         broken: told.broken,
         limits: Vec::new(),
+        counts: Vec::new(),
         runs: vec![run],
         audit: Audit { evidence: told.evidence, ..Audit::clean() },
     }
@@ -116,32 +122,85 @@ fn phases(operation: &Operation) -> PhasesMs {
     }
 }
 
-fn ip(subject: &Subject) -> Option<&FloatingIpName> {
-    Some(match subject {
+fn ip(subject: &Subject) -> &FloatingIpName {
+    match subject {
         Subject::Moved(operation) => &operation.ip,
         Subject::Nearly { ip, .. } | Subject::Blocked { ip, .. } => ip,
-    })
+    }
 }
 
-/// The longest time for which this node's probes of the address found nobody, as far as it has ended.
-fn longest_silence(ip: &FloatingIpName, lines: &[&Line], zero: WallTime) -> Option<Duration> {
-    let (mut since, mut longest) = (None, None);
-    for line in lines {
-        match &line.kind {
-            LineKind::Answers(of, false) if of == ip => since = since.or(Some(line.at)),
-            LineKind::Answers(of, true) if of == ip => {
-                let silence = since.take().map(|since: WallTime| line.at.since(since));
-                longest = longest.max(silence.filter(|_| line.at >= zero));
-            }
-            _ => {}
+/// Who answered this node's probes of the address, one after the other: since when, and who.
+fn answers<'a>(ip: &FloatingIpName, lines: &[&'a Line]) -> Vec<(WallTime, Option<&'a str>)> {
+    let answers = lines.iter().filter_map(|line| match &line.kind {
+        LineKind::Answers(of, node) if of == ip => Some((line.at, node.as_deref())),
+        _ => None,
+    });
+    answers.collect()
+}
+
+/// The longest time for which nobody answered, of those that ended after the beginning.
+fn longest_silence(answers: &[(WallTime, Option<&str>)], zero: WallTime) -> Option<(WallTime, WallTime)> {
+    let pairs = answers.windows(2).filter_map(|pair| {
+        let [(from, None), (to, Some(_))] = pair else { return None };
+        (*to >= zero).then_some((*from, *to))
+    });
+    pairs.max_by_key(|(from, to)| to.since(*from))
+}
+
+/// What a drawing to scale needs.
+fn spans(
+    subject: &Subject,
+    answers: &[(WallTime, Option<&str>)],
+    silence: Option<(WallTime, WallTime)>,
+    (zero, end): (WallTime, WallTime),
+) -> Spans {
+    let since = |at: WallTime| since(at, zero);
+    let mut nodes: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
+    let ends = answers.iter().skip(1).map(|(at, _)| *at).chain([end]);
+    for ((from, node), to) in answers.iter().zip(ends) {
+        if let Some(node) = node {
+            nodes.entry(node).or_default().push((since(*from), since(to)));
         }
     }
-    longest
+    let phases = match subject {
+        Subject::Moved(operation) => phase_spans(operation),
+        Subject::Nearly { .. } | Subject::Blocked { .. } => Vec::new(),
+    };
+    let gap = silence.map(|(from, to)| GapSpan {
+        clients: "this node's probes".into(),
+        from_ms: since(from),
+        to_ms: since(to),
+    });
+    Spans {
+        observed_ms: since(end),
+        phases,
+        gaps: gap.into_iter().collect(),
+        nodes: nodes
+            .into_iter()
+            .map(|(node, answered)| NodeSpans { node: node.to_owned(), answered })
+            .collect(),
+    }
+}
+
+/// Each step since the decision. The journal's times are of the leader's clock, and so is the decision's.
+fn phase_spans(operation: &Operation) -> Vec<PhaseSpan> {
+    let Some(zero) = operation.steps.first().map(|record| record.started) else { return Vec::new() };
+    let spans = operation.steps.iter().filter(|record| record.step != Step::Decide).filter_map(|record| {
+        let (finished, _) = record.finished?;
+        let (from_ms, to_ms) = (since(record.started, zero), since(finished, zero));
+        Some(PhaseSpan { of_move: 1, phase: record.step.as_str().into(), from_ms, to_ms })
+    });
+    spans.collect()
+}
+
+/// Milliseconds since the beginning.
+fn since(at: WallTime, zero: WallTime) -> i64 {
+    at.0.cast_signed().saturating_sub(zero.0.cast_signed())
 }
 
 fn entry(line: &Line, zero: WallTime) -> TimelineEntry {
     TimelineEntry {
-        at_ms: line.at.0.cast_signed() - zero.0.cast_signed(),
+        at_ms: since(line.at, zero),
         source: line.source.into(),
         what: line.what.clone(),
     }

@@ -1,19 +1,19 @@
 //! Writes reports into a folder of the node's data.
 
 use super::lookout::{Lookout, Seen};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use twinsite_controller::Notice;
+use twinsite_drill::archive::Archive;
 use twinsite_drill::engine::Report;
 use twinsite_health::OutsideAnswers;
 use twinsite_model::{State, WallTime};
 
 /// The folder, in the node's data.
-pub const FOLDER: &str = "reports";
+const FOLDER: &str = "reports";
 /// Changes that wait to be looked at. More are not kept: a report is worth less than a node's peace.
 const WAITING_MAX: usize = 1_024;
 
@@ -87,10 +87,10 @@ impl Writer {
 
     /// A report that cannot be written is lost, and said to be.
     async fn write(&self, report: Report) {
-        let folder = self.folder.clone();
+        let archive = Archive::at(&self.folder);
         let (what, description) = (report.scenario.clone(), report.description.clone());
         metrics::counter!("twinsite_reports_total", "of" => what.clone()).increment(1);
-        let written = tokio::task::spawn_blocking(move || write(&folder, &report)).await;
+        let written = tokio::task::spawn_blocking(move || archive.keep(&report, None)).await;
         match written {
             Ok(Ok(path)) => {
                 tracing::warn!(of = %what, %description, path = %path.display(), "a report was written");
@@ -104,15 +104,4 @@ impl Writer {
 fn now() -> WallTime {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Under a temporary name first: what is there is whole.
-fn write(folder: &Path, report: &Report) -> io::Result<PathBuf> {
-    std::fs::create_dir_all(folder)?;
-    let json = report.to_json()?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(json.as_bytes())?;
-    let path = folder.join(format!("{}-{}.json", report.began_ms, report.scenario));
-    file.persist(&path)?;
-    Ok(path)
 }
