@@ -128,10 +128,11 @@ fn gone(what: &str, still: impl Fn() -> Vec<String>) {
 }
 
 /// A long wait in the middle of which a drill can be looked at.
-fn patient(folder: &Path, guards: &str) -> PathBuf {
+fn patient(folder: &Path, topology: &str) -> PathBuf {
     let path = folder.join("patient.toml");
     let text = format!(
-        "version = 1\nname = \"patient\"\ndescription = \"Waits for what never comes\"\n{guards}\n\
+        "version = 1\nname = \"patient\"\ndescription = \"Waits for what never comes\"\n\
+         [topology]\nprofile = \"wan\"\n{topology}\n\
          [[step]]\ndo.kill = {{ instances = \"busiest\" }}\n\
          [[step]]\ndo.wait = {{ until = \"owner-changed\", within = \"50s\" }}\n\
          [expect]\nowner = \"changed\"\n[limits]\ndetect = \"1ms\"\n"
@@ -345,7 +346,7 @@ fn a_runner_that_is_killed_in_a_lab_leaves_nothing() {
         return;
     }
     let reports = Reports::new();
-    let scenario = patient(reports.path(), "[guards]\nnetwork = \"lab\"\n[topology]\ndisk_mib = 32\n");
+    let scenario = patient(reports.path(), "disk_mib = 32\n[guards]\nnetwork = \"lab\"");
     let mut running = reports.begin(&[scenario.to_str().unwrap(), "--embedded"]);
     running.wait_for("kill -9");
     let pid = running.child.id();
