@@ -150,6 +150,8 @@ fn a_drill_is_run_kept_and_shown_in_every_format() {
         "owner-killed",
         "--no-lab",
         "--embedded",
+        "--profile",
+        "wan",
         "--json",
         "--junit",
         junit.to_str().unwrap(),
@@ -379,7 +381,7 @@ fn as_root_a_drill_runs_in_a_lab() {
         return;
     }
     let reports = Reports::new();
-    let said = reports.ask(&["run", "switchover", "--embedded", "--json"]);
+    let said = reports.ask(&["run", "switchover", "--embedded", "--profile", "wan", "--json"]);
     let report = said.json();
     assert_eq!(said.code, i32::from(report["verdict"] != "pass"), "{said:?}");
     assert_eq!(
@@ -413,7 +415,7 @@ fn without_root_it_is_said_what_to_do() {
     };
     without_root(&["host-cut"]).assert_one_line(&["`host-cut`", "needs root", "sudo", "--no-lab"]);
     without_root(&["owner-killed", "--lab"]).assert_one_line(&["needs root", "sudo", "--no-lab"]);
-    let said = without_root(&["owner-killed", "--embedded", "--json"]);
+    let said = without_root(&["owner-killed", "--embedded", "--profile", "wan", "--json"]);
     assert_eq!(said.json()["origin"], "loopback", "{said:?}");
     assert!(said.err.lines().any(|line| line.starts_with("on loopback addresses; as root,")), "{said:?}");
 }
