@@ -128,10 +128,11 @@ fn gone(what: &str, still: impl Fn() -> Vec<String>) {
 }
 
 /// A long wait in the middle of which a drill can be looked at.
-fn patient(folder: &Path, guards: &str) -> PathBuf {
+fn patient(folder: &Path, topology: &str) -> PathBuf {
     let path = folder.join("patient.toml");
     let text = format!(
-        "version = 1\nname = \"patient\"\ndescription = \"Waits for what never comes\"\n{guards}\n\
+        "version = 1\nname = \"patient\"\ndescription = \"Waits for what never comes\"\n\
+         [topology]\nprofile = \"wan\"\n{topology}\n\
          [[step]]\ndo.kill = {{ instances = \"busiest\" }}\n\
          [[step]]\ndo.wait = {{ until = \"owner-changed\", within = \"50s\" }}\n\
          [expect]\nowner = \"changed\"\n[limits]\ndetect = \"1ms\"\n"
@@ -149,6 +150,8 @@ fn a_drill_is_run_kept_and_shown_in_every_format() {
         "owner-killed",
         "--no-lab",
         "--embedded",
+        "--profile",
+        "wan",
         "--json",
         "--junit",
         junit.to_str().unwrap(),
@@ -345,7 +348,7 @@ fn a_runner_that_is_killed_in_a_lab_leaves_nothing() {
         return;
     }
     let reports = Reports::new();
-    let scenario = patient(reports.path(), "[guards]\nnetwork = \"lab\"\n[topology]\ndisk_mib = 32\n");
+    let scenario = patient(reports.path(), "disk_mib = 32\n[guards]\nnetwork = \"lab\"");
     let mut running = reports.begin(&[scenario.to_str().unwrap(), "--embedded"]);
     running.wait_for("kill -9");
     let pid = running.child.id();
@@ -378,7 +381,7 @@ fn as_root_a_drill_runs_in_a_lab() {
         return;
     }
     let reports = Reports::new();
-    let said = reports.ask(&["run", "switchover", "--embedded", "--json"]);
+    let said = reports.ask(&["run", "switchover", "--embedded", "--profile", "wan", "--json"]);
     let report = said.json();
     assert_eq!(said.code, i32::from(report["verdict"] != "pass"), "{said:?}");
     assert_eq!(
@@ -412,7 +415,7 @@ fn without_root_it_is_said_what_to_do() {
     };
     without_root(&["host-cut"]).assert_one_line(&["`host-cut`", "needs root", "sudo", "--no-lab"]);
     without_root(&["owner-killed", "--lab"]).assert_one_line(&["needs root", "sudo", "--no-lab"]);
-    let said = without_root(&["owner-killed", "--embedded", "--json"]);
+    let said = without_root(&["owner-killed", "--embedded", "--profile", "wan", "--json"]);
     assert_eq!(said.json()["origin"], "loopback", "{said:?}");
     assert!(said.err.lines().any(|line| line.starts_with("on loopback addresses; as root,")), "{said:?}");
 }

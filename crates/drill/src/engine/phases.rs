@@ -29,17 +29,28 @@ pub(super) fn spans(journal: &[WatchItem], fault: WallTime) -> Vec<PhaseSpan> {
                 begun.entry((*operation, *step)).or_insert(item.at);
             }
             Event::StepFinished { operation, step, .. } => {
-                let of_move = moves.iter().position(|known| known == operation);
-                if let (Some(of_move), Some(from)) = (of_move, begun.remove(&(*operation, *step))) {
-                    let phase = step.as_str().into();
-                    let to_ms = since(item.at.max(from));
-                    spans.push(PhaseSpan { of_move: of_move + 1, phase, from_ms: since(from), to_ms });
+                // What is done by one commit has no beginning of its own.
+                let from = begun.remove(&(*operation, *step)).unwrap_or(item.at);
+                spans.extend(span(&moves, *operation, *step, since(from), since(item.at)));
+            }
+            Event::OperationEnded { operation, .. } => {
+                // The last step ends with the move.
+                let left: Vec<_> = begun.keys().filter(|(of, _)| of == operation).copied().collect();
+                for (of, step) in left {
+                    let from = begun.remove(&(of, step)).unwrap_or(item.at);
+                    spans.extend(span(&moves, of, step, since(from), since(item.at)));
                 }
             }
             _ => {}
         }
     }
     spans
+}
+
+/// A step of one of these moves.
+fn span(moves: &[OperationId], of: OperationId, step: Step, from_ms: i64, to_ms: i64) -> Option<PhaseSpan> {
+    let of_move = moves.iter().position(|known| *known == of)? + 1;
+    Some(PhaseSpan { of_move, phase: step.as_str().into(), from_ms, to_ms: to_ms.max(from_ms) })
 }
 
 /// How long each phase of the first move took; all empty if there was none.
@@ -167,7 +178,8 @@ mod tests {
     fn phases_are_those_of_each_move_and_the_numbers_those_of_the_first() {
         let mut journal = vec![began(1_040, 7)];
         journal.extend(step(7, Step::Fence, 1_040, 1_100));
-        journal.extend(step(7, Step::Move, 1_100, 1_105));
+        journal.push(step(7, Step::Move, 0, 1_105)[1].clone());
+        journal.push(step(7, Step::Verify, 1_105, 0)[0].clone());
         journal.push(item(
             1_110,
             Event::OperationEnded { ip: ip(), operation: OperationId(7), outcome: Outcome::Verified },
@@ -186,11 +198,18 @@ mod tests {
         let expected = [
             span(1, "detect", 0, 40),
             span(1, "fence", 40, 100),
-            span(1, "move", 100, 105),
+            span(1, "move", 105, 105),
+            span(1, "verify", 105, 110),
             span(2, "drain", 2_000, 2_200),
         ];
         assert_eq!(spans, expected);
-        let numbers = PhasesMs { detect: Some(40), fence: Some(60), r#move: Some(5), ..PhasesMs::default() };
+        let numbers = PhasesMs {
+            detect: Some(40),
+            fence: Some(60),
+            r#move: Some(0),
+            verify: Some(5),
+            ..PhasesMs::default()
+        };
         assert_eq!(of(&spans), numbers);
         assert_eq!(of(&[]), PhasesMs::default());
     }
