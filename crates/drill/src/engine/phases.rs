@@ -3,14 +3,13 @@
 use super::WatchItem;
 use super::report::PhasesMs;
 use super::run::whole_ms;
-use crate::layout::Layout;
 use crate::measure::{Answer, Identity};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use twinsite_model::{Event, NodeId, Step, WallTime};
 
 /// The phases of the first move after the fault; all empty if there was none.
-pub(super) fn of(journal: &[WatchItem], fault: WallTime) -> PhasesMs {
+pub(crate) fn of(journal: &[WatchItem], fault: WallTime) -> PhasesMs {
     let began = journal.iter().find_map(|item| match &item.event {
         Event::OperationBegan { operation, .. } => Some((*operation, item.at)),
         _ => None,
@@ -43,11 +42,7 @@ pub(super) fn of(journal: &[WatchItem], fault: WallTime) -> PhasesMs {
 }
 
 /// An event in a line; none for what a person does not look for in a drill.
-pub(super) fn in_words(event: &Event, layout: &Layout) -> Option<String> {
-    let name = |id: NodeId| {
-        let node = layout.nodes.iter().find(|node| node.id == id);
-        node.map_or_else(|| format!("node {id}"), |node| node.name.to_string())
-    };
+pub(crate) fn in_words(event: &Event, name: impl Fn(NodeId) -> String) -> Option<String> {
     Some(match event {
         Event::OperationBegan { kind, reason, target, .. } => {
             format!("{} to {} begins: {}", kind.as_str(), name(*target), reason.as_str())
@@ -78,11 +73,14 @@ pub(super) fn in_words(event: &Event, layout: &Layout) -> Option<String> {
         Event::ErrandSent { errand, .. } => format!("{} calls the provider", name(errand.by)),
         Event::ErrandRecalled { .. } => "the call at the provider is recalled".to_owned(),
         Event::ErrandEnded { end, .. } => format!("the call at the provider: {}", end.as_str()),
+        Event::DrillBegan { name, by, .. } => format!("{by} begins the drill {name}"),
+        Event::DrillStopped { by, .. } => format!("{by} wants the drill to end"),
+        Event::DrillEnded { outcome, .. } => format!("the drill is over: {}", outcome.as_str()),
     })
 }
 
 /// When each owner answered last and first, around the fault.
-pub(super) fn who_answered(answers: &[Answer], fault: Instant) -> Vec<(Instant, String)> {
+pub(crate) fn who_answered(answers: &[Answer], fault: Instant) -> Vec<(Instant, String)> {
     let mut spans: BTreeMap<&Identity, (Instant, Instant)> = BTreeMap::new();
     let traced = answers.iter().filter(|answer| answer.floating);
     for (identity, received) in traced.filter_map(|answer| Some((answer.identity.as_ref()?, answer.received)))

@@ -6,18 +6,18 @@ use super::{ClusterStatus, WatchItem};
 use crate::audit::Audit;
 use crate::layout::{Ground, Layout, Store};
 use crate::scenario::{Expect, Limits, OwnerExpected, Scenario};
-use twinsite_model::{Event, SiteName, WallTime};
+use twinsite_model::{Event, NodeName, Profile, SiteName, WallTime};
 
 /// How often the owner changed.
-pub(super) fn moves(journal: &[WatchItem]) -> u32 {
+pub(crate) fn moves(journal: &[WatchItem]) -> u32 {
     let changed = journal.iter().filter(|item| matches!(item.event, Event::OwnerChanged { .. }));
     u32::try_from(changed.count()).unwrap_or(u32::MAX)
 }
 
 /// What is not as the scenario expects it, a line each.
-pub(super) fn unexpected(
+pub(crate) fn unexpected<'a>(
     expect: &Expect,
-    layout: &Layout,
+    site_of: impl Fn(&NodeName) -> Option<&'a SiteName>,
     before: &ClusterStatus,
     after: &ClusterStatus,
     other_site: &SiteName,
@@ -25,7 +25,7 @@ pub(super) fn unexpected(
 ) -> Vec<String> {
     let mut problems = Vec::new();
     let (old, new) = (before.owner.as_ref(), after.owner.as_ref());
-    let site = new.and_then(|(node, _)| layout.node(node)).map(|node| &node.site);
+    let site = new.and_then(|(node, _)| site_of(node));
     let right = match expect.owner {
         OwnerExpected::Any => new.is_some(),
         OwnerExpected::Unchanged => new.is_some() && new == old,
@@ -34,7 +34,7 @@ pub(super) fn unexpected(
         OwnerExpected::NewToken => new.is_some_and(|(_, token)| old.is_none_or(|(_, old)| token > old)),
     };
     if !right {
-        let word = |owner: Option<&(twinsite_model::NodeName, twinsite_model::Token)>| {
+        let word = |owner: Option<&(NodeName, twinsite_model::Token)>| {
             owner.map_or_else(|| "nobody".to_owned(), |(node, token)| format!("{node} ({token})"))
         };
         problems.push(format!("the owner is {} after {}, not as expected", word(new), word(old)));
@@ -59,14 +59,42 @@ pub(super) fn judge(
     runs: Vec<RunReport>,
     audit: Audit,
 ) -> Report {
-    let limits = scenario.limits_on(layout.ground);
+    let measured_on = MeasuredOn {
+        origin: match layout.ground {
+            Ground::Loopback => Origin::Loopback,
+            Ground::Lab => Origin::Lab,
+        },
+        profile: layout.profile,
+        embedded: layout.store == Store::Embedded,
+        limits: scenario.limits_on(layout.ground),
+    };
+    judge_on(scenario, &measured_on, began, runs, audit)
+}
+
+/// On what a report's numbers were measured, and what they may be there.
+pub(crate) struct MeasuredOn {
+    pub(crate) origin: Origin,
+    pub(crate) profile: Profile,
+    pub(crate) embedded: bool,
+    pub(crate) limits: Limits,
+}
+
+/// The report with its verdict, wherever it was measured.
+pub(crate) fn judge_on(
+    scenario: &Scenario,
+    on: &MeasuredOn,
+    began: WallTime,
+    runs: Vec<RunReport>,
+    audit: Audit,
+) -> Report {
+    let limits = &on.limits;
     let mut broken = audit.broken();
     for run in &runs {
         broken.extend(run.broken.iter().map(|line| format!("run {}: {line}", run.run)));
-        broken.extend(too_many(&limits, run));
+        broken.extend(too_many(limits, run));
     }
     let limits: Vec<_> = limits
-        .durations(layout.profile)
+        .durations(on.profile)
         .into_iter()
         .map(|(name, limit)| {
             let measured = runs.iter().map(|run| measured(run, name)).collect();
@@ -84,16 +112,13 @@ pub(super) fn judge(
     }
     Report {
         version: REPORT_VERSION,
-        origin: match layout.ground {
-            Ground::Loopback => Origin::Loopback,
-            Ground::Lab => Origin::Lab,
-        },
+        origin: on.origin,
         began_ms: began.0,
         scenario: scenario.name().to_owned(),
         description: scenario.description.clone(),
         verdict: if broken.is_empty() { Verdict::Pass } else { Verdict::Fail },
-        profile: layout.profile.to_string(),
-        store: if layout.store == Store::Embedded { "embedded".into() } else { "redis".into() },
+        profile: on.profile.to_string(),
+        store: if on.embedded { "embedded".into() } else { "redis".into() },
         broken,
         limits,
         runs,

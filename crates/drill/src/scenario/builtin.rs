@@ -74,6 +74,7 @@ exercises![
     "owner-killed-redis-hung",
     "switchover",
     "switchover-and-back",
+    "leader-handover",
     "switchover-target-dies",
     "bad-candidate",
     "breaker-open",

@@ -1,6 +1,7 @@
 //! The command line: what can be typed, with examples.
 
 use super::lab_arguments::LabCommand;
+use super::live_drill_arguments::DrillCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
@@ -73,6 +74,9 @@ pub enum Command {
     Failover(MoveArguments),
     /// Call off a move that has not moved anything yet
     Abort(AbortArguments),
+    /// Rehearse planned moves, measured and with a way back
+    #[command(subcommand)]
+    Drill(DrillCommand),
     /// Close the breaker after too many automatic moves
     #[command(subcommand)]
     Breaker(BreakerCommand),

@@ -2,6 +2,7 @@
 
 use super::CliError;
 use super::arguments::{BreakerCommand, ClientArguments, Command, MembersCommand, UpstreamCommand};
+use super::live_drill_arguments::DrillCommand;
 use crate::client_file::ClientFile;
 use crate::identity::{Credentials, server_name};
 use twinsite_api::{ApiError, Client, ClientOptions, ClientTls, Reason};
@@ -27,6 +28,10 @@ fn client_of(command: &Command) -> Option<&ClientArguments> {
         Command::Switchover(arguments) | Command::Failover(arguments) => &arguments.client,
         Command::Abort(arguments) => &arguments.client,
         Command::Pause(arguments) => &arguments.client,
+        Command::Drill(DrillCommand::Run(arguments)) => &arguments.client,
+        Command::Drill(DrillCommand::Abort(arguments)) => &arguments.client,
+        Command::Drill(DrillCommand::History(arguments)) => &arguments.client,
+        Command::Drill(DrillCommand::Report(arguments)) => &arguments.client,
         Command::Events(arguments)
         | Command::Resume(arguments)
         | Command::Sessions(arguments)

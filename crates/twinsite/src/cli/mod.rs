@@ -9,6 +9,9 @@ mod lab;
 pub mod lab_arguments;
 mod lab_status;
 mod lab_up;
+mod live_drill;
+pub mod live_drill_arguments;
+mod live_drill_text;
 mod moves;
 pub mod output;
 mod recover;
@@ -263,6 +266,7 @@ async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliE
         Command::Switchover(arguments) => moves::run(MoveKind::Switchover, &arguments).await,
         Command::Failover(arguments) => moves::run(MoveKind::Failover, &arguments).await,
         Command::Abort(arguments) => moves::abort(&arguments).await,
+        Command::Drill(command) => live_drill::run(&command).await,
         Command::Breaker(command) => upkeep::breaker(&command).await,
         Command::Pause(arguments) => upkeep::pause(&arguments).await,
         Command::Resume(arguments) => upkeep::resume(&arguments).await,

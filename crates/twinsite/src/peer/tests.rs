@@ -122,6 +122,7 @@ impl Served {
         let server = Server::builder().tls_config(authority.node(&spec, me).server()).unwrap().add_service(
             serve(Local {
                 cluster,
+                drills: DrillDesk::new(me, brain.clone(), raft.clone()),
                 desk: Desk { me, peers, brain, raft: raft.clone() },
                 sessions,
                 connections: connections.clone(),
