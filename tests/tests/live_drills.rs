@@ -41,7 +41,8 @@ async fn start() -> Lab {
 fn is_well(status: &Value) -> bool {
     let heard = |node: &Value| node["heard"] == true;
     let healthy = |upstream: &Value| upstream["verdict"] == "healthy";
-    let all = |list: &Value, is: &dyn Fn(&Value) -> bool| list.as_array().is_some_and(|list| list.iter().all(is));
+    let all =
+        |list: &Value, is: &dyn Fn(&Value) -> bool| list.as_array().is_some_and(|list| list.iter().all(is));
     all(&status["nodes"], &heard)
         && all(&status["upstreams"], &healthy)
         && status["floating_ips"][0]["moving"].is_null()
@@ -54,7 +55,10 @@ fn run(lab: &Lab, arguments: &[&str]) -> Said {
     loop {
         let said = lab.ask(&[&["drill", "run", "--live"], arguments].concat());
         let for_a_moment = ["has alarms", "the leader is new", "is moving an address", "nodes-heard"];
-        if said.code == 0 || !for_a_moment.iter().any(|why| said.err.contains(why)) || Instant::now() > deadline {
+        if said.code == 0
+            || !for_a_moment.iter().any(|why| said.err.contains(why))
+            || Instant::now() > deadline
+        {
             return said;
         }
         std::thread::sleep(Duration::from_millis(200));
@@ -95,7 +99,11 @@ async fn a_drill_is_planned_run_and_remembered_by_every_node() {
     let said = run(&lab, &[&file, "--json"]);
     assert_eq!(said.code, 0, "{said:?}");
     let drill = said.json();
-    assert_eq!((&drill["outcome"], &drill["report"]["origin"]), (&"passed".into(), &"live".into()), "{drill:#}");
+    assert_eq!(
+        (&drill["outcome"], &drill["report"]["origin"]),
+        (&"passed".into(), &"live".into()),
+        "{drill:#}"
+    );
     assert_eq!(drill["by"], "operator demo", "{drill:#}");
     assert_eq!(owner_now(&lab)[..3], before[..3], "the owner's site is what it was");
     let moves = lab.ask(&["events", "--json"]).json();
@@ -130,14 +138,18 @@ async fn what_must_not_be_done_to_people_is_refused_in_one_line() {
     let mut lab = start().await;
     let refused = run(&lab, &["owner-killed"]);
     assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
-    assert!(refused.err.contains("owner-killed.toml:") && refused.err.contains("step 1.do.kill"), "{refused:?}");
+    assert!(
+        refused.err.contains("owner-killed.toml:") && refused.err.contains("step 1.do.kill"),
+        "{refused:?}"
+    );
     run(&lab, &["no-such"]).assert_one_line(&["no-such", "switchover-and-back"]);
 
     let client = lab.client(&lab.cluster.layout().nodes);
     let agreed = client.state().await.unwrap().state.unwrap().spec_json;
     let agreed: ClusterSpec = from_json(agreed.as_bytes()).unwrap();
     let file = scenario(&lab, "there-and-back", &format!("{THERE}{BACK}{WIDE}"));
-    let always = BlockedWindow { days: Vec::new(), from: "00:00".parse().unwrap(), to: "24:00".parse().unwrap() };
+    let always =
+        BlockedWindow { days: Vec::new(), from: "00:00".parse().unwrap(), to: "24:00".parse().unwrap() };
     let mut blocked = agreed.clone();
     blocked.drills.blocked.push(always);
     let mut forbidden = agreed.clone();
@@ -171,7 +183,8 @@ async fn a_drill_ends_from_another_terminal_and_without_its_runner() {
     let mut lab = start().await;
     let file = scenario(&lab, "stay", &format!("{THERE}{STAY}{WIDE}"));
     let home = owner_now(&lab)[..3].to_owned();
-    let away = |status: &Value| owner(status).is_some_and(|owner| owner[..3] != home) && status["drill"].is_object();
+    let away =
+        |status: &Value| owner(status).is_some_and(|owner| owner[..3] != home) && status["drill"].is_object();
 
     let (said, reason) = std::thread::scope(|scope| {
         let drill = scope.spawn(|| run(&lab, &[&file, "--json"]));

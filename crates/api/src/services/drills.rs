@@ -9,7 +9,7 @@ use std::pin::Pin;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
-use twinsite_model::DrillId;
+use twinsite_model::{DrillId, State};
 
 /// The longest scenario, in bytes.
 const SCENARIO_BYTES_MAX: usize = 256 * 1024;
@@ -84,15 +84,8 @@ impl DrillService for Service {
         self.0.caller(&request)?;
         let id = DrillId(request.get_ref().drill);
         let state = self.0.backend.linearizable().await?;
-        let newest = id.0 == 0;
-        let running = state.drill.as_ref().filter(|drill| newest || drill.id == id);
-        let running = running.map(|drill| running_drill_to_pb(&state, drill));
-        let over = || {
-            let found = state.drills.iter().rev().find(|drill| newest || drill.id == id)?;
-            Some(drill_record_to_pb(&state, found, true))
-        };
-        let drill = running.or_else(over).ok_or_else(|| {
-            let what = if newest {
+        let drill = found(&state, id).ok_or_else(|| {
+            let what = if id == NEWEST {
                 "no drill is remembered".to_owned()
             } else {
                 format!("drill {id} is not remembered")
@@ -100,5 +93,64 @@ impl DrillService for Service {
             ApiError::new(Reason::UnknownDrill, what)
         })?;
         Ok(Response::new(v1::GetDrillResponse { drill: Some(drill), revision: state.revision.0 }))
+    }
+}
+
+/// Stands for the newest drill.
+const NEWEST: DrillId = DrillId(0);
+
+/// The drill with this id, running or over.
+fn found(state: &State, id: DrillId) -> Option<v1::Drill> {
+    let is_meant = |other: DrillId| id == NEWEST || other == id;
+    let running = state.drill.as_ref().filter(|drill| is_meant(drill.id));
+    if let Some(running) = running {
+        return Some(running_drill_to_pb(state, running));
+    }
+    let over = state.drills.iter().rev().find(|drill| is_meant(drill.id))?;
+    Some(drill_record_to_pb(state, over, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinsite_model::{DrillOutcome, DrillRecord, Incarnation, NodeId, RunningDrill, WallTime};
+
+    fn record(id: u64) -> DrillRecord {
+        DrillRecord {
+            id: DrillId(id),
+            name: "switchover-and-back".to_owned(),
+            by: "operator anna".to_owned(),
+            runner: NodeId(3),
+            since: WallTime(10),
+            ended: WallTime(20),
+            outcome: DrillOutcome::Failed,
+            summary: "{}".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_drill_is_found_by_its_id_and_the_newest_without_one() {
+        let mut state = State::default();
+        assert_eq!(found(&state, NEWEST), None);
+        state.drills.extend([record(5), record(9)]);
+        let newest = found(&state, NEWEST).unwrap();
+        assert_eq!((newest.id, newest.ended_ms, newest.report_json.as_str()), (9, 20, "{}"));
+        assert_eq!(newest.outcome(), v1::DrillOutcome::Failed);
+        assert_eq!(found(&state, DrillId(5)).unwrap().id, 5);
+        assert_eq!(found(&state, DrillId(6)), None);
+        state.drill = Some(RunningDrill {
+            id: DrillId(12),
+            name: "leader-handover".to_owned(),
+            by: "operator anna".to_owned(),
+            runner: NodeId(3),
+            incarnation: Incarnation(1),
+            since: WallTime(30),
+            until: WallTime(40),
+            stop: None,
+        });
+        let running = found(&state, NEWEST).unwrap();
+        assert_eq!((running.id, running.until_ms, running.ended_ms), (12, 40, 0));
+        assert_eq!(running.outcome(), v1::DrillOutcome::Unspecified);
+        assert_eq!(found(&state, DrillId(9)).unwrap().id, 9);
     }
 }

@@ -26,7 +26,11 @@ pub fn admissible(file: &str, text: &str, scenario: &Scenario) -> Vec<ScenarioEr
         findings.add(None, "return.by", "a live cluster is never built anew; run it in a lab");
     }
     if scenario.expect.forced_recoveries > 0 {
-        findings.add(None, "expect.forced_recoveries", "a live cluster is never recovered by force in a drill");
+        findings.add(
+            None,
+            "expect.forced_recoveries",
+            "a live cluster is never recovered by force in a drill",
+        );
     }
     for (number, step) in scenario.steps.iter().enumerate() {
         findings.look_at(&step.span(), &format!("step {}", number + 1), step.get_ref());
@@ -63,7 +67,8 @@ impl Findings<'_> {
 
 /// Whether something may be done; or its key, and why not.
 fn allowed(action: &Action) -> Result<(), (&'static str, &'static str)> {
-    const PROCESS: &str = "a live cluster's processes are not touched; run it in a lab, or with `twinsite demo`";
+    const PROCESS: &str =
+        "a live cluster's processes are not touched; run it in a lab, or with `twinsite demo`";
     const NETWORK: &str = "a live cluster's network is not touched; run it in a lab, or with `twinsite demo`";
     const HOST: &str = "a live cluster's hosts are not touched; run it in a lab";
     match action {
@@ -90,10 +95,9 @@ fn allowed(action: &Action) -> Result<(), (&'static str, &'static str)> {
             "switchover.refused",
             "if the rule did not hold, people would be moved; `twinsite switchover --plan` asks without risk",
         )),
-        Action::Failover(_) => Err((
-            "failover",
-            "it drains nobody, so people would see it; use switchover, or run it in a lab",
-        )),
+        Action::Failover(_) => {
+            Err(("failover", "it drains nobody, so people would see it; use switchover, or run it in a lab"))
+        }
         Action::Kill(_) => Err(("kill", PROCESS)),
         Action::Freeze(_) => Err(("freeze", PROCESS)),
         Action::Thaw(_) => Err(("thaw", PROCESS)),
@@ -115,9 +119,7 @@ fn allowed(action: &Action) -> Result<(), (&'static str, &'static str)> {
             "reset-breaker",
             "the breaker of a live cluster is closed by a person who knows why it opened",
         )),
-        Action::Apply(_) => {
-            Err(("apply", "the specification of a live cluster is not changed by a drill"))
-        }
+        Action::Apply(_) => Err(("apply", "the specification of a live cluster is not changed by a drill")),
         Action::Recover(_) => Err(("recover", "a live cluster is never recovered by force in a drill")),
     }
 }

@@ -41,7 +41,10 @@ pub(super) fn exceeded(limits: &Limits, timing: &Timing, seen: &Seen) -> Option<
 
 /// How long the steps, the settling and the observation take at most.
 pub(super) fn steps_at_most(scenario: &Scenario, timing: &Timing) -> Duration {
-    let steps = scenario.steps().map(|step| step_at_most(step, timing)).fold(Duration::ZERO, Duration::saturating_add);
+    let steps = scenario
+        .steps()
+        .map(|step| step_at_most(step, timing))
+        .fold(Duration::ZERO, Duration::saturating_add);
     let observed = scenario.observe.settle.in_timing(timing).saturating_add(scenario.observe.hold.0);
     (BEFORE + ANSWER_MAX).saturating_add(steps).saturating_add(observed)
 }

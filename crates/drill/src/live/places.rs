@@ -3,7 +3,7 @@
 use crate::engine::ClusterStatus;
 use crate::scenario::{NodeTarget, SiteTarget};
 use twinsite_model::spec::{FloatingIpSpec, NodeKind};
-use twinsite_model::{ClusterSpec, NodeId, NodeName, SiteName};
+use twinsite_model::{ClusterSpec, NodeName, SiteName};
 
 /// Who is where. Owner's site and other site are those of before the first step.
 #[derive(Debug, Clone)]
@@ -63,10 +63,6 @@ impl Places {
 
     pub(super) fn site_of(&self, node: &NodeName) -> Option<&SiteName> {
         self.spec.node_named(node).map(|node| &node.site)
-    }
-
-    pub(super) fn name(&self, id: NodeId) -> String {
-        self.spec.node(id).map_or_else(|| format!("node {id}"), |node| node.name.to_string())
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = &NodeName> {

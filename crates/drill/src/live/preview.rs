@@ -252,9 +252,8 @@ fn about_move(site: &SiteName, plan: &PlannedMove) -> Guard {
 fn way_back(places: &Places, status: &LiveStatus) -> Guard {
     let site = &places.owner_site;
     let upstreams = places.upstreams().filter(|(at, _)| *at == site);
-    let healthy = upstreams
-        .filter(|(_, name)| status.cluster.verdicts.get(*name) == Some(&Verdict::Healthy))
-        .count();
+    let healthy =
+        upstreams.filter(|(_, name)| status.cluster.verdicts.get(*name) == Some(&Verdict::Healthy)).count();
     let wanted = places.healthy_upstreams_min();
     let detail = format!("site {site} has {healthy} healthy upstreams; {wanted} are needed");
     Guard { name: "way-back".to_owned(), holds: healthy >= wanted, detail }

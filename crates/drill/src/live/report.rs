@@ -33,7 +33,8 @@ impl Measured<'_> {
     /// The report. The gap covers the way back too: people live through that as well.
     pub(super) fn report(self) -> Report {
         let (fault, fault_wall) = self.fault;
-        let journal: Vec<_> = self.journal.iter().filter(|item| is_about(&item.event, self.ip)).cloned().collect();
+        let journal: Vec<_> =
+            self.journal.iter().filter(|item| is_about(&item.event, self.ip)).cloned().collect();
         let answers = &self.recording.answers;
         let gap = gap::http(answers, Kind::NewConnection, fault, Instant::now());
         let run = RunReport {
@@ -105,9 +106,8 @@ pub(super) fn not_begun(
     scenario: &Scenario,
     spec: &ClusterSpec,
     began: WallTime,
-    why: Option<String>,
+    why: &str,
 ) -> super::Finished {
-    let why = why.unwrap_or_else(|| "the cluster could not be asked".to_owned());
     let mut report =
         judge_on(scenario, &measured_on(spec, Limits::default()), began, Vec::new(), Audit::clean());
     report.broken.insert(0, format!("broken off: {why}"));
@@ -126,7 +126,8 @@ pub fn summary(report: &Report) -> String {
         if json.len() <= SUMMARY_BYTES_MAX {
             return json;
         }
-        let longest = report.runs.iter_mut().map(|run| &mut run.timeline).max_by_key(|timeline| timeline.len());
+        let longest =
+            report.runs.iter_mut().map(|run| &mut run.timeline).max_by_key(|timeline| timeline.len());
         let Some(timeline) = longest.filter(|timeline| timeline.len() > 2) else {
             return short_of(report);
         };
@@ -138,7 +139,10 @@ pub fn summary(report: &Report) -> String {
         timeline.retain(|entry| entry.source != LEFT_OUT);
         let at_ms = removed.first().map_or(0, |entry| entry.at_ms);
         let what = format!("{left_out} lines are left out here");
-        timeline.insert((middle - half).min(timeline.len()), TimelineEntry { at_ms, source: LEFT_OUT.into(), what });
+        timeline.insert(
+            (middle - half).min(timeline.len()),
+            TimelineEntry { at_ms, source: LEFT_OUT.into(), what },
+        );
     }
 }
 

@@ -8,6 +8,7 @@ use super::watchman::{Abort, Watchman};
 use crate::engine::run::wall_now;
 use crate::engine::{ApiError, Report, WatchItem, verdict};
 use crate::scenario::{Limits, Scenario};
+use futures_util::future::BoxFuture;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -16,6 +17,8 @@ use twinsite_model::{ClusterSpec, DrillId, DrillOutcome, Event, NodeName, SiteNa
 
 /// How often everything is looked at.
 const POLL: Duration = Duration::from_millis(50);
+/// How often the cluster is asked how it is, unless something was just asked of it: a large state is a large answer.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long one look at the cluster may take.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Changes of the cluster that are kept for the report.
@@ -72,21 +75,23 @@ pub struct Finished {
 }
 
 /// Runs an admissible scenario whose guards hold. Whatever happens, the way back is gone; nothing of it is an error.
-pub async fn run(
-    scenario: &Scenario,
-    mandate: &Mandate,
-    live: &dyn LiveCluster,
-    probes: &dyn Probes,
-    tell: &mut (dyn FnMut(Progress) + Send),
-) -> Finished {
-    let began = wall_now();
-    let (run, opened) = Run::open(scenario, mandate, live, probes, tell).await;
-    let Some(mut run) = run else { return report::not_begun(scenario, &mandate.spec, began, opened) };
-    let aborted = match opened {
-        Some(why) => Some(Abort::because(why)),
-        None => run.perform().await.err(),
-    };
-    run.finish(aborted, began).await
+pub fn run<'a>(
+    scenario: &'a Scenario,
+    mandate: &'a Mandate,
+    live: &'a dyn LiveCluster,
+    probes: &'a dyn Probes,
+    tell: &'a mut (dyn FnMut(Progress) + Send),
+) -> BoxFuture<'a, Finished> {
+    Box::pin(async move {
+        let began = wall_now();
+        match Run::open(scenario, mandate, live, probes, tell).await {
+            Ok(mut run) => {
+                let aborted = run.perform().await.err();
+                run.finish(aborted, began).await
+            }
+            Err(why) => report::not_begun(scenario, &mandate.spec, began, &why),
+        }
+    })
 }
 
 pub(super) struct Run<'a> {
@@ -106,6 +111,7 @@ pub(super) struct Run<'a> {
     phase: Phase,
     what: String,
     told: Option<Instant>,
+    looked: Option<Instant>,
     deadline: Instant,
     /// When the first step was about to be taken.
     fault: (Instant, WallTime),
@@ -125,22 +131,15 @@ impl<'a> Run<'a> {
         live: &'a dyn LiveCluster,
         probes: &'a dyn Probes,
         tell: &'a mut (dyn FnMut(Progress) + Send),
-    ) -> (Option<Self>, Option<String>) {
+    ) -> Result<Self, String> {
         let timing = mandate.spec.timing();
-        let opened = async {
-            let changes = live.watch().await.map_err(|error| error.to_string())?;
-            let before = live.look().await.map_err(|error| error.to_string())?;
-            let places = Places::new(&mandate.spec, &mandate.ip, &before.cluster)?;
-            Ok::<_, String>((changes, before, places))
-        };
-        let (changes, before, places) = match opened.await {
-            Ok(opened) => opened,
-            Err(why) => return (None, Some(why)),
-        };
+        let changes = live.watch().await.map_err(|error| error.to_string())?;
+        let before = live.look().await.map_err(|error| error.to_string())?;
+        let places = Places::new(&mandate.spec, &mandate.ip, &before.cluster)?;
         let ip = mandate.ip.name.clone();
         let watchman = Watchman::new(mandate.drill, mandate.me.clone(), ip, &timing, &before);
         let now = Instant::now();
-        let run = Self {
+        Ok(Self {
             scenario,
             mandate,
             live,
@@ -156,14 +155,14 @@ impl<'a> Run<'a> {
             phase: Phase::Before,
             what: "looking at the cluster in peace".to_owned(),
             told: None,
+            looked: None,
             deadline: now + steps_at_most(scenario, &timing),
             fault: (now, wall_now()),
             actions: Vec::new(),
             broken: Vec::new(),
             paused: false,
             timing,
-        };
-        (Some(run), None)
+        })
     }
 
     /// Everything up to the way back.
@@ -274,6 +273,8 @@ impl<'a> Run<'a> {
         holds: impl Fn(&Self) -> bool,
     ) -> Result<bool, Abort> {
         let until = Instant::now() + within;
+        // What was asked of the cluster a moment ago must be seen.
+        self.looked = None;
         loop {
             self.check().await?;
             if holds(self) {
@@ -290,12 +291,18 @@ impl<'a> Run<'a> {
     /// Looks at everything that may end the drill.
     async fn check(&mut self) -> Result<(), Abort> {
         self.tell(None);
-        let look = self.look().await;
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY);
+        let look = if due { Some(look_at(self.live).await) } else { None };
         self.take_changes()?;
         let now = Instant::now();
-        self.watchman.look(now, &look)?;
-        if let Ok(status) = look {
-            self.newest = status;
+        if let Some(look) = look {
+            self.looked = Some(now);
+            self.watchman.look(now, &look)?;
+            // Without an answer the last one is not news: the next look comes at once.
+            match look {
+                Ok(status) => self.newest = status,
+                Err(_) => self.looked = None,
+            }
         }
         if self.phase > Phase::Before
             && let Some(why) = exceeded(&self.limits, &self.timing, &self.probes.seen())
@@ -306,15 +313,6 @@ impl<'a> Run<'a> {
             return Err(Abort::because("its time is over"));
         }
         Ok(())
-    }
-
-    async fn look(&self) -> Result<LiveStatus, ApiError> {
-        let late = || ApiError {
-            message: format!("no answer within {LOOK_MAX:?}"),
-            retryable: true,
-            forbidden: false,
-        };
-        timeout(LOOK_MAX, self.live.look()).await.unwrap_or_else(|_| Err(late()))
     }
 
     /// Takes in what has changed. All of it is kept, also when something of it ends the drill.
@@ -337,7 +335,7 @@ impl<'a> Run<'a> {
         self.tell(aborting.as_deref());
         // What is heard here was asked for here, or was real and is left alone by whoever asks the cluster's rules.
         self.take_changes().ok();
-        self.newest = self.look().await.map_err(|error| error.to_string())?;
+        self.newest = look_at(self.live).await.map_err(|error| error.to_string())?;
         Ok(())
     }
 
@@ -375,4 +373,11 @@ const RECENT: Duration = Duration::from_millis(500);
 
 fn owner_in_words(status: &LiveStatus) -> Option<String> {
     status.cluster.owner.as_ref().map(|(node, token)| format!("{node} ({token})"))
+}
+
+/// One look at the cluster, which takes its time or fails.
+async fn look_at(live: &dyn LiveCluster) -> Result<LiveStatus, ApiError> {
+    let late =
+        || ApiError { message: format!("no answer within {LOOK_MAX:?}"), retryable: true, forbidden: false };
+    timeout(LOOK_MAX, live.look()).await.unwrap_or_else(|_| Err(late()))
 }

@@ -3,7 +3,9 @@
 use super::cluster::LiveStatus;
 use crate::engine::{ApiError, WatchItem};
 use std::time::{Duration, Instant};
-use twinsite_model::{DrillId, Event, FloatingIpName, NodeName, OperationKind, Timing, UpstreamName, Verdict};
+use twinsite_model::{
+    DrillId, Event, FloatingIpName, NodeName, OperationKind, Timing, UpstreamName, Verdict,
+};
 
 /// Why a drill is broken off.
 #[derive(Debug, Clone, PartialEq, Eq)]

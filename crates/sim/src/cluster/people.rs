@@ -15,7 +15,8 @@ use twinsite_controller::{
 };
 use twinsite_model::spec::NodeSpec;
 use twinsite_model::{
-    Command, DrillOutcome, Generation, Incarnation, NodeId, Proposal, RequestId, Revision, RoomKey, SafetyRule,
+    Command, DrillOutcome, Generation, Incarnation, NodeId, Proposal, RequestId, Revision, RoomKey,
+    SafetyRule,
 };
 
 /// Rooms that are placed again and again.

@@ -45,7 +45,7 @@ async fn run_drill(arguments: &RunDrillArguments) -> Result<Exit, CliError> {
     let mut messages = client.run_drill(&wanted).await?;
     let json = arguments.client.json;
     let progress = Progress::new();
-    let mut begun = None;
+    let (mut begun, mut said) = (None, (String::new(), String::new()));
     loop {
         let message = messages.message().await;
         let message = message.map_err(|status| watching_ended(begun, ApiError::from(status)))?;
@@ -73,7 +73,16 @@ async fn run_drill(arguments: &RunDrillArguments) -> Result<Exit, CliError> {
                     progress.say(&format!("drill {} begins; it ends until {until}", accepted.drill));
                 }
             }
-            Message::Progress(seen) if !json => progress.say(&progress_text(&seen)),
+            Message::Progress(seen) if !json => {
+                // A log gets a line for what is new, a terminal every number.
+                let new = (seen.what.clone(), seen.aborting.clone());
+                if new == said {
+                    progress.hint(&progress_text(&seen));
+                } else {
+                    progress.say(&progress_text(&seen));
+                    said = new;
+                }
+            }
             Message::Progress(_) => {}
             Message::Finished(finished) => {
                 progress.end();

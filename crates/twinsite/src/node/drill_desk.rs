@@ -3,6 +3,7 @@
 use super::Raft;
 use super::api::reason;
 use crate::peer::Peers;
+use futures_util::future::BoxFuture;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use twinsite_agents::{Brain, Machine, timing};
@@ -119,6 +120,9 @@ fn refused(refusal: &OperatorRefusal) -> ApiError {
     ApiError::new(reason(refusal), refusal.to_string())
 }
 
+/// What a node answered; nothing, if it did not.
+type Asked<'a, T> = BoxFuture<'a, Option<Result<T, ApiError>>>;
+
 /// The way to whoever leads.
 #[derive(Clone)]
 pub struct ToLeader {
@@ -136,39 +140,40 @@ impl ToLeader {
         dry_run: bool,
         within: Duration,
     ) -> Result<Option<DrillId>, ApiError> {
-        let begun = self
-            .ask(within, async |leader| {
+        let ask = |leader| -> Asked<'_, u64> {
+            Box::pin(async move {
                 if leader != self.desk.me {
                     return self.peers.begin_drill(leader, wish, dry_run, ANSWER_MAX).await.ok();
                 }
-                let here = &self.desk;
                 Some(if dry_run {
-                    here.may_begin(wish).await.map(|()| 0)
+                    self.desk.may_begin(wish).await.map(|()| 0)
                 } else {
-                    here.begin(wish.clone()).await
+                    self.desk.begin(wish.clone()).await
                 })
             })
-            .await?;
+        };
+        let begun = self.ask(within, ask).await?;
         Ok((begun > 0).then_some(DrillId(begun)))
     }
 
     /// Tells the leader how a drill ended.
     pub async fn end(&self, ended: &EndedDrill, within: Duration) -> Result<(), ApiError> {
-        self.ask(within, async |leader| {
-            if leader == self.desk.me {
-                Some(self.desk.end(ended.clone()).await)
-            } else {
+        let ask = |leader| -> Asked<'_, ()> {
+            Box::pin(async move {
+                if leader == self.desk.me {
+                    return Some(self.desk.end(ended.clone()).await);
+                }
                 self.peers.end_drill(leader, ended, ANSWER_MAX).await.ok()
-            }
-        })
-        .await
+            })
+        };
+        self.ask(within, ask).await
     }
 
     /// Asks whoever leads until somebody decides. A repetition is recognised by its request id.
-    async fn ask<T>(
+    async fn ask<'a, T>(
         &self,
         within: Duration,
-        ask: impl AsyncFn(NodeId) -> Option<Result<T, ApiError>>,
+        ask: impl Fn(NodeId) -> Asked<'a, T>,
     ) -> Result<T, ApiError> {
         let deadline = Instant::now() + within;
         let mut last = ApiError::new(Reason::NoQuorum, "no leader answered");

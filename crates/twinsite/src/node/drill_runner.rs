@@ -201,7 +201,8 @@ async fn rehearse(
     let port = ip.ports.first().copied().unwrap_or(80);
     let probes = HttpProbes::start(dial.resolve(SocketAddr::new(ip.address, port)));
     let mandate = Mandate { drill, me: format!("node {}", shared.me), spec, ip };
-    let mut listen = |progress: Progress| tell(&messages, Message::Progress(progress_to_pb(progress)));
+    let listener = messages.clone();
+    let mut listen = move |progress: Progress| tell(&listener, Message::Progress(progress_to_pb(progress)));
     let finished = live::run(&scenario, &mandate, &api, &probes, &mut listen).await;
     drop(probes);
     let Finished { outcome, report } = finished;

@@ -45,7 +45,11 @@ async fn there_and_back_by_the_scenario_itself_passes() {
     assert_eq!(switchovers(&fake), ["switchover sbg", "switchover gra"]);
     assert_eq!((fake.owner().as_str(), report.origin), ("gra-1", Origin::Live));
     assert_eq!(report.limits[0].name, "http_gap");
-    assert!(report.runs[0].timeline.iter().any(|line| line.source == "cluster"), "{:?}", report.runs[0].timeline);
+    assert!(
+        report.runs[0].timeline.iter().any(|line| line.source == "cluster"),
+        "{:?}",
+        report.runs[0].timeline
+    );
 }
 
 #[tokio::test]
@@ -70,10 +74,15 @@ async fn a_limit_that_breaks_ends_the_drill_and_the_address_goes_back() {
     fake.after("switchover sbg", |fake| fake.world().seen.gap = Duration::from_secs(2));
     fake.world().move_takes = Duration::from_millis(20);
     fake.world().forward_only = true;
-    let forever = format!("{THERE}[[step]]\ndo.wait = {{ until = \"owner-at-owner-site\", within = \"30s\" }}\n");
+    let forever =
+        format!("{THERE}[[step]]\ndo.wait = {{ until = \"owner-at-owner-site\", within = \"30s\" }}\n");
     let Finished { outcome, report } = drill(&fake, &scenario(&forever)).await;
     assert_eq!(outcome, DrillOutcome::Aborted);
-    assert!(report.broken.iter().any(|line| line.contains("limits.http_gap is 1000 ms")), "{:?}", report.broken);
+    assert!(
+        report.broken.iter().any(|line| line.contains("limits.http_gap is 1000 ms")),
+        "{:?}",
+        report.broken
+    );
     assert_eq!(fake.owner(), "gra-1");
 }
 
@@ -135,18 +144,16 @@ async fn somebody_elses_move_and_somebody_elses_pause_end_the_drill() {
 #[tokio::test]
 async fn a_cluster_that_is_not_well_ends_the_drill_but_not_at_once() {
     let waiting = "[[step]]\ndo.wait = { until = \"owner-at-other-site\", within = \"30s\" }\n";
-    for (unwell, said) in [
-        (0, "no quorum"),
-        (1, "sbg-2 is not heard"),
-        (2, "sbg-meet-1 is unhealthy"),
-    ] {
+    for (unwell, said) in [(0, "no quorum"), (1, "sbg-2 is not heard"), (2, "sbg-meet-1 is unhealthy")] {
         let fake = Fake::new();
         fake.after("begin", move |fake| {
             let mut world = fake.world();
             match unwell {
                 0 => world.no_quorum = true,
                 1 => drop(world.status.cluster.heard.remove(&name("sbg-2"))),
-                _ => drop(world.status.cluster.verdicts.insert("sbg-meet-1".parse().unwrap(), Verdict::Unhealthy)),
+                _ => drop(
+                    world.status.cluster.verdicts.insert("sbg-meet-1".parse().unwrap(), Verdict::Unhealthy),
+                ),
             }
         });
         // What is bad for a moment is no reason.
@@ -162,7 +169,8 @@ async fn a_cluster_that_is_not_well_ends_the_drill_but_not_at_once() {
 async fn a_drill_that_was_ended_without_its_runner_goes_the_way_back_unless_another_runs() {
     let fake = Fake::new();
     fake.world().move_takes = Duration::from_millis(20);
-    let forever = format!("{THERE}[[step]]\nafter = \"20s\"\ndo.resume = {{}}\n").replace("do.resume = {}", "do = \"resume\"");
+    let forever = format!("{THERE}[[step]]\nafter = \"20s\"\ndo.resume = {{}}\n")
+        .replace("do.resume = {}", "do = \"resume\"");
     fake.after("switchover sbg", |fake| fake.world().status.drill = None);
     let done = drill(&fake, &scenario(&forever)).await;
     assert_eq!((done.outcome, fake.owner().as_str()), (DrillOutcome::Aborted, "gra-1"));
