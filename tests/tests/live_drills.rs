@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use twinsite_drill::layout::Store;
-use twinsite_model::NodeName;
 use twinsite_model::spec::{BlockedWindow, ClusterSpec, from_json, to_json};
+use twinsite_model::{NodeName, Profile};
 use twinsite_tests::{Lab, Said, owner, program};
 
 /// How long anything may take to be seen.
@@ -33,8 +33,8 @@ fn scenario(lab: &Lab, name: &str, rest: &str) -> String {
 }
 
 async fn start() -> Lab {
-    let lab = Lab::start(Store::Embedded).await;
-    lab.wait("all is well", SOON, is_well);
+    let mut lab = Lab::start_with(Store::Embedded, Profile::Wan).await;
+    lab.wait_supervised("all is well", SOON, is_well);
     lab
 }
 
@@ -129,13 +129,12 @@ async fn a_drill_is_planned_run_and_remembered_by_every_node() {
     assert!(report.out.contains("there-and-back") && report.out.contains("http_gap"), "{}", report.out);
     lab.ask(&["drill", "report", "1", "--live"]).assert_one_line(&["drill 1 is not remembered"]);
     lab.ask(&["drill", "abort", "--live"]).assert_one_line(&["no drill runs"]);
-    let mut lab = lab;
     lab.cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_must_not_be_done_to_people_is_refused_in_one_line() {
-    let mut lab = start().await;
+    let lab = start().await;
     let refused = run(&lab, &["owner-killed"]);
     assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{refused:?}");
     assert!(

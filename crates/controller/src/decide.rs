@@ -237,7 +237,9 @@ impl Round<'_> {
         let ends = upkeep::pause(&view).into_iter().chain(drills::over(&view));
         let due: Vec<_> = ends.chain(upkeep::format(&view)).collect();
         let barrier = view.tenure.needs_barrier().then(upkeep::barrier);
-        wakes.into_iter().for_each(|wake| self.wake_at(wake));
+        for wake in wakes {
+            self.wake_at(wake);
+        }
         for (subject, command) in due.into_iter().chain(barrier) {
             self.propose(&subject, vec![command]);
         }

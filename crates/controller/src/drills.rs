@@ -3,6 +3,7 @@
 //! No decision about an address looks at a drill: what fails in the middle of one fails for real.
 
 use crate::alarms;
+use crate::notice::Alarm;
 use crate::operator::OperatorRefusal;
 use crate::tenure::Subject;
 use crate::view::View;
@@ -26,7 +27,7 @@ pub(crate) fn forbidden(view: &View<'_>, me: NodeId, within: Duration) -> Option
     if !view.settled() {
         return Some(OperatorRefusal::LeaderYoung);
     }
-    let alarms: Vec<_> = alarms::conditions(view, me).iter().map(|alarm| alarm.as_str()).collect();
+    let alarms: Vec<_> = alarms::conditions(view, me).iter().map(Alarm::as_str).collect();
     (!alarms.is_empty()).then_some(OperatorRefusal::Unwell(alarms))
 }
 

@@ -7,8 +7,9 @@ mod operations;
 mod sessions;
 mod specification;
 
+pub use drills::DrillBlock;
+
 use crate::command::{Command, NewVerdict, Proposal};
-use crate::drill::DRILL_LENGTH_MAX;
 use crate::event::Event;
 use crate::faults::{Fault, Faults};
 use crate::ids::{
@@ -16,7 +17,7 @@ use crate::ids::{
 };
 use crate::operation::Step;
 use crate::spec::validate::Finding;
-use crate::spec::{BlockedWindow, ClusterSpec, HumanDuration};
+use crate::spec::{ClusterSpec, HumanDuration};
 use crate::state::{
     AHEAD_MAX, AnnouncedRecord, Drain, EVIDENCE_MAX, Format, NodeLife, Pause, Pin, REQUESTS_MAX, State,
     Verdict, VerdictRecord,
@@ -206,26 +207,6 @@ pub enum Refusal {
     /// The specification that would result cannot be used.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     SpecInvalid(Vec<Finding>),
-}
-
-/// Why no drill may begin.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DrillBlock {
-    /// The operators do not want any.
-    #[error("the specification does not allow drills (drills.allowed)")]
-    NotAllowed,
-    /// Now, or before it had to end, drills are not wanted.
-    #[error("drills are blocked {0} (drills.blocked), and it may last until {1}")]
-    Window(BlockedWindow, WallTime),
-    /// Something moves.
-    #[error("operation {0} is moving an address")]
-    Moving(OperationId),
-    /// Automatic moves are paused.
-    #[error("automatic moves are paused by {0}, who may not want it")]
-    Paused(String),
-    /// It would last too long, or be over before it began.
-    #[error("it would last {0}, and at most {limit} are allowed", limit = HumanDuration(DRILL_LENGTH_MAX))]
-    Length(HumanDuration),
 }
 
 /// The outcome of one handler: what happened, and the events.

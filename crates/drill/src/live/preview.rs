@@ -224,9 +224,10 @@ fn about_cluster(
     guards.push(guard("address-rests", !status.cluster.moving, moving.to_owned()));
     let unheard: Vec<_> = places.nodes().filter(|node| !status.cluster.heard.contains(*node)).collect();
     let names: Vec<_> = unheard.iter().map(|node| node.as_str()).collect();
-    let detail = match unheard.is_empty() {
-        true => "every node is heard".to_owned(),
-        false => format!("not heard: {}", names.join(", ")),
+    let detail = if unheard.is_empty() {
+        "every node is heard".to_owned()
+    } else {
+        format!("not heard: {}", names.join(", "))
     };
     guards.push(guard("nodes-heard", unheard.is_empty(), detail));
     guards

@@ -119,6 +119,8 @@ pub(super) struct Run<'a> {
     actions: Vec<(Instant, String)>,
     /// What did not go as the scenario says.
     broken: Vec<String>,
+    /// Why it was broken off.
+    aborted: Option<String>,
     /// Whether the drill has paused automatic moves, and nobody has ended that.
     pub(super) paused: bool,
 }
@@ -160,6 +162,7 @@ impl<'a> Run<'a> {
             fault: (now, wall_now()),
             actions: Vec::new(),
             broken: Vec::new(),
+            aborted: None,
             paused: false,
             timing,
         })
@@ -168,7 +171,7 @@ impl<'a> Run<'a> {
     /// Everything up to the way back.
     async fn perform(&mut self) -> Result<(), Abort> {
         self.pass(BEFORE).await?;
-        if !self.wait(ANSWER_MAX, |run| run.answering()).await? {
+        if !self.wait(ANSWER_MAX, Self::answering).await? {
             return Err(Abort::because("the floating address does not answer at this node"));
         }
         self.fault = (Instant::now(), wall_now());
@@ -202,6 +205,7 @@ impl<'a> Run<'a> {
         let after = self.owner();
         let may_move = aborted.as_ref().is_none_or(|abort| abort.may_move);
         if let Some(abort) = &aborted {
+            self.aborted = Some(abort.why.clone());
             self.did(format!("broken off: {}", abort.why));
             self.broken.insert(0, format!("broken off: {}", abort.why));
         }
@@ -239,7 +243,7 @@ impl<'a> Run<'a> {
     pub(super) fn now(&mut self, what: &str) {
         what.clone_into(&mut self.what);
         self.told = None;
-        self.tell(None);
+        self.tell();
     }
 
     /// Something is done, which the report will say.
@@ -248,7 +252,7 @@ impl<'a> Run<'a> {
         self.actions.push((Instant::now(), what));
     }
 
-    fn tell(&mut self, aborting: Option<&str>) {
+    fn tell(&mut self) {
         if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
             return;
         }
@@ -257,7 +261,7 @@ impl<'a> Run<'a> {
             phase: self.phase,
             what: self.what.clone(),
             seen: self.probes.seen(),
-            aborting: aborting.map(str::to_owned),
+            aborting: self.aborted.clone(),
         });
     }
 
@@ -290,7 +294,7 @@ impl<'a> Run<'a> {
 
     /// Looks at everything that may end the drill.
     async fn check(&mut self) -> Result<(), Abort> {
-        self.tell(None);
+        self.tell();
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY);
         let look = if due { Some(look_at(self.live).await) } else { None };
         self.take_changes()?;
@@ -331,8 +335,7 @@ impl<'a> Run<'a> {
 
     /// A look on the way back: nothing ends that any more.
     pub(super) async fn look_on_way_back(&mut self) -> Result<(), String> {
-        let aborting = self.broken.first().cloned();
-        self.tell(aborting.as_deref());
+        self.tell();
         // What is heard here was asked for here, or was real and is left alone by whoever asks the cluster's rules.
         self.take_changes().ok();
         self.newest = look_at(self.live).await.map_err(|error| error.to_string())?;

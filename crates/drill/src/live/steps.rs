@@ -239,7 +239,7 @@ impl Run<'_> {
                             self.did(format!("it can only go forward: {error}"));
                         }
                     }
-                    last = "a move is under way".to_owned();
+                    "a move is under way".clone_into(&mut last);
                 }
                 Ok(()) if self.owner_site() == Some(&home) => return Ok(()),
                 Ok(()) => match self.live.plan(&home).await {

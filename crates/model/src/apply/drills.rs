@@ -1,16 +1,36 @@
 //! Drills on the live cluster: one at a time, never in the way of something, never for ever.
 
-use super::{DrillBlock, Effect, Handled, Refusal};
+use super::{Effect, Handled, Refusal};
 use crate::command::Command;
 use crate::drill::{
     DRILL_LENGTH_MAX, DRILL_TEXT_BYTES_MAX, DRILLS_MAX, DrillOutcome, DrillRecord, DrillStop, RunningDrill,
     SUMMARY_BYTES_MAX,
 };
 use crate::event::Event;
-use crate::ids::{DrillId, Revision};
-use crate::spec::HumanDuration;
+use crate::ids::{DrillId, OperationId, Revision};
+use crate::spec::{BlockedWindow, HumanDuration};
 use crate::state::State;
 use crate::time::WallTime;
+
+/// Why no drill may begin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DrillBlock {
+    /// The operators do not want any.
+    #[error("the specification does not allow drills (drills.allowed)")]
+    NotAllowed,
+    /// Now, or before it had to end, drills are not wanted.
+    #[error("drills are blocked {0} (drills.blocked), and it may last until {1}")]
+    Window(BlockedWindow, WallTime),
+    /// Something moves.
+    #[error("operation {0} is moving an address")]
+    Moving(OperationId),
+    /// Automatic moves are paused.
+    #[error("automatic moves are paused by {0}, who may not want it")]
+    Paused(String),
+    /// It would last too long, or be over before it began.
+    #[error("it would last {0}, and at most {limit} are allowed", limit = HumanDuration(DRILL_LENGTH_MAX))]
+    Length(HumanDuration),
+}
 
 impl State {
     pub(super) fn begin_drill(&mut self, revision: Revision, command: &Command) -> Handled {

@@ -65,7 +65,6 @@ async fn run_drill(arguments: &RunDrillArguments) -> Result<Exit, CliError> {
                 return show_preview(&preview, json);
             }
             Message::Preview(preview) if !json => anstream::eprintln!("{}", preview_text(&preview, false)),
-            Message::Preview(_) => {}
             Message::Accepted(accepted) => {
                 begun = Some(accepted.drill);
                 if !json {
@@ -83,7 +82,7 @@ async fn run_drill(arguments: &RunDrillArguments) -> Result<Exit, CliError> {
                     said = new;
                 }
             }
-            Message::Progress(_) => {}
+            Message::Preview(_) | Message::Progress(_) => {}
             Message::Finished(finished) => {
                 progress.end();
                 let drill = finished.drill.unwrap_or_default();

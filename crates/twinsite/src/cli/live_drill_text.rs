@@ -63,9 +63,8 @@ pub fn preview_json(preview: &v1::DrillPreview) -> Value {
 /// Where a drill is, on a line.
 pub fn progress_text(progress: &v1::DrillProgress) -> String {
     let phase = match progress.phase() {
-        v1::DrillPhase::Unspecified => "",
         v1::DrillPhase::Before => "before: ",
-        v1::DrillPhase::Steps => "",
+        v1::DrillPhase::Unspecified | v1::DrillPhase::Steps => "",
         v1::DrillPhase::Settling => "settling: ",
         v1::DrillPhase::WayBack => "way back: ",
     };
