@@ -158,10 +158,18 @@ impl Lab {
     /// # Panics
     /// If it does not become healthy.
     pub async fn start(store: Store) -> Self {
+        Self::start_with(store, Profile::Lan).await
+    }
+
+    /// The same with other timings: the patient ones are for what is not about speed.
+    ///
+    /// # Panics
+    /// If it does not become healthy.
+    pub async fn start_with(store: Store, profile: Profile) -> Self {
         let options = ClusterOptions {
             launcher: Launcher::new(program()),
             directory: None,
-            profile: Profile::Lan,
+            profile,
             shape: Shape::default(),
             store,
             lab: None,

@@ -223,7 +223,7 @@ fn keeping(demo: &Demo) {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    let commands: [&[&str]; 26] = [
+    let commands: [&[&str]; 30] = [
         &["demo"],
         &["node"],
         &["guardian"],
@@ -234,6 +234,10 @@ fn every_command_has_help_with_examples() {
         &["switchover"],
         &["failover"],
         &["abort"],
+        &["drill", "run"],
+        &["drill", "abort"],
+        &["drill", "history"],
+        &["drill", "report"],
         &["breaker", "reset"],
         &["pause"],
         &["resume"],

@@ -45,7 +45,6 @@ pub use hands::{DataPlane, FloatingHands, Guarded, Tools};
 pub use keeper::{Keeper, Luggage};
 pub use leases::{Agent, Charge, Hands, Identity};
 pub use machine::Machine;
-pub use notices::alarm_name;
 pub use peers::{Heard, Noted, Peers};
 pub use quorum::QuorumWatch;
 pub use recovery::{LostNode, RecoveryNote, Unfinished, unfinished};

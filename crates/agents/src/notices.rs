@@ -1,6 +1,6 @@
 //! What the controller says, as log lines and metrics.
 
-use twinsite_controller::{Alarm, Decision, Notice};
+use twinsite_controller::{Decision, Notice};
 
 /// Logs a notice and counts it.
 pub(crate) fn log(notice: &Notice) {
@@ -31,29 +31,16 @@ pub(crate) fn log(notice: &Notice) {
         }
         Notice::LeadershipMoves { to, why } => tracing::info!(%to, %why, "handing leadership over"),
         Notice::AlarmRaised(alarm) => {
-            metrics::gauge!("twinsite_alarm", "alarm" => alarm_name(alarm)).set(1.0);
-            tracing::error!(alarm = alarm_name(alarm), detail = ?alarm, "alarm");
+            metrics::gauge!("twinsite_alarm", "alarm" => alarm.as_str()).set(1.0);
+            tracing::error!(alarm = alarm.as_str(), detail = ?alarm, "alarm");
         }
         Notice::AlarmCleared(alarm) => {
-            metrics::gauge!("twinsite_alarm", "alarm" => alarm_name(alarm)).set(0.0);
-            tracing::warn!(alarm = alarm_name(alarm), detail = ?alarm, "alarm over");
+            metrics::gauge!("twinsite_alarm", "alarm" => alarm.as_str()).set(0.0);
+            tracing::warn!(alarm = alarm.as_str(), detail = ?alarm, "alarm over");
         }
     }
 }
 
 fn evidence(decision: &Decision) -> String {
     decision.evidence.join("; ")
-}
-
-/// The alarm's name in metrics and logs.
-pub const fn alarm_name(alarm: &Alarm) -> &'static str {
-    match alarm {
-        Alarm::RedundancyLost { .. } => "redundancy-lost",
-        Alarm::NoStandby { .. } => "no-standby",
-        Alarm::BreakerOpen { .. } => "breaker-open",
-        Alarm::NotVerified { .. } => "not-verified",
-        Alarm::Drift { .. } => "drift",
-        Alarm::AddressConflict { .. } => "address-conflict",
-        Alarm::SiteUnhealthy { .. } => "site-unhealthy",
-    }
 }

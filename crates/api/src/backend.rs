@@ -78,6 +78,24 @@ pub struct RoomPlace {
     pub token: Token,
 }
 
+/// A drill that a person wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrillCall {
+    /// What surrounds it.
+    pub mutation: Mutation,
+    /// The scenario, as text.
+    pub scenario: String,
+    /// What messages call the scenario.
+    pub file: String,
+    /// The address; none for the only one.
+    pub ip: Option<FloatingIpName>,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// How a drill goes, message by message. The drill goes on when nobody listens any more.
+pub type DrillMessages = tokio::sync::mpsc::Receiver<Result<v1::RunDrillResponse, ApiError>>;
+
 /// A node, as the services see it. Changes go through the leader: a node that does not lead says who does.
 #[tonic::async_trait]
 pub trait Backend: Send + Sync + 'static {
@@ -138,6 +156,15 @@ pub trait Backend: Send + Sync + 'static {
     -> Result<Revision, ApiError>;
     /// Hands leadership over.
     async fn transfer_leadership(&self, caller: &str, node: NodeId) -> Result<(), ApiError>;
+    /// Runs a drill on this node, whoever leads; or says what it would do.
+    async fn run_drill(&self, caller: &str, call: DrillCall) -> Result<DrillMessages, ApiError>;
+    /// Asks for the end of the drill that runs, wherever it does.
+    async fn abort_drill(
+        &self,
+        caller: &str,
+        mutation: Mutation,
+        reason: String,
+    ) -> Result<Revision, ApiError>;
     /// Rooms in this node's memory, in the order of their keys.
     fn pins(&self) -> Vec<RoomPlace>;
     /// Open connections through each node that was heard of.

@@ -2,9 +2,11 @@
 //! bounds everything in time.
 
 mod calls;
+mod drills;
 mod watch;
 
 pub use calls::{Begun, Wanted};
+pub use drills::WantedDrill;
 pub use watch::WatchMessage;
 
 use crate::MESSAGE_BYTES_MAX;

@@ -78,6 +78,14 @@ reasons! {
     RuleForbids = "RULE_FORBIDS", FailedPrecondition, true;
     /// The owner is not heard, so that it cannot drain.
     OwnerNotHeard = "OWNER_NOT_HEARD", FailedPrecondition, true;
+    /// No such drill, or it is not remembered any more.
+    UnknownDrill = "UNKNOWN_DRILL", NotFound, false;
+    /// A drill runs already.
+    DrillRunning = "DRILL_RUNNING", FailedPrecondition, true;
+    /// No drill may begin now: not allowed, in a blocked window, or something is going on.
+    DrillBlocked = "DRILL_BLOCKED", FailedPrecondition, true;
+    /// No drill runs.
+    NoDrill = "NO_DRILL", FailedPrecondition, false;
     /// The change was refused by the agreed state.
     Refused = "REFUSED", FailedPrecondition, false;
     /// The request makes no sense.

@@ -18,7 +18,9 @@ pub mod v1 {
 /// The description of the API, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/twinsite.v1.bin"));
 
-pub use backend::{Backend, Destination, MoveAnswer, MoveCall, MoveKind, Mutation, RoomPlace};
+pub use backend::{
+    Backend, Destination, DrillCall, DrillMessages, MoveAnswer, MoveCall, MoveKind, Mutation, RoomPlace,
+};
 pub use client::{Client, ClientOptions, ClientTls, WatchMessage};
 pub use error::{ApiError, DOMAIN, LeaderHint, Reason};
 pub use hub::{Subscription, WatchHub, WatchItem};

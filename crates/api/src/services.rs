@@ -1,6 +1,7 @@
 //! The services: what arrives is checked and turned into the model's words; the node behind does the rest.
 
 mod cluster;
+mod drills;
 mod maintenance;
 mod membership;
 mod operations;
@@ -12,6 +13,7 @@ use crate::error::{ApiError, Reason};
 use crate::hub::WatchHub;
 use crate::v1;
 use crate::v1::cluster_service_server::ClusterServiceServer;
+use crate::v1::drill_service_server::DrillServiceServer;
 use crate::v1::maintenance_service_server::MaintenanceServiceServer;
 use crate::v1::membership_service_server::MembershipServiceServer;
 use crate::v1::operation_service_server::OperationServiceServer;
@@ -42,11 +44,13 @@ pub fn services(backend: Arc<dyn Backend>, hub: WatchHub, caller: CallerCheck) -
     let operations = OperationServiceServer::new(operations::Service(context.clone()));
     let maintenance = MaintenanceServiceServer::new(maintenance::Service(context.clone()));
     let sessions = SessionServiceServer::new(sessions::Service(context.clone()));
+    let drills = DrillServiceServer::new(drills::Service(context.clone()));
     let membership = MembershipServiceServer::new(membership::Service(context));
     Routes::new(cluster.max_encoding_message_size(limit))
         .add_service(operations)
         .add_service(maintenance.max_decoding_message_size(limit))
         .add_service(sessions.max_encoding_message_size(limit))
+        .add_service(drills)
         .add_service(membership)
 }
 

@@ -4,6 +4,7 @@
 //! addresses ([`crate::decide`]), the verdicts, the upkeep, the alarms, the place of leadership. Nothing is an edge:
 //! an input that was lost costs time, never a decision.
 
+use crate::drills;
 use crate::explain::{self, Explanation};
 use crate::grantor::{Granting, Grantor, Nearly, Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
 use crate::index::Index;
@@ -15,6 +16,7 @@ use crate::report::{NodeReport, report_freshness};
 use crate::tenure::{News, Tenure};
 use crate::view::View;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use twinsite_model::Faults;
 use twinsite_model::{BootTime, FloatingIpName, NodeId, Profile, State, Timing, WallTime};
 
@@ -122,6 +124,20 @@ impl Controller {
             if leads { plan::plan(view, request) } else { Err(OperatorRefusal::NotLeader) }
         });
         plan.unwrap_or(Err(OperatorRefusal::NoSpec))
+    }
+
+    /// Why no drill of this length may begin now; `None` if one may. Changes nothing.
+    pub fn drill_forbidden(
+        &self,
+        now: BootTime,
+        wall: WallTime,
+        state: &State,
+        within: Duration,
+    ) -> Option<OperatorRefusal> {
+        let asked = self.with_view(now, wall, state, |view, leads| {
+            if leads { drills::forbidden(view, self.me, within) } else { Some(OperatorRefusal::NotLeader) }
+        });
+        asked.unwrap_or(Some(OperatorRefusal::NoSpec))
     }
 
     /// The term in which this controller acts; `None` while its node does not lead.

@@ -2,6 +2,7 @@
 
 use crate::alarms;
 use crate::controller::{Affected, Controller};
+use crate::drills;
 use crate::errands;
 use crate::input::Effect;
 use crate::journal;
@@ -229,13 +230,16 @@ impl Round<'_> {
         }
     }
 
-    /// Pauses, the encoding, rooms, and the fate of revocations that is unknown.
+    /// Pauses, drills, the encoding, rooms, and the fate of revocations that is unknown.
     fn upkeep(&mut self) {
         let Some(view) = self.view() else { return };
-        let pause_wake = upkeep::pause_wake(&view);
-        let due: Vec<_> = upkeep::pause(&view).into_iter().chain(upkeep::format(&view)).collect();
+        let wakes = [upkeep::pause_wake(&view), drills::wake(&view)];
+        let ends = upkeep::pause(&view).into_iter().chain(drills::over(&view));
+        let due: Vec<_> = ends.chain(upkeep::format(&view)).collect();
         let barrier = view.tenure.needs_barrier().then(upkeep::barrier);
-        self.wake_at(pause_wake);
+        for wake in wakes {
+            self.wake_at(wake);
+        }
         for (subject, command) in due.into_iter().chain(barrier) {
             self.propose(&subject, vec![command]);
         }

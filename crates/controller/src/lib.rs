@@ -8,6 +8,7 @@ mod breaker;
 mod by_hand;
 mod controller;
 mod decide;
+mod drills;
 mod errands;
 mod explain;
 mod grantor;

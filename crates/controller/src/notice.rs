@@ -115,6 +115,21 @@ pub enum Alarm {
     },
 }
 
+impl Alarm {
+    /// Its name in metrics, logs and messages.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::RedundancyLost { .. } => "redundancy-lost",
+            Self::NoStandby { .. } => "no-standby",
+            Self::BreakerOpen { .. } => "breaker-open",
+            Self::NotVerified { .. } => "not-verified",
+            Self::Drift { .. } => "drift",
+            Self::AddressConflict { .. } => "address-conflict",
+            Self::SiteUnhealthy { .. } => "site-unhealthy",
+        }
+    }
+}
+
 /// Two of the four truths about an address that differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Drift {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use twinsite_model::spec::NodeSpec;
 use twinsite_model::{
-    ClusterSpec, FloatingIpName, NodeId, OperationId, Refusal, RequestId, Revision, SafetyRule, SiteName,
-    UpstreamName,
+    ClusterSpec, DrillId, DrillOutcome, FloatingIpName, Incarnation, NodeId, OperationId, Refusal, RequestId,
+    Revision, SafetyRule, SiteName, UpstreamName,
 };
 
 /// A person's request, with what surrounds it.
@@ -60,6 +60,33 @@ pub enum OperatorAction {
     PutNode(NodeSpec),
     /// Take a node out of the specification for good.
     RetireNode(NodeId),
+    /// Begin a drill, which a node runs for a person.
+    BeginDrill {
+        /// The scenario's name.
+        name: String,
+        /// The person.
+        person: String,
+        /// The node that runs it.
+        runner: NodeId,
+        /// The life of it.
+        incarnation: Incarnation,
+        /// How long it may last.
+        within: Duration,
+    },
+    /// Ask for the end of the drill that runs.
+    StopDrill {
+        /// Why.
+        reason: String,
+    },
+    /// Note how a drill ended.
+    EndDrill {
+        /// The drill.
+        drill: DrillId,
+        /// How.
+        outcome: DrillOutcome,
+        /// Its report as JSON.
+        summary: String,
+    },
 }
 
 /// A move wanted by a person.
@@ -178,6 +205,18 @@ pub enum OperatorRefusal {
     /// A node whose power-off was attested is heard.
     #[error("node {0} is heard, so it is not switched off")]
     AttestedNodeHeard(NodeId),
+    /// No drill runs.
+    #[error("no drill runs")]
+    NoDrill,
+    /// A drill is for a cluster that is well.
+    #[error("no drill may begin: the cluster has alarms ({}); `twinsite status` shows them", .0.join(", "))]
+    Unwell(
+        /// Their names.
+        Vec<&'static str>,
+    ),
+    /// The leader has not heard everybody yet.
+    #[error("the leader is new, and has not heard everybody yet; try again in a moment")]
+    LeaderYoung,
     /// The model refused the command.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -200,6 +239,8 @@ impl OperatorRefusal {
             | Self::NoCandidate(_)
             | Self::OwnerNotHeard(_)
             | Self::RulesFailed(_)
+            | Self::Unwell(_)
+            | Self::LeaderYoung
             | Self::NotDone
             | Self::OutcomeUnknown => true,
             Self::UnknownFloatingIp(_)
@@ -209,6 +250,7 @@ impl OperatorRefusal {
             | Self::AlreadyOwner(_)
             | Self::NotRecovered
             | Self::AttestedNodeHeard(_)
+            | Self::NoDrill
             | Self::Refused(_) => false,
         }
     }

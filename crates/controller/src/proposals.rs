@@ -3,6 +3,7 @@
 
 use crate::by_hand;
 use crate::controller::Controller;
+use crate::drills;
 use crate::input::{CallId, Effect, ProposeFailed, Ticket};
 use crate::journal;
 use crate::operator::{MoveKind, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest};
@@ -190,6 +191,26 @@ impl Controller {
             OperatorAction::ApplySpec(spec) => plain(Command::ApplySpec { spec: spec.clone() }),
             OperatorAction::PutNode(node) => plain(Command::PutNode { node: node.clone() }),
             OperatorAction::RetireNode(node) => plain(Command::RetireNode { node: *node }),
+            OperatorAction::BeginDrill { name, person, runner, incarnation, within } => {
+                let view = View { tenure, index: &self.index, state, spec, timing: &self.timing, now, wall };
+                if let Some(refusal) = drills::forbidden(&view, self.me, *within) {
+                    return Err(refusal);
+                }
+                plain(Command::BeginDrill {
+                    name: name.clone(),
+                    by: person.clone(),
+                    runner: *runner,
+                    incarnation: *incarnation,
+                    until: drills::until(&view, *within),
+                })
+            }
+            OperatorAction::StopDrill { reason } => {
+                let view = View { tenure, index: &self.index, state, spec, timing: &self.timing, now, wall };
+                plain(drills::stop(&view, self.me, reason)?)
+            }
+            OperatorAction::EndDrill { drill, outcome, summary } => {
+                plain(Command::EndDrill { drill: *drill, outcome: *outcome, summary: summary.clone() })
+            }
         }
     }
 }

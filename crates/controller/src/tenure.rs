@@ -75,6 +75,8 @@ pub(crate) enum Subject {
     Announced,
     /// The end of a pause.
     Pause,
+    /// The end of a drill that nobody ends.
+    Drill,
     /// The encoding.
     Format,
     /// Rooms of the embedded store.

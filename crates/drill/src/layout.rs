@@ -464,6 +464,7 @@ impl Layout {
             sessions: SessionsSpec { store, url: self.redis_url(), audit: true, ..SessionsSpec::default() },
             policy,
             proxy: twinsite_model::spec::ProxySpec::default(),
+            drills: twinsite_model::spec::DrillsSpec::default(),
         }
     }
 

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod engine;
 pub mod lab;
 pub mod layout;
+pub mod live;
 pub mod load;
 pub mod measure;
 pub mod meeting;

@@ -1,18 +1,23 @@
 //! How a command changes the state. Total and deterministic: the same commands in the same order give the same
 //! state on every node, and a command that makes no sense is refused without a trace.
 
+mod drills;
 mod errands;
 mod operations;
 mod sessions;
 mod specification;
 
+pub use drills::DrillBlock;
+
 use crate::command::{Command, NewVerdict, Proposal};
 use crate::event::Event;
 use crate::faults::{Fault, Faults};
-use crate::ids::{ErrandId, FloatingIpName, NodeId, OperationId, RequestId, Revision, Token, UpstreamName};
+use crate::ids::{
+    DrillId, ErrandId, FloatingIpName, NodeId, OperationId, RequestId, Revision, Token, UpstreamName,
+};
 use crate::operation::Step;
-use crate::spec::ClusterSpec;
 use crate::spec::validate::Finding;
+use crate::spec::{ClusterSpec, HumanDuration};
 use crate::state::{
     AHEAD_MAX, AnnouncedRecord, Drain, EVIDENCE_MAX, Format, NodeLife, Pause, Pin, REQUESTS_MAX, State,
     Verdict, VerdictRecord,
@@ -107,7 +112,7 @@ pub enum Refusal {
         /// How many.
         counted: usize,
         /// The policy's window.
-        window: crate::spec::HumanDuration,
+        window: HumanDuration,
     },
     /// An errand for the address is under way.
     #[error("errand {0} at the provider is under way already")]
@@ -152,11 +157,27 @@ pub enum Refusal {
     #[error("the specification is for another cluster")]
     OtherCluster,
     /// A point in time is too far ahead.
-    #[error(
-        "it would end more than {} from now: choose a shorter time",
-        crate::spec::HumanDuration(AHEAD_MAX)
-    )]
+    #[error("it would end more than {} from now: choose a shorter time", HumanDuration(AHEAD_MAX))]
     TooFarAhead,
+    /// A drill runs already.
+    #[error("drill {0} runs already: wait for its end, or abort it")]
+    DrillRunning(DrillId),
+    /// No such drill runs.
+    #[error("drill {0} does not run")]
+    NoSuchDrill(DrillId),
+    /// Drills are not allowed now.
+    #[error("no drill may begin: {0}")]
+    DrillBlocked(DrillBlock),
+    /// A text about a drill is too long.
+    #[error("{what} has {bytes} bytes, at most {max} are allowed")]
+    DrillTextTooLong {
+        /// Which text.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        max: usize,
+    },
     /// A floating IP is taken away or changed while somebody may still answer for it.
     #[error(
         "floating IP `{0}` is, or was until a moment ago, held by a node: to change it or to give its address to \
@@ -227,7 +248,9 @@ impl State {
             return Some(Ok((Effect::Repeated(revision), Vec::new())));
         }
         let required = proposal.command.required_format();
-        if required > self.format {
+        // The format can only be raised once the members are known, so the first specification comes before.
+        let first = self.spec.is_none() && matches!(proposal.command, Command::ApplySpec { .. });
+        if required > self.format && !first {
             return Some(Err(Refusal::FormatTooNew(required)));
         }
         let expected = proposal.expected_revision?;
@@ -301,6 +324,9 @@ impl State {
             Command::SendErrand { .. } | Command::RecallErrand { .. } | Command::EndErrand { .. } => {
                 self.drive_errand(&proposal.command)
             }
+            Command::BeginDrill { .. } => self.begin_drill(revision, &proposal.command),
+            Command::StopDrill { drill, reason } => self.stop_drill(*drill, by, reason),
+            Command::EndDrill { drill, outcome, summary } => self.end_drill(*drill, *outcome, summary),
         }
     }
 

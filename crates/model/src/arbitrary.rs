@@ -1,10 +1,11 @@
 //! Any proposal and any state, for property tests: what the types allow, not what makes sense.
 
 use crate::command::{Command, NewVerdict, Proposal};
+use crate::drill::{DrillOutcome, DrillRecord, DrillStop, RunningDrill};
 use crate::errand::{Errand, ErrandEnd};
 use crate::ids::{
-    Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId, Revision,
-    RoomKey, Token, UpstreamName,
+    DrillId, Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId,
+    Revision, RoomKey, Token, UpstreamName,
 };
 use crate::operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
@@ -284,8 +285,64 @@ fn other_command() -> BoxedStrategy<Command> {
         (vec(room(), 0..4), token()).prop_map(|(rooms, token)| Command::TouchRooms { rooms, token }),
         wall().prop_map(|before| Command::ExpireRooms { before }),
         errand_command(),
+        drill_command(),
     ]
     .boxed()
+}
+
+fn drill_id() -> impl Strategy<Value = DrillId> {
+    any::<u64>().prop_map(DrillId)
+}
+
+fn drill_outcome() -> impl Strategy<Value = DrillOutcome> {
+    select(DrillOutcome::ALL.to_vec())
+}
+
+fn drill_command() -> BoxedStrategy<Command> {
+    prop_oneof![
+        running_drill().prop_map(|drill| {
+            let RunningDrill { name, by, runner, incarnation, until, .. } = drill;
+            Command::BeginDrill { name, by, runner, incarnation, until }
+        }),
+        (drill_id(), text()).prop_map(|(drill, reason)| Command::StopDrill { drill, reason }),
+        (drill_id(), drill_outcome(), text()).prop_map(|(drill, outcome, summary)| Command::EndDrill {
+            drill,
+            outcome,
+            summary
+        }),
+    ]
+    .boxed()
+}
+
+fn running_drill() -> impl Strategy<Value = RunningDrill> {
+    let stop = (text(), text()).prop_map(|(by, reason)| DrillStop { by, reason });
+    ((drill_id(), text(), text()), node(), incarnation(), wall(), wall(), of(stop)).prop_map(
+        |((id, name, by), runner, incarnation, since, until, stop)| RunningDrill {
+            id,
+            name,
+            by,
+            runner,
+            incarnation,
+            since,
+            until,
+            stop,
+        },
+    )
+}
+
+fn drill_record() -> impl Strategy<Value = DrillRecord> {
+    ((drill_id(), text(), text()), node(), wall(), wall(), drill_outcome(), text()).prop_map(
+        |((id, name, by), runner, since, ended, outcome, summary)| DrillRecord {
+            id,
+            name,
+            by,
+            runner,
+            since,
+            ended,
+            outcome,
+            summary,
+        },
+    )
 }
 
 fn errand_id() -> impl Strategy<Value = ErrandId> {
@@ -403,6 +460,7 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
         vec_deque(operation(), 0..3),
         (token(), btree_map(room(), pin(), 0..3)),
         vec_deque((request(), any::<u64>()), 0..3),
+        (of(running_drill()), vec_deque(drill_record(), 0..3)),
     );
     (numbers, tables, rest).prop_map(|((numbers, spec), tables, rest)| {
         in_its_format(State {
@@ -428,6 +486,8 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
             announced: tables.5,
             sessions: EmbeddedSessions { token: rest.3.0, pins: rest.3.1 },
             requests: rest.4.into_iter().map(|(id, revision)| (id, Revision(revision))).collect(),
+            drill: rest.5.0,
+            drills: rest.5.1,
         })
     })
 }
@@ -438,6 +498,10 @@ fn in_its_format(mut state: State) -> State {
         for ip in state.floating_ips.values_mut() {
             (ip.errands, ip.errand) = (ErrandId(0), None);
         }
+    }
+    if state.format < Format::DRILLS {
+        state.drill = None;
+        state.drills.clear();
     }
     state
 }

@@ -1,9 +1,10 @@
 //! The commands: the only way in which the replicated state changes.
 
+use crate::drill::DrillOutcome;
 use crate::errand::ErrandEnd;
 use crate::ids::{
-    ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey,
-    Token, UpstreamName,
+    DrillId, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId, Revision,
+    RoomKey, Token, UpstreamName,
 };
 use crate::operation::{Fence, OperationKind, Outcome, Reason, SafetyRule, Step, StepResult};
 use crate::spec::{ClusterSpec, NodeSpec};
@@ -278,6 +279,35 @@ pub enum Command {
         /// How it ended.
         end: ErrandEnd,
     },
+    /// Begins a drill on this cluster. Refused while it would be in the way of something.
+    BeginDrill {
+        /// The scenario's name.
+        name: String,
+        /// Who wants it: the proposal comes from the runner.
+        by: String,
+        /// The node that runs it.
+        runner: NodeId,
+        /// The life of it.
+        incarnation: Incarnation,
+        /// When it ends at the latest.
+        until: WallTime,
+    },
+    /// Asks the runner to end the drill.
+    StopDrill {
+        /// The drill.
+        drill: DrillId,
+        /// Why.
+        reason: String,
+    },
+    /// Notes the end of the drill.
+    EndDrill {
+        /// The drill.
+        drill: DrillId,
+        /// How it ended.
+        outcome: DrillOutcome,
+        /// The report as JSON; empty if there is none.
+        summary: String,
+    },
 }
 
 /// A verdict to be noted.
@@ -296,6 +326,8 @@ impl Command {
     pub fn required_format(&self) -> Format {
         match self {
             Self::SendErrand { .. } | Self::RecallErrand { .. } | Self::EndErrand { .. } => Format::ERRANDS,
+            Self::BeginDrill { .. } | Self::StopDrill { .. } | Self::EndDrill { .. } => Format::DRILLS,
+            Self::ApplySpec { spec } if !spec.drills.is_default() => Format::DRILLS,
             _ => Format::FIRST,
         }
     }

@@ -9,6 +9,7 @@
 //! others do not have.
 
 mod command;
+mod drill;
 mod errand;
 mod error;
 mod fields;

@@ -1,8 +1,10 @@
 //! What a command changed: the stuff of `Watch`, of logs and of the timeline of a drill.
 
+use crate::drill::DrillOutcome;
 use crate::errand::{Errand, ErrandEnd};
 use crate::ids::{
-    ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RoomKey, Token, UpstreamName,
+    DrillId, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RoomKey, Token,
+    UpstreamName,
 };
 use crate::operation::{Fence, OperationKind, Outcome, Reason, Step, StepResult};
 use crate::state::{Format, Owner, Verdict};
@@ -184,5 +186,36 @@ pub enum Event {
         errand: ErrandId,
         /// How.
         end: ErrandEnd,
+    },
+    /// A drill begins on this cluster.
+    DrillBegan {
+        /// The drill.
+        drill: DrillId,
+        /// The scenario's name.
+        name: String,
+        /// Who wants it.
+        by: String,
+        /// The node that runs it.
+        runner: NodeId,
+        /// When it ends at the latest.
+        until: WallTime,
+    },
+    /// A person wants the drill to end.
+    DrillStopped {
+        /// The drill.
+        drill: DrillId,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// A drill is over.
+    DrillEnded {
+        /// The drill.
+        drill: DrillId,
+        /// The scenario's name.
+        name: String,
+        /// How.
+        outcome: DrillOutcome,
     },
 }

@@ -222,6 +222,10 @@ number_type! {
     /// A call at a provider: counted for each floating IP. Zero: there was none yet.
     ErrandId
 }
+number_type! {
+    /// A drill on the live cluster: the revision at which it began.
+    DrillId
+}
 
 /// One life of a process. The upper half counts the lives of one disk, so that later lives are larger; the lower half
 /// is drawn at random, so that a restored copy of a disk is not taken for the original.

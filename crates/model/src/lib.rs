@@ -7,6 +7,7 @@
 pub mod apply;
 pub mod command;
 pub mod dial;
+pub mod drill;
 pub mod encoding;
 pub mod errand;
 pub mod event;
@@ -20,15 +21,16 @@ pub mod state;
 pub mod time;
 pub mod timing;
 
-pub use apply::{Applied, Effect, Refusal};
+pub use apply::{Applied, DrillBlock, Effect, Refusal};
 pub use command::{Command, NewVerdict, Proposal};
+pub use drill::{DrillOutcome, DrillRecord, DrillStop, RunningDrill};
 pub use errand::{Errand, ErrandEnd};
 pub use event::Event;
 pub use faults::{Fault, Faults};
 pub use ids::{
-    ClusterName, Epoch, ErrandId, FloatingIpName, Generation, HardwareAddress, Incarnation, InterfaceName,
-    NameError, NodeId, NodeName, OperationId, RequestId, Revision, RoomKey, RouteName, SiteName, Token,
-    UpstreamName,
+    ClusterName, DrillId, Epoch, ErrandId, FloatingIpName, Generation, HardwareAddress, Incarnation,
+    InterfaceName, NameError, NodeId, NodeName, OperationId, RequestId, Revision, RoomKey, RouteName,
+    SiteName, Token, UpstreamName,
 };
 pub use ledger::Ledger;
 pub use operation::{

@@ -3,10 +3,11 @@
 //! The golden files are made of these: what is here is never changed, only added to.
 
 use crate::command::{Command, NewVerdict, Proposal};
+use crate::drill::{DrillOutcome, DrillRecord, DrillStop, RunningDrill};
 use crate::errand::{Errand, ErrandEnd};
 use crate::ids::{
-    Epoch, ErrandId, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey, Token,
-    UpstreamName,
+    DrillId, Epoch, ErrandId, Generation, Incarnation, NodeId, OperationId, RequestId, Revision, RoomKey,
+    Token, UpstreamName,
 };
 use crate::operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
@@ -133,6 +134,12 @@ path = "/*"
 /// As it stands, without judging it: the second floating IP is of a time when any `on_quorum_unknown` was allowed.
 pub(crate) fn spec() -> ClusterSpec {
     toml::from_str(SPEC).unwrap()
+}
+
+/// The same with times in which no drill may run.
+pub(crate) fn spec_with_windows() -> ClusterSpec {
+    let windows = "[drills]\nblocked = [{ days = [\"mon\", \"tue\"], from = \"08:00\", to = \"18:00\" }]\n";
+    toml::from_str(&format!("{SPEC}\n{windows}")).unwrap()
 }
 
 /// The same without what is not allowed any more.
@@ -296,6 +303,26 @@ pub(crate) fn proposals() -> Vec<(&'static str, Proposal)> {
                 end: ErrandEnd::WaitedOut,
             },
         ),
+        (
+            "begin-drill",
+            Command::BeginDrill {
+                name: "switchover-and-back".to_owned(),
+                by: "operator anna".to_owned(),
+                runner: NodeId(3),
+                incarnation: Incarnation(33),
+                until: WallTime(1_800_000_060_000),
+            },
+        ),
+        ("stop-drill", Command::StopDrill { drill: DrillId(50), reason: "a big meeting begins".to_owned() }),
+        (
+            "end-drill",
+            Command::EndDrill {
+                drill: DrillId(50),
+                outcome: DrillOutcome::Failed,
+                summary: "{\"version\":1}".to_owned(),
+            },
+        ),
+        ("apply-spec-drills", Command::ApplySpec { spec: Arc::new(spec_with_windows()) }),
     ];
     let proposal = |(name, command)| {
         let proposal = Proposal {
@@ -414,7 +441,36 @@ pub(crate) fn rich_state() -> State {
             pins: BTreeMap::from([(RoomKey([1; 16]), pin.clone()), (RoomKey([2; 16]), pin)]),
         },
         requests: VecDeque::from([(RequestId::new("4d1c").unwrap(), Revision(40))]),
+        drill: None,
+        drills: VecDeque::new(),
     }
+}
+
+/// A drill runs, and there was one before; the first format that has them.
+pub(crate) fn state_with_drill() -> State {
+    let mut state = State { format: Format::DRILLS, ..rich_state() };
+    state.spec = Some(Arc::new(spec_with_windows()));
+    state.drill = Some(RunningDrill {
+        id: DrillId(50),
+        name: "switchover-and-back".to_owned(),
+        by: "operator anna".to_owned(),
+        runner: NodeId(3),
+        incarnation: Incarnation(33),
+        since: WallTime(1_800_000_000_900),
+        until: WallTime(1_800_000_060_900),
+        stop: Some(DrillStop { by: "operator bob".to_owned(), reason: "a big meeting begins".to_owned() }),
+    });
+    state.drills.push_back(DrillRecord {
+        id: DrillId(20),
+        name: "leader-handover".to_owned(),
+        by: "operator anna".to_owned(),
+        runner: NodeId(1),
+        since: WallTime(1_799_000_000_000),
+        ended: WallTime(1_799_000_010_000),
+        outcome: DrillOutcome::Passed,
+        summary: "{\"version\":1}".to_owned(),
+    });
+    state
 }
 
 /// A node is on an errand; the first format that has them.

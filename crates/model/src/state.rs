@@ -1,5 +1,6 @@
 //! What the cluster agrees on. Every node holds the same value at the same revision.
 
+use crate::drill::{DrillRecord, RunningDrill};
 use crate::errand::Errand;
 use crate::ids::{
     ClusterName, Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, RequestId,
@@ -35,8 +36,10 @@ impl Format {
     pub const FIRST: Self = Self(1);
     /// Knows errands: journaled calls at a provider that routes an address.
     pub const ERRANDS: Self = Self(2);
+    /// Knows drills on the live cluster, and `[drills]` in the specification.
+    pub const DRILLS: Self = Self(3);
     /// The newest that this program reads and writes.
-    pub const NEWEST: Self = Self::ERRANDS;
+    pub const NEWEST: Self = Self::DRILLS;
 }
 
 /// The replicated state.
@@ -88,6 +91,10 @@ pub struct State {
     pub sessions: EmbeddedSessions,
     /// Outcomes of recent requests, oldest first.
     pub requests: VecDeque<(RequestId, Revision)>,
+    /// The drill that runs on this cluster.
+    pub drill: Option<RunningDrill>,
+    /// Drills that are over.
+    pub drills: VecDeque<DrillRecord>,
 }
 
 /// One node's present life.
@@ -249,6 +256,8 @@ impl Default for State {
             announced: BTreeMap::new(),
             sessions: EmbeddedSessions::default(),
             requests: VecDeque::new(),
+            drill: None,
+            drills: VecDeque::new(),
         }
     }
 }

@@ -8,10 +8,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use twinsite_api::client::Wanted;
-use twinsite_api::{Client, Destination, MoveKind, WatchMessage, convert};
+use twinsite_api::{Client, Destination, MoveKind, WatchMessage, convert, v1};
 use twinsite_drill::engine::{ApiError, ClusterApi, ClusterStatus, WatchItem};
 use twinsite_drill::layout::Layout;
-use twinsite_model::{ClusterSpec, Generation, NodeName, Revision, SiteName, UpstreamName, Verdict};
+use twinsite_drill::live::{LiveCluster, LiveStatus, PlannedMove, RuleSeen};
+use twinsite_model::{
+    ClusterSpec, DrillId, FloatingIpName, Generation, NodeId, NodeName, Revision, SiteName, UpstreamName,
+    Verdict,
+};
 
 /// Changes that wait for the drill.
 const QUEUE: usize = 4_096;
@@ -20,14 +24,60 @@ const QUEUE: usize = 4_096;
 #[derive(Clone)]
 pub struct DrillApi {
     client: Client,
-    nodes: Vec<(NodeName, twinsite_model::NodeId)>,
+    nodes: Vec<(NodeName, NodeId)>,
+    /// The address; none for the only one.
+    ip: Option<FloatingIpName>,
 }
 
 impl DrillApi {
     /// Connects by a client file. Call it on a tokio runtime.
     pub fn connect(file: &ClientFile, layout: &Layout) -> Result<Self, CliError> {
         let nodes = layout.nodes.iter().map(|node| (node.name.clone(), node.id)).collect();
-        Ok(Self { client: connect::client(file)?, nodes })
+        Ok(Self { client: connect::client(file)?, nodes, ip: None })
+    }
+
+    /// Of a cluster with this specification, for one of its addresses.
+    pub fn of(client: Client, spec: &ClusterSpec, ip: FloatingIpName) -> Self {
+        let nodes = spec.nodes.iter().map(|node| (node.name.clone(), node.id)).collect();
+        Self { client, nodes, ip: Some(ip) }
+    }
+
+    /// The state and what the leader hears, as of now.
+    async fn answer(&self) -> Result<v1::GetStateResponse, ApiError> {
+        self.client.state().await.map_err(refused)
+    }
+
+    fn named(&self) -> Option<String> {
+        self.ip.as_ref().map(ToString::to_string)
+    }
+
+    fn status_of(&self, answer: v1::GetStateResponse) -> Result<ClusterStatus, ApiError> {
+        let (state, health) = (answer.state.unwrap_or_default(), answer.health.unwrap_or_default());
+        let wanted = self.ip.as_ref().map(FloatingIpName::as_str);
+        let ip = state.floating_ips.iter().find(|ip| wanted.is_none_or(|wanted| ip.name == wanted));
+        let owner = match ip.and_then(|ip| ip.owner.as_ref()) {
+            Some(owner) => {
+                let token = owner.token.map(convert::token).unwrap_or_default();
+                Some((name(NodeName::new(owner.node_name.as_str()))?, token))
+            }
+            None => None,
+        };
+        let verdicts = state.upstreams.iter().map(|upstream| {
+            let verdict = convert::verdict(upstream.verdict()).unwrap_or(Verdict::Unknown);
+            Ok((name(UpstreamName::new(upstream.name.as_str()))?, verdict))
+        });
+        let heard = health.members.iter().filter(|member| member.heard == Some(true));
+        Ok(ClusterStatus {
+            revision: Revision(answer.revision),
+            generation: Generation(state.generation),
+            leader: NodeName::new(health.leader_name.as_str()).ok(),
+            owner,
+            moving: ip.is_some_and(|ip| ip.operation.is_some()),
+            verdicts: verdicts.collect::<Result<_, _>>()?,
+            heard: heard
+                .filter_map(|member| NodeName::new(member.name.as_str()).ok())
+                .collect::<BTreeSet<_>>(),
+        })
     }
 
     /// The names of the cluster's nodes, for lines that people read.
@@ -38,7 +88,7 @@ impl DrillApi {
 
     async fn move_to(&self, kind: MoveKind, to: &SiteName) -> Result<(), ApiError> {
         let wanted = Wanted {
-            ip: None,
+            ip: self.named(),
             kind,
             to: Destination::Site(to.clone()),
             overrides: Vec::new(),
@@ -64,34 +114,7 @@ fn name<T>(made: Result<T, twinsite_model::NameError>) -> Result<T, ApiError> {
 
 impl ClusterApi for DrillApi {
     fn status(&self) -> BoxFuture<'_, Result<ClusterStatus, ApiError>> {
-        Box::pin(async move {
-            let answer = self.client.state().await.map_err(refused)?;
-            let (state, health) = (answer.state.unwrap_or_default(), answer.health.unwrap_or_default());
-            let ip = state.floating_ips.first();
-            let owner = match ip.and_then(|ip| ip.owner.as_ref()) {
-                Some(owner) => {
-                    let token = owner.token.map(convert::token).unwrap_or_default();
-                    Some((name(NodeName::new(owner.node_name.as_str()))?, token))
-                }
-                None => None,
-            };
-            let verdicts = state.upstreams.iter().map(|upstream| {
-                let verdict = convert::verdict(upstream.verdict()).unwrap_or(Verdict::Unknown);
-                Ok((name(UpstreamName::new(upstream.name.as_str()))?, verdict))
-            });
-            let heard = health.members.iter().filter(|member| member.heard == Some(true));
-            Ok(ClusterStatus {
-                revision: Revision(answer.revision),
-                generation: Generation(state.generation),
-                leader: NodeName::new(health.leader_name.as_str()).ok(),
-                owner,
-                moving: ip.is_some_and(|ip| ip.operation.is_some()),
-                verdicts: verdicts.collect::<Result<_, _>>()?,
-                heard: heard
-                    .filter_map(|member| NodeName::new(member.name.as_str()).ok())
-                    .collect::<BTreeSet<_>>(),
-            })
-        })
+        Box::pin(async move { self.status_of(self.answer().await?) })
     }
 
     fn watch(&self) -> BoxFuture<'_, Result<mpsc::Receiver<WatchItem>, ApiError>> {
@@ -155,5 +178,54 @@ impl ClusterApi for DrillApi {
             let unknown = || nonsense(format!("there is no node {node}"));
             self.client.transfer_leadership(id.ok_or_else(unknown)?).await.map_err(refused)
         })
+    }
+}
+
+impl LiveCluster for DrillApi {
+    fn look(&self) -> BoxFuture<'_, Result<LiveStatus, ApiError>> {
+        Box::pin(async move {
+            let answer = self.answer().await?;
+            let state = answer.state.as_ref();
+            let drill = state.and_then(|state| state.drill.as_ref());
+            let stopped = drill.filter(|drill| !drill.stopped_by.is_empty());
+            Ok(LiveStatus {
+                paused_by: state.and_then(|state| state.pause.as_ref()).map(|pause| pause.by.clone()),
+                drill: drill.map(|drill| DrillId(drill.id)),
+                stop: stopped.map(|drill| (drill.stopped_by.clone(), drill.stop_reason.clone())),
+                cluster: self.status_of(answer)?,
+            })
+        })
+    }
+
+    fn plan<'a>(&'a self, to: &'a SiteName) -> BoxFuture<'a, Result<PlannedMove, ApiError>> {
+        Box::pin(async move {
+            let wanted = Wanted {
+                ip: self.named(),
+                kind: MoveKind::Switchover,
+                to: Destination::Site(to.clone()),
+                overrides: Vec::new(),
+                plan_only: true,
+            };
+            let plan = self.client.move_ip(&wanted).await.map_err(refused)?.plan;
+            let plan = plan.ok_or_else(|| nonsense("the answer holds no plan".to_owned()))?;
+            Ok(PlannedMove {
+                target: NodeName::new(plan.target_name.as_str()).ok(),
+                refusal: (!plan.refusal.is_empty()).then_some(plan.refusal),
+                outage: Duration::from_millis(plan.predicted_outage_ms),
+                rooms: plan.rooms,
+                tunnels: plan.tunnels,
+                rules: plan
+                    .rules
+                    .into_iter()
+                    .map(|rule| RuleSeen { name: rule.rule, holds: rule.satisfied, detail: rule.detail })
+                    .collect(),
+            })
+        })
+    }
+
+    fn call_off<'a>(&'a self, why: &'a str) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(
+            async move { self.client.abort(self.named().as_deref(), why).await.map(drop).map_err(refused) },
+        )
     }
 }

@@ -4,15 +4,15 @@ use super::{Client, MESSAGE_BYTES_MAX, service};
 use crate::backend::{Destination, MoveKind};
 use crate::error::{ApiError, Reason};
 use crate::v1::{
-    self, cluster_service_client::ClusterServiceClient, maintenance_service_client::MaintenanceServiceClient,
-    membership_service_client::MembershipServiceClient, operation_service_client::OperationServiceClient,
-    session_service_client::SessionServiceClient,
+    self, cluster_service_client::ClusterServiceClient, drill_service_client::DrillServiceClient,
+    maintenance_service_client::MaintenanceServiceClient, membership_service_client::MembershipServiceClient,
+    operation_service_client::OperationServiceClient, session_service_client::SessionServiceClient,
 };
 use futures_util::future::join_all;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
-use twinsite_model::{NodeId, OperationId, Revision, UpstreamName};
+use twinsite_model::{DrillId, NodeId, OperationId, Revision, UpstreamName};
 
 /// Asks until a node gives an answer that counts; the request is cloned for each.
 macro_rules! call {
@@ -217,6 +217,28 @@ impl Client {
         answer.await.map(drop)
     }
 
+    /// Asks for the end of the drill that runs.
+    pub async fn abort_drill(&self, reason: &str) -> Result<Revision, ApiError> {
+        let request = v1::AbortDrillRequest { mutation: Some(new_mutation()), reason: reason.to_owned() };
+        let answer = call!(self, DrillServiceClient, abort_drill, request);
+        Ok(Revision(answer.await?.revision))
+    }
+
+    /// The drill that runs, and those that are remembered, the newest last.
+    pub async fn drills(&self) -> Result<Vec<v1::Drill>, ApiError> {
+        let request = v1::ListDrillsRequest {};
+        let answer = call!(self, DrillServiceClient, list_drills, request);
+        Ok(answer.await?.drills)
+    }
+
+    /// A drill with its report; the newest if none is named.
+    pub async fn drill(&self, id: Option<DrillId>) -> Result<v1::Drill, ApiError> {
+        let request = v1::GetDrillRequest { drill: id.map_or(0, |id| id.0) };
+        let answer = call!(self, DrillServiceClient, get_drill, request);
+        let drill = answer.await?.drill;
+        drill.ok_or_else(|| ApiError::new(Reason::Unavailable, "the answer holds no drill"))
+    }
+
     /// All rooms that a node knows, page after page.
     pub async fn pins(&self) -> Result<Vec<v1::RoomPin>, ApiError> {
         let mut pins = Vec::new();
@@ -242,7 +264,7 @@ impl Client {
 }
 
 /// A change of its own: repetitions within one call are recognised.
-fn new_mutation() -> v1::Mutation {
+pub(super) fn new_mutation() -> v1::Mutation {
     v1::Mutation { request_id: format!("{:032x}", fastrand::u128(..)), expected_revision: None }
 }
 

@@ -2,16 +2,17 @@
 
 use super::Unknown;
 use super::names::{
-    errand_end, errand_end_to_pb, fence, fence_to_pb, kind, kind_to_pb, outcome, outcome_to_pb, reason,
-    reason_to_pb, result, result_to_pb, step, step_to_pb, verdict, verdict_to_pb,
+    drill_outcome, drill_outcome_to_pb, errand_end, errand_end_to_pb, fence, fence_to_pb, kind, kind_to_pb,
+    outcome, outcome_to_pb, reason, reason_to_pb, result, result_to_pb, step, step_to_pb, verdict,
+    verdict_to_pb,
 };
 use super::state::{owner_to_pb, token, token_to_pb};
 use crate::v1::{self, event::Event as Wire};
 use std::str::FromStr;
 use std::time::Duration;
 use twinsite_model::{
-    Errand, ErrandId, Event, Format, Generation, Incarnation, NodeId, OperationId, Owner, RoomKey, Token,
-    WallTime,
+    DrillId, Errand, ErrandId, Event, Format, Generation, Incarnation, NodeId, OperationId, Owner, RoomKey,
+    Token, WallTime,
 };
 
 /// An event.
@@ -113,6 +114,21 @@ pub fn event_to_pb(event: &Event) -> v1::Event {
             errand: errand.0,
             end: errand_end_to_pb(*end).into(),
         }),
+        Event::DrillBegan { drill, name, by, runner, until } => Wire::DrillBegan(v1::DrillBegan {
+            drill: drill.0,
+            name: name.clone(),
+            by: by.clone(),
+            runner: runner.0,
+            until_ms: until.0,
+        }),
+        Event::DrillStopped { drill, by, reason } => {
+            Wire::DrillStopped(v1::DrillStopped { drill: drill.0, by: by.clone(), reason: reason.clone() })
+        }
+        Event::DrillEnded { drill, name, outcome } => Wire::DrillEnded(v1::DrillEnded {
+            drill: drill.0,
+            name: name.clone(),
+            outcome: drill_outcome_to_pb(*outcome).into(),
+        }),
     };
     v1::Event { event: Some(wire) }
 }
@@ -208,6 +224,17 @@ pub fn event(wire: v1::Event) -> Result<Event, Unknown> {
             ip: parsed(&e.floating_ip)?,
             errand: ErrandId(e.errand),
         },
+        Wire::DrillBegan(e) => Event::DrillBegan {
+            drill: DrillId(e.drill),
+            name: e.name,
+            by: e.by,
+            runner: NodeId(e.runner),
+            until: WallTime(e.until_ms),
+        },
+        Wire::DrillStopped(e) => Event::DrillStopped { drill: DrillId(e.drill), by: e.by, reason: e.reason },
+        Wire::DrillEnded(e) => {
+            Event::DrillEnded { outcome: drill_outcome(e.outcome())?, drill: DrillId(e.drill), name: e.name }
+        }
     })
 }
 
@@ -237,7 +264,9 @@ fn parsed<T: FromStr>(text: &str) -> Result<T, Unknown> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twinsite_model::{ErrandEnd, Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict};
+    use twinsite_model::{
+        DrillOutcome, ErrandEnd, Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict,
+    };
 
     fn all() -> Vec<Event> {
         let ip: twinsite_model::FloatingIpName = "public".parse().unwrap();
@@ -304,6 +333,15 @@ mod tests {
             },
             Event::RoomPinned { room: RoomKey([7; 16]), upstream, token },
             Event::RoomsExpired { count: 3 },
+            Event::DrillBegan {
+                drill: DrillId(8),
+                name: text(),
+                by: text(),
+                runner: node,
+                until: WallTime(10),
+            },
+            Event::DrillStopped { drill: DrillId(8), by: text(), reason: text() },
+            Event::DrillEnded { drill: DrillId(8), name: text(), outcome: DrillOutcome::Aborted },
         ]
     }
 

@@ -3,7 +3,9 @@
 use super::Unknown;
 use crate::v1;
 use twinsite_model::ledger::Way;
-use twinsite_model::{ErrandEnd, Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict};
+use twinsite_model::{
+    DrillOutcome, ErrandEnd, Fence, OperationKind, Outcome, Reason, Step, StepResult, Verdict,
+};
 
 macro_rules! mirror {
     ($(#[$meta:meta])* $to:ident, $from:ident, $model:ident, $wire:ident, { $($here:ident = $there:ident),+ $(,)? }) => {
@@ -66,6 +68,11 @@ mirror! {
         Accepted = Accepted, Refused = Refused, Unanswered = Unanswered, NotMade = NotMade,
         WaitedOut = WaitedOut,
     }
+}
+mirror! {
+    /// How a drill ended.
+    drill_outcome_to_pb, drill_outcome, DrillOutcome, DrillOutcome,
+    { Passed = Passed, Failed = Failed, Aborted = Aborted, Abandoned = Abandoned }
 }
 mirror! {
     /// How an owner was fenced.

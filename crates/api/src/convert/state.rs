@@ -1,11 +1,14 @@
 //! The state, for those who ask.
 
 use super::names::{
-    fence_to_pb, kind_to_pb, outcome_to_pb, reason_to_pb, result_to_pb, step_to_pb, verdict_to_pb,
+    drill_outcome_to_pb, fence_to_pb, kind_to_pb, outcome_to_pb, reason_to_pb, result_to_pb, step_to_pb,
+    verdict_to_pb,
 };
 use crate::v1;
 use twinsite_model::spec::{self, NodeKind, NodeSpec};
-use twinsite_model::{ClusterSpec, Operation, Owner, State, StepRecord, Token};
+use twinsite_model::{
+    ClusterSpec, DrillRecord, NodeId, Operation, Owner, RunningDrill, State, StepRecord, Token,
+};
 
 /// A token.
 pub fn token_to_pb(token: Token) -> v1::Token {
@@ -42,6 +45,47 @@ pub fn state_to_pb(state: &State) -> v1::State {
         history: state.history.iter().map(|operation| operation_to_pb(state, operation)).collect(),
         embedded_rooms: u32::try_from(state.sessions.pins.len()).unwrap_or(u32::MAX),
         session_token: Some(token_to_pb(state.session_token())),
+        drill: state.drill.as_ref().map(|drill| running_drill_to_pb(state, drill)),
+        last_drill: state.drills.back().map(|drill| drill_record_to_pb(state, drill, false)),
+    }
+}
+
+fn name_of(state: &State, node: NodeId) -> String {
+    let known = state.spec.as_ref().and_then(|spec| spec.node(node));
+    known.map(|node| node.name.to_string()).unwrap_or_default()
+}
+
+/// A drill that runs.
+pub fn running_drill_to_pb(state: &State, drill: &RunningDrill) -> v1::Drill {
+    let stop = drill.stop.clone();
+    let (stopped_by, stop_reason) = stop.map_or_else(Default::default, |stop| (stop.by, stop.reason));
+    v1::Drill {
+        id: drill.id.0,
+        name: drill.name.clone(),
+        by: drill.by.clone(),
+        runner: drill.runner.0,
+        runner_name: name_of(state, drill.runner),
+        since_ms: drill.since.0,
+        until_ms: drill.until.0,
+        stopped_by,
+        stop_reason,
+        ..v1::Drill::default()
+    }
+}
+
+/// A drill that is over, with its report or without.
+pub fn drill_record_to_pb(state: &State, drill: &DrillRecord, with_report: bool) -> v1::Drill {
+    v1::Drill {
+        id: drill.id.0,
+        name: drill.name.clone(),
+        by: drill.by.clone(),
+        runner: drill.runner.0,
+        runner_name: name_of(state, drill.runner),
+        since_ms: drill.since.0,
+        ended_ms: drill.ended.0,
+        outcome: drill_outcome_to_pb(drill.outcome).into(),
+        report_json: if with_report { drill.summary.clone() } else { String::new() },
+        ..v1::Drill::default()
     }
 }
 

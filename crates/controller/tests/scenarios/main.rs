@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod cluster;
+mod drills;
 mod errands;
 mod explanations;
 mod placement;

@@ -4,7 +4,7 @@ use super::ApiError;
 use super::run::Run;
 use crate::process::ProcessName;
 use crate::scenario::{
-    Action, Condition, Destination, Processes, Recover, Repeat, SiteTarget, SpecChange, Step,
+    Action, Condition, Destination, NodeTarget, Processes, Recover, Repeat, SiteTarget, SpecChange, Step,
 };
 use crate::wan::Shape;
 use futures_util::future::BoxFuture;
@@ -178,6 +178,7 @@ impl Run<'_> {
                 self.did("the breaker is closed".to_owned());
                 patiently(|| self.api.reset_breaker()).await?;
             }
+            Action::Lead(leadership) => self.lead(&leadership.to).await?,
             Action::Apply(change) => self.apply(change).await?,
             Action::Recover(recover) => self.recover(recover).await?,
             Action::RestartRolling => self.restart_rolling().await?,
@@ -204,6 +205,28 @@ impl Run<'_> {
             }
             begun => Ok(begun?),
         }
+    }
+
+    /// Hands the leadership to one of these; the leader itself, if it is one of them, only if there is another.
+    async fn lead(&mut self, to: &NodeTarget) -> Result<(), Failed> {
+        let leader = self.status().await.and_then(|status| status.leader);
+        let others = self.roles.nodes(to);
+        let votes = |name: &&NodeName| self.layout.node(name).is_some_and(|node| node.kind.votes());
+        let next = others.iter().filter(votes).find(|name| Some(*name) != leader.as_ref()).cloned();
+        let Some(next) = next else {
+            self.did(format!("{to} leads already"));
+            return Ok(());
+        };
+        self.did(format!("leadership to {next}"));
+        patiently(|| self.api.lead(&next)).await?;
+        let deadline = Instant::now() + ASK_PATIENCE;
+        while self.status().await.and_then(|status| status.leader).as_ref() != Some(&next) {
+            if Instant::now() >= deadline {
+                return Err(Failed(format!("{next} does not lead after {ASK_PATIENCE:?}")));
+            }
+            sleep(ASK_AGAIN).await;
+        }
+        Ok(())
     }
 
     /// As an operator changes it: reads the agreed specification, changes it, and puts it back.

@@ -9,13 +9,13 @@ mod cluster_api;
 mod conditions;
 mod faults;
 mod hosts;
-mod phases;
+pub(crate) mod phases;
 mod render;
 mod report;
 mod roles;
-mod run;
-mod spans;
-mod verdict;
+pub(crate) mod run;
+pub(crate) mod spans;
+pub(crate) mod verdict;
 
 pub use backend::{Backend, BackendError};
 pub use cluster_api::{ApiError, ClusterApi, ClusterStatus, WatchItem};

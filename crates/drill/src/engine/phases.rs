@@ -3,7 +3,6 @@
 use super::WatchItem;
 use super::report::PhasesMs;
 use super::spans::PhaseSpan;
-use crate::layout::Layout;
 use crate::measure::{Answer, Identity};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -11,7 +10,7 @@ use twinsite_model::{Event, NodeId, OperationId, Step, WallTime};
 
 /// The phases of every move after the fault, each from its start to its end. The first begins with what nobody had
 /// decided yet: `detect`, from the fault to the decision.
-pub(super) fn spans(journal: &[WatchItem], fault: WallTime) -> Vec<PhaseSpan> {
+pub(crate) fn spans(journal: &[WatchItem], fault: WallTime) -> Vec<PhaseSpan> {
     let since = |at: WallTime| at.0.cast_signed().saturating_sub(fault.0.cast_signed());
     let mut spans = Vec::new();
     let mut moves = Vec::new();
@@ -54,7 +53,7 @@ fn span(moves: &[OperationId], of: OperationId, step: Step, from_ms: i64, to_ms:
 }
 
 /// How long each phase of the first move took; all empty if there was none.
-pub(super) fn of(spans: &[PhaseSpan]) -> PhasesMs {
+pub(crate) fn of(spans: &[PhaseSpan]) -> PhasesMs {
     let of_phase = |name: &str| {
         let span = spans.iter().find(|span| span.of_move == 1 && span.phase == name)?;
         u64::try_from(span.to_ms.saturating_sub(span.from_ms)).ok()
@@ -71,11 +70,7 @@ pub(super) fn of(spans: &[PhaseSpan]) -> PhasesMs {
 }
 
 /// An event in a line; none for what a person does not look for in a drill.
-pub(super) fn in_words(event: &Event, layout: &Layout) -> Option<String> {
-    let name = |id: NodeId| {
-        let node = layout.nodes.iter().find(|node| node.id == id);
-        node.map_or_else(|| format!("node {id}"), |node| node.name.to_string())
-    };
+pub(crate) fn in_words(event: &Event, name: impl Fn(NodeId) -> String) -> Option<String> {
     Some(match event {
         Event::OperationBegan { kind, reason, target, .. } => {
             format!("{} to {} begins: {}", kind.as_str(), name(*target), reason.as_str())
@@ -106,11 +101,14 @@ pub(super) fn in_words(event: &Event, layout: &Layout) -> Option<String> {
         Event::ErrandSent { errand, .. } => format!("{} calls the provider", name(errand.by)),
         Event::ErrandRecalled { .. } => "the call at the provider is recalled".to_owned(),
         Event::ErrandEnded { end, .. } => format!("the call at the provider: {}", end.as_str()),
+        Event::DrillBegan { name, by, .. } => format!("{by} begins the drill {name}"),
+        Event::DrillStopped { by, .. } => format!("{by} wants the drill to end"),
+        Event::DrillEnded { outcome, .. } => format!("the drill is over: {}", outcome.as_str()),
     })
 }
 
 /// When each owner answered last and first, around the fault.
-pub(super) fn who_answered(answers: &[Answer], fault: Instant) -> Vec<(Instant, String)> {
+pub(crate) fn who_answered(answers: &[Answer], fault: Instant) -> Vec<(Instant, String)> {
     let mut spans: BTreeMap<&Identity, (Instant, Instant)> = BTreeMap::new();
     let traced = answers.iter().filter(|answer| answer.floating);
     for (identity, received) in traced.filter_map(|answer| Some((answer.identity.as_ref()?, answer.received)))

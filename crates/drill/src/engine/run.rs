@@ -370,7 +370,7 @@ impl<'a> Run<'a> {
         let moves = super::verdict::moves(&self.journal.items());
         let checks = super::verdict::expectations(
             &self.scenario.expect,
-            &self.layout,
+            |node| self.layout.node(node).map(|node| &node.site),
             &self.before,
             after,
             &self.roles.other_site,
@@ -438,19 +438,19 @@ fn gaps(ground: Ground, seen: &Recording, from: Instant, to: Instant) -> super::
     }
 }
 
-pub(super) fn whole_ms(duration: Duration) -> u64 {
+pub(crate) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds since the fault.
-fn since(fault: Instant, at: Instant) -> i64 {
+pub(crate) fn since(fault: Instant, at: Instant) -> i64 {
     match at.checked_duration_since(fault) {
         Some(after) => whole_ms(after).cast_signed(),
         None => -whole_ms(fault.duration_since(at)).cast_signed(),
     }
 }
 
-pub(super) fn wall_now() -> WallTime {
+pub(crate) fn wall_now() -> WallTime {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     WallTime(whole_ms(since))
 }
@@ -467,8 +467,12 @@ fn timeline(
     for (at, what) in actions {
         entries.push(TimelineEntry { at_ms: since(fault, *at), source: "drill".into(), what: what.clone() });
     }
+    let name = |id| {
+        let node = layout.nodes.iter().find(|node| node.id == id);
+        node.map_or_else(|| format!("node {id}"), |node| node.name.to_string())
+    };
     for item in journal {
-        if let Some(what) = phases::in_words(&item.event, layout) {
+        if let Some(what) = phases::in_words(&item.event, name) {
             let at_ms = item.at.0.cast_signed() - fault_wall.0.cast_signed();
             entries.push(TimelineEntry { at_ms, source: "cluster".into(), what });
         }

@@ -55,7 +55,7 @@ pub struct NodeSpans {
 }
 
 /// What clients saw between the two moments, in times that `since` tells.
-pub(super) fn of_clients(seen: &Recording, observed: Period, since: impl Fn(Instant) -> i64) -> Spans {
+pub(crate) fn of_clients(seen: &Recording, observed: Period, since: impl Fn(Instant) -> i64) -> Spans {
     let Period { from, to } = observed;
     let gaps = [
         ("new connections", gap::http(&seen.answers, Kind::NewConnection, from, to)),

@@ -6,25 +6,25 @@ use super::{ClusterStatus, WatchItem};
 use crate::audit::Audit;
 use crate::layout::{Ground, Layout, Store};
 use crate::scenario::{Expect, Limits, OwnerExpected, Scenario};
-use twinsite_model::{Event, SiteName, WallTime};
+use twinsite_model::{Event, NodeName, Profile, SiteName, WallTime};
 
 /// How often the owner changed.
-pub(super) fn moves(journal: &[WatchItem]) -> u32 {
+pub(crate) fn moves(journal: &[WatchItem]) -> u32 {
     let changed = journal.iter().filter(|item| matches!(item.event, Event::OwnerChanged { .. }));
     u32::try_from(changed.count()).unwrap_or(u32::MAX)
 }
 
 /// What the scenario expects, each with what came of it.
-pub(super) fn expectations(
+pub(crate) fn expectations<'a>(
     expect: &Expect,
-    layout: &Layout,
+    site_of: impl Fn(&NodeName) -> Option<&'a SiteName>,
     before: &ClusterStatus,
     after: &ClusterStatus,
     other_site: &SiteName,
     moves: u32,
 ) -> Vec<Check> {
     let (old, new) = (before.owner.as_ref(), after.owner.as_ref());
-    let site = new.and_then(|(node, _)| layout.node(node)).map(|node| &node.site);
+    let site = new.and_then(|(node, _)| site_of(node));
     let right = match expect.owner {
         OwnerExpected::Any => new.is_some(),
         OwnerExpected::Unchanged => new.is_some() && new == old,
@@ -32,7 +32,7 @@ pub(super) fn expectations(
         OwnerExpected::AtOtherSite => site == Some(other_site),
         OwnerExpected::NewToken => new.is_some_and(|(_, token)| old.is_none_or(|(_, old)| token > old)),
     };
-    let word = |owner: Option<&(twinsite_model::NodeName, twinsite_model::Token)>| {
+    let word = |owner: Option<&(NodeName, twinsite_model::Token)>| {
         owner.map_or_else(|| "nobody".to_owned(), |(node, token)| format!("{node} ({token})"))
     };
     let as_expected = if right { "as expected" } else { "not as expected" };
@@ -60,15 +60,46 @@ pub(super) fn judge(
     audit: Audit,
     aborted: bool,
 ) -> Report {
-    let limits = scenario.limits_on(layout.ground);
-    let counts = counts(&limits, &runs);
+    let measured_on = MeasuredOn {
+        origin: match layout.ground {
+            Ground::Loopback => Origin::Loopback,
+            Ground::Lab => Origin::Lab,
+        },
+        profile: layout.profile,
+        embedded: layout.store == Store::Embedded,
+        limits: scenario.limits_on(layout.ground),
+        aborted,
+    };
+    judge_on(scenario, &measured_on, began, runs, audit)
+}
+
+/// On what a report's numbers were measured, and what they may be there.
+pub(crate) struct MeasuredOn {
+    pub(crate) origin: Origin,
+    pub(crate) profile: Profile,
+    pub(crate) embedded: bool,
+    pub(crate) limits: Limits,
+    /// Whether a person has ended it before its end: then nothing is judged but what was audited.
+    pub(crate) aborted: bool,
+}
+
+/// The report with its verdict, wherever it was measured.
+pub(crate) fn judge_on(
+    scenario: &Scenario,
+    on: &MeasuredOn,
+    began: WallTime,
+    runs: Vec<RunReport>,
+    audit: Audit,
+) -> Report {
+    let limits = &on.limits;
+    let counts = counts(limits, &runs);
     let mut broken = audit.broken();
     for run in &runs {
         broken.extend(run.broken.iter().map(|line| format!("run {}: {line}", run.run)));
-        broken.extend(too_many(&limits, run));
+        broken.extend(too_many(limits, run));
     }
     let limits: Vec<_> = limits
-        .durations(layout.profile)
+        .durations(on.profile)
         .into_iter()
         .map(|(name, limit)| {
             let measured = runs.iter().map(|run| measured(run, name)).collect();
@@ -76,7 +107,7 @@ pub(super) fn judge(
         })
         .collect();
     // Of a drill that was cut short the medians are shown, and held against nobody.
-    for limit in limits.iter().filter(|_| !aborted) {
+    for limit in limits.iter().filter(|_| !on.aborted) {
         match limit.median_ms {
             Some(median) if median > limit.limit_ms => {
                 broken.push(format!("{}: median {median} ms, limit {} ms", limit.name, limit.limit_ms));
@@ -87,20 +118,17 @@ pub(super) fn judge(
     }
     Report {
         version: REPORT_VERSION,
-        origin: match layout.ground {
-            Ground::Loopback => Origin::Loopback,
-            Ground::Lab => Origin::Lab,
-        },
+        origin: on.origin,
         began_ms: began.0,
         scenario: scenario.name().to_owned(),
         description: scenario.description.clone(),
-        verdict: match (broken.is_empty(), aborted) {
+        verdict: match (broken.is_empty(), on.aborted) {
             (false, _) => Verdict::Fail,
             (true, true) => Verdict::Aborted,
             (true, false) => Verdict::Pass,
         },
-        profile: layout.profile.to_string(),
-        store: if layout.store == Store::Embedded { "embedded".into() } else { "redis".into() },
+        profile: on.profile.to_string(),
+        store: if on.embedded { "embedded".into() } else { "redis".into() },
         broken,
         limits,
         counts,

@@ -75,6 +75,7 @@ exercises![
     "owner-killed-redis-hung",
     "switchover",
     "switchover-and-back",
+    "leader-handover",
     "switchover-target-dies",
     "bad-candidate",
     "breaker-open",

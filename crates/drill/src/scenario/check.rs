@@ -65,7 +65,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Scenario, Vec<ScenarioErro
     if findings.errors.is_empty() { Ok(scenario) } else { Err(findings.errors) }
 }
 
-fn place(text: &str, span: &Range<usize>) -> (usize, usize) {
+pub(crate) fn place(text: &str, span: &Range<usize>) -> (usize, usize) {
     let before = text.get(..span.start).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
@@ -258,6 +258,15 @@ impl Findings<'_> {
             Action::FillDisk(_) | Action::FreeDisk(_) if scenario.topology.disk_mib.is_none() => {
                 problem(".do", "nodes share this machine's disk; set topology.disk_mib, as in 32");
             }
+            Action::Lead(leadership) if !names_leaders(&leadership.to) => {
+                problem(
+                    ".do.lead.to",
+                    &format!(
+                        "`{}` says nobody in particular; write owner, owner-site, other-site, witness or a name",
+                        leadership.to
+                    ),
+                );
+            }
             Action::Apply(change) if *change == SpecChange::default() => {
                 problem(".do.apply", "changes nothing; write as in { policy = { failovers_max = 1 } }");
             }
@@ -341,6 +350,18 @@ fn targets(action: &Action) -> (Vec<&NodeTarget>, Option<&InstanceTarget>) {
         Action::Upstream(upstream) => (Vec::new(), Some(&upstream.instances)),
         _ => (Vec::new(), None),
     }
+}
+
+/// Whether these can be asked to lead.
+fn names_leaders(target: &NodeTarget) -> bool {
+    matches!(
+        target,
+        NodeTarget::Owner
+            | NodeTarget::OwnerSite
+            | NodeTarget::OtherSite
+            | NodeTarget::Witness
+            | NodeTarget::Named(_)
+    )
 }
 
 /// The pause under the slower timings.

@@ -13,11 +13,12 @@ mod target;
 
 pub use builtin::{Builtin, builtin, builtins};
 pub use check::ScenarioError;
+pub(crate) use check::place;
 pub use limit::{Limit, LimitError};
 pub use schema::json_schema;
 pub use steps::{
-    Action, Condition, Cut, Destination, Hosts, PolicyChange, Processes, Recover, RedisAction, Repeat,
-    Shaping, SpecChange, Step, Upstream, Wait,
+    Action, Condition, Cut, Destination, Hosts, Leadership, PolicyChange, Processes, Recover, RedisAction,
+    Repeat, Shaping, SpecChange, Step, Upstream, Wait,
 };
 pub use target::{InstanceTarget, NodeTarget, SiteTarget};
 

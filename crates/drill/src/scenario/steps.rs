@@ -74,6 +74,8 @@ pub enum Action {
     Resume,
     /// Close the breaker: what moved by itself so far does not count any more.
     ResetBreaker,
+    /// Hand the leadership over.
+    Lead(Leadership),
     /// Change the agreed specification, as an operator does. The way back restores it.
     Apply(SpecChange),
     /// The offline recovery on one survivor, after everything else was stopped.
@@ -177,6 +179,14 @@ pub struct Destination {
     /// The cluster must refuse it: there is a rule that such a move breaks.
     #[serde(default)]
     pub refused: bool,
+}
+
+/// Who shall lead.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leadership {
+    /// Any of these nodes that does not lead already; nothing is done if there is none but the leader.
+    pub to: NodeTarget,
 }
 
 /// What is changed in the specification; the rest stays as it is.

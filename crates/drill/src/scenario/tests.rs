@@ -29,6 +29,18 @@ fn the_least_scenario_has_the_standard_cluster_and_load() {
 }
 
 #[test]
+fn leadership_goes_to_somebody_in_particular() {
+    for target in ["owner", "owner-site", "other-site", "witness", "gra-1"] {
+        let text = with(&format!("[[step]]\ndo.lead = {{ to = \"{target}\" }}"));
+        assert!(Scenario::parse("x.toml", &text).is_ok(), "{target}");
+    }
+    for target in ["all", "leader", "victims"] {
+        let errors = errors(&with(&format!("[[step]]\ndo.lead = {{ to = \"{target}\" }}")));
+        assert!(errors.iter().any(|error| error.contains("step 2.do.lead.to")), "{errors:?}");
+    }
+}
+
+#[test]
 fn every_exercise_of_the_program_is_right_and_has_its_files_name() {
     for builtin in builtins() {
         let scenario = builtin.scenario().unwrap_or_else(|errors| panic!("{errors:?}"));

@@ -1,5 +1,6 @@
 //! Unit and property tests of `State::apply`.
 
+mod drills;
 mod journal;
 mod properties;
 mod records;

@@ -7,8 +7,9 @@ use super::fields::{
 use super::wire::log_proposal::Command as Wire;
 use super::{DecodeError, spec, wire};
 use crate::command::{Command, NewVerdict};
+use crate::drill::DrillOutcome;
 use crate::errand::ErrandEnd;
-use crate::ids::{ErrandId, Generation, Incarnation, NodeId, OperationId, Token, UpstreamName};
+use crate::ids::{DrillId, ErrandId, Generation, Incarnation, NodeId, OperationId, Token, UpstreamName};
 use crate::operation::{Fence, OperationKind, Outcome, Reason, Step, StepResult};
 use crate::state::{Format, Verdict};
 use crate::time::WallTime;
@@ -135,6 +136,21 @@ pub(super) fn write(command: &Command) -> Wire {
         Command::EndErrand { ip, errand, end } => {
             Wire::EndErrand(wire::EndErrand { ip: write_name(ip), errand: errand.0, end: end.write() })
         }
+        Command::BeginDrill { name, by, runner, incarnation, until } => Wire::BeginDrill(wire::BeginDrill {
+            name: name.clone(),
+            by: by.clone(),
+            runner: runner.0,
+            incarnation: incarnation.0,
+            until_ms: until.0,
+        }),
+        Command::StopDrill { drill, reason } => {
+            Wire::StopDrill(wire::StopDrill { drill: drill.0, reason: reason.clone() })
+        }
+        Command::EndDrill { drill, outcome, summary } => Wire::EndDrill(wire::EndDrill {
+            drill: drill.0,
+            outcome: outcome.write(),
+            summary: summary.clone(),
+        }),
     }
 }
 
@@ -242,6 +258,19 @@ pub(super) fn read(command: Wire) -> Result<Command, DecodeError> {
             ip: read_name(c.ip, "ip")?,
             errand: ErrandId(c.errand),
             end: ErrandEnd::read_required(c.end, "end")?,
+        },
+        Wire::BeginDrill(c) => Command::BeginDrill {
+            name: c.name,
+            by: c.by,
+            runner: NodeId(c.runner),
+            incarnation: Incarnation(c.incarnation),
+            until: WallTime(c.until_ms),
+        },
+        Wire::StopDrill(c) => Command::StopDrill { drill: DrillId(c.drill), reason: c.reason },
+        Wire::EndDrill(c) => Command::EndDrill {
+            drill: DrillId(c.drill),
+            outcome: DrillOutcome::read_required(c.outcome, "outcome")?,
+            summary: c.summary,
         },
     })
 }

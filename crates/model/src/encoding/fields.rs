@@ -1,6 +1,7 @@
 //! Single values: names, tokens, addresses, keys, choices.
 
 use super::{DecodeError, wire};
+use crate::drill::DrillOutcome;
 use crate::errand::ErrandEnd;
 use crate::ids::{NameError, RoomKey, Token};
 use crate::operation::{Fence, OperationKind, Outcome, Reason, SafetyRule, Step, StepResult};
@@ -128,6 +129,7 @@ choice!(
     [TargetHealthy, TargetReachesStore, TargetReady, NotPaused, BreakerClosed]
 );
 choice!(ErrandEnd, LogErrandEnd, [Accepted, Refused, Unanswered, NotMade, WaitedOut]);
+choice!(DrillOutcome, LogDrillOutcome, [Passed, Failed, Aborted, Abandoned]);
 choice!(Outcome, LogOutcome, [Verified, Unverified, Aborted]);
 
 pub(super) fn write_choices<C: Choice + Copy>(choices: &[C]) -> Vec<i32> {

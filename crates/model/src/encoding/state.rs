@@ -4,7 +4,7 @@ use super::fields::{
     Choice, read_address, read_name, read_nanos, read_room, required_token, write_address, write_name,
     write_nanos, write_room, write_token,
 };
-use super::{DecodeError, errand, operation, read_request, spec, wire};
+use super::{DecodeError, drill, errand, operation, read_request, spec, wire};
 use crate::ids::{
     Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, Revision, RoomKey, UpstreamName,
 };
@@ -43,6 +43,8 @@ pub(super) fn write(state: &State) -> wire::Snapshot {
             .collect(),
         longest_lease_ns: write_nanos(state.longest.lease),
         longest_wait_ns: write_nanos(state.longest.wait),
+        drill: state.drill.as_ref().map(drill::write),
+        drills: state.drills.iter().map(drill::write_record).collect(),
     }
 }
 
@@ -53,6 +55,9 @@ pub(super) fn read(state: wire::Snapshot, newest: Format) -> Result<State, Decod
     }
     if format < Format::ERRANDS && state.floating_ips.iter().any(|ip| ip.errands > 0 || ip.errand.is_some()) {
         return Err(DecodeError::invalid("errands", "this format has none"));
+    }
+    if format < Format::DRILLS && (state.drill.is_some() || !state.drills.is_empty()) {
+        return Err(DecodeError::invalid("drills", "this format has none"));
     }
     let pins = table(state.pins, "pins", read_pin)?;
     let sessions = EmbeddedSessions { token: required_token(state.sessions_token)?, pins };
@@ -85,6 +90,8 @@ pub(super) fn read(state: wire::Snapshot, newest: Format) -> Result<State, Decod
         requests: requests
             .map(|request| Ok((read_request(request.id)?, Revision(request.revision))))
             .collect::<Result<_, DecodeError>>()?,
+        drill: state.drill.map(drill::read),
+        drills: state.drills.into_iter().map(drill::read_record).collect::<Result<_, _>>()?,
     })
 }
 

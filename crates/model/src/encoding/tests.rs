@@ -1,6 +1,6 @@
 //! Round trips, and everything that must be refused.
 
-use super::{DecodeError, decode_proposal, decode_state, encode_proposal, encode_state, wire};
+use super::{DecodeError, decode_proposal, decode_state, drill, encode_proposal, encode_state, wire};
 use crate::{arbitrary, samples};
 use proptest::prelude::*;
 use prost::Message;
@@ -72,13 +72,13 @@ fn is_newer(result: &Result<impl std::fmt::Debug, DecodeError>) -> bool {
 #[test]
 fn a_later_format_is_left_to_a_newer_program() {
     let mut bytes = encode_proposal(&samples::proposals()[0].1);
-    bytes[3] = 3;
+    bytes[3] = 4;
     let error = decode_proposal(&bytes).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "written by a newer version of twinsite (format 3): upgrade this node, then start it again"
+        "written by a newer version of twinsite (format 4): upgrade this node, then start it again"
     );
-    assert!(is_newer(&decode_state(&altered_state(|state| state.format = 3))));
+    assert!(is_newer(&decode_state(&altered_state(|state| state.format = 4))));
 }
 
 #[test]
@@ -151,6 +151,10 @@ fn values_that_are_never_written_are_refused() {
     assert!(invalid(altered_state(|state| state.floating_ips[0].errands = 1)), "format 1 has no errands");
     let errand = altered_proposal("send-errand", |_| {}); // with the header of format 1
     assert!(matches!(decode_proposal(&errand), Err(DecodeError::Invalid { .. })));
+    let drill = altered_proposal("begin-drill", |_| {});
+    assert!(matches!(decode_proposal(&drill), Err(DecodeError::Invalid { .. })));
+    let drill = drill::write(&samples::state_with_drill().drill.unwrap());
+    assert!(invalid(altered_state(|state| state.drill = Some(drill))), "format 1 has no drills");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! a unit (`"250ms"`, `"3s"`, `"10m"`).
 
 mod cidr;
+mod drills;
 mod duration;
 mod floating_ip;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod parse;
 pub mod validate;
 
 pub use cidr::Cidr;
+pub use drills::{BlockedWindow, Day, DayTime, DayTimeError, DrillsSpec};
 pub use duration::HumanDuration;
 pub use floating_ip::{Failback, FloatingIpSpec, OnQuorumUnknown, ProviderKind};
 pub use parse::{Place, SPEC_TEXT_BYTES_MAX, SpecError, from_json, from_toml, to_json};
@@ -66,6 +68,9 @@ pub struct ClusterSpec {
     /// The bounds of the proxy.
     #[serde(default)]
     pub proxy: ProxySpec,
+    /// Drills on this cluster.
+    #[serde(default, skip_serializing_if = "DrillsSpec::is_default")]
+    pub drills: DrillsSpec,
 }
 
 /// Timings that replace those of the profile.

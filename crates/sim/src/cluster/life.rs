@@ -39,6 +39,8 @@ const STORMY: TrueTime = 20_000 * MS;
 pub(super) struct Life {
     executor: Executor,
     pub(super) random: fastrand::Rng,
+    /// Chance of its own, so that the other seeds are what they were before there were drills.
+    pub(super) drilling: fastrand::Rng,
     pub(super) plan: Plan,
     pub(super) mistake: Option<Mistake>,
     pub(super) nodes: Vec<Node>,
@@ -112,6 +114,7 @@ impl Life {
         Self {
             executor,
             random,
+            drilling: fastrand::Rng::with_seed(!run.seed),
             plan,
             mistake,
             nodes,

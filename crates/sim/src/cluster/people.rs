@@ -14,7 +14,10 @@ use twinsite_controller::{
     MoveKind, MoveRequest, MoveTarget, OperatorAction, OperatorAnswer, OperatorRefusal, OperatorRequest,
 };
 use twinsite_model::spec::NodeSpec;
-use twinsite_model::{Command, Generation, NodeId, Proposal, RequestId, Revision, RoomKey, SafetyRule};
+use twinsite_model::{
+    Command, DrillOutcome, Generation, Incarnation, NodeId, Proposal, RequestId, Revision, RoomKey,
+    SafetyRule,
+};
 
 /// Rooms that are placed again and again.
 const ROOMS: u8 = 12;
@@ -32,6 +35,7 @@ pub(super) enum Heard {
     NotRead,
     Granted(&'static str, u64),
     WishRefused,
+    DrillRefused,
     NotAnswered,
     Replaced(bool),
     Transferred(Result<(), TransferError>),
@@ -49,6 +53,9 @@ impl Life {
     /// Somebody asks a node for something.
     pub(super) fn ask(&mut self) {
         self.replace();
+        if self.drilling.u32(..100) < self.plan.drills {
+            self.drill();
+        }
         let node = self.random.usize(..self.nodes.len());
         let id = self.nodes[node].id;
         let (Some(raft), Some(process)) = (self.nodes[node].raft(), self.nodes[node].process) else { return };
@@ -109,6 +116,38 @@ impl Life {
         let heard = Arc::clone(&self.heard);
         drop(spawn(process, async move {
             let answer = operate(&brain, action).await;
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        }));
+    }
+
+    /// A drill is begun, stopped or ended by whoever believes to lead. Whatever fails meanwhile fails for real.
+    fn drill(&mut self) {
+        let Some((raft, brain, process)) = self.some_leader() else { return };
+        let (heard, chance) = (Arc::clone(&self.heard), &mut self.drilling);
+        let (what, node) = (chance.u32(..6), NodeId(chance.u64(1..=5)));
+        let within = Duration::from_millis(chance.u64(1..5_000));
+        drop(spawn(process, async move {
+            let state = raft.state();
+            let action = match (what, &state.drill) {
+                (0..3, _) => OperatorAction::BeginDrill {
+                    name: "sim".to_owned(),
+                    person: "ada".to_owned(),
+                    runner: node,
+                    incarnation: state.nodes.get(&node).map_or(Incarnation(0), |life| life.incarnation),
+                    within,
+                },
+                (3, Some(drill)) => OperatorAction::EndDrill {
+                    drill: drill.id,
+                    outcome: DrillOutcome::Passed,
+                    summary: "{}".to_owned(),
+                },
+                _ => OperatorAction::StopDrill { reason: "changed my mind".to_owned() },
+            };
+            let answer = match operate(&brain, action).await {
+                Heard::Granted(_, revision) => Heard::Granted("wishes about drills carried out", revision),
+                Heard::WishRefused => Heard::DrillRefused,
+                other => other,
+            };
             heard.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
         }));
     }
@@ -189,6 +228,7 @@ impl Life {
                 Heard::Transferred(Err(TransferError::Failed(_))) => "transfers that failed",
                 Heard::Transferred(Err(_)) => "transfers that were not tried",
                 Heard::WishRefused => "wishes refused",
+                Heard::DrillRefused => "wishes about drills refused",
                 Heard::NotAnswered => "wishes that nobody answered",
                 Heard::Recovered(Ok(recovered)) => {
                     self.recovered(recovered);

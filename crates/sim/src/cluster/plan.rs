@@ -152,6 +152,8 @@ pub(super) struct Plan {
     pub(super) ask_every: Duration,
     /// Of a hundred questions, how many are a person's wish.
     pub(super) wishes: u32,
+    /// Of a hundred questions, how many are followed by a wish about drills.
+    pub(super) drills: u32,
     /// How the provider behaves, where an address has one.
     pub(super) habits: Habits,
     /// The newest format that the nodes read at first.
@@ -212,6 +214,7 @@ impl Plan {
             snapshot_after: random.u64(10..=200),
             ask_every: Duration::from_millis(random.u64(2..=60)),
             wishes: if random.bool() { random.u32(1..=10) } else { 0 },
+            drills: if apart.u32(..3) == 0 { apart.u32(1..=6) } else { 0 },
             noticed_within: Duration::from_millis(if random.bool() { 20 } else { 600 }),
             habits: habits(random),
             format: if random.u32(..3) == 0 { Format::FIRST } else { Format::NEWEST },

@@ -9,7 +9,7 @@ use tokio::runtime::RngSeed;
 use tokio::task::unconstrained;
 
 /// Everything that is counted, and that must come up in two hundred seeds.
-pub(super) const COUNTED: [&str; 78] = [
+pub(super) const COUNTED: [&str; 80] = [
     "addresses moved at the console",
     "Redis servers that hung",
     "Redis servers that lost everything",
@@ -85,6 +85,8 @@ pub(super) const COUNTED: [&str; 78] = [
     "upstreams that changed",
     "wall clocks that were set",
     "wishes carried out",
+    "wishes about drills carried out",
+    "wishes about drills refused",
     "wishes refused",
     "wishes that nobody answered",
     "writes lost with a Redis",

@@ -4,7 +4,17 @@ use super::announced;
 use super::life::Life;
 use super::node::Node;
 use super::process::Raft;
+use std::time::Duration;
 use twinsite_model::{FloatingIpName, State, Verdict};
+
+/// How long after its time a drill may still stand: the leader ends it at once, and its clock may be counted on slowly.
+const DRILL_LATE: Duration = Duration::from_secs(5);
+
+/// A drill that nobody ended although its time is over.
+fn overdue(state: &State) -> Option<String> {
+    let drill = state.drill.as_ref().filter(|drill| state.wall.since(drill.until) > DRILL_LATE)?;
+    Some(format!("drill {} should be over since {}", drill.id, drill.until))
+}
 
 impl Life {
     /// The first thing that is not as it should be: one leads, everybody has what was acknowledged last, what all
@@ -27,6 +37,7 @@ impl Life {
             .or_else(|| self.addresses.all().find_map(|ip| self.what_is_wrong_with(ip, &state)))
             .or_else(|| self.misannounced(&state))
             .or_else(|| self.what_is_wrong_with_rooms())
+            .or_else(|| overdue(&state))
     }
 
     fn what_is_wrong_with_the_log(&self, rafts: &[Raft]) -> Option<String> {

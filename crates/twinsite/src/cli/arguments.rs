@@ -40,7 +40,8 @@ pub enum Command {
     /// Make a network of this machine's own with a cluster in it, which stays: to look at, to enter, and to break
     #[command(subcommand)]
     Lab(LabCommand),
-    /// Break a cluster on purpose, measure what clients see, and keep the report
+    /// Break a cluster of its own on purpose, or rehearse moves on the live one; measure what clients see, and keep the
+    /// report
     #[command(subcommand)]
     Drill(DrillCommand),
     /// Live through seeded disasters with whole simulated clusters, and see that no rule is broken

@@ -13,9 +13,13 @@ pub fn connect(arguments: &ClientArguments) -> Result<Client, CliError> {
 
 /// Goes to where the cluster is reached, if that is the network of a lab: this thread, and all that it starts later.
 pub fn enter(command: &Command) -> Result<(), CliError> {
+    client_of(command).map_or(Ok(()), enter_by)
+}
+
+/// The same, for a cluster that is reached so.
+pub fn enter_by(client: &ClientArguments) -> Result<(), CliError> {
     // Without a usable file, whoever needs it says so.
-    let file = client_of(command).and_then(|client| ClientFile::find(client.client.as_deref()).ok());
-    file.map_or(Ok(()), |file| file.enter())
+    ClientFile::find(client.client.as_deref()).map_or(Ok(()), |file| file.enter())
 }
 
 /// How the cluster is reached that a command asks.

@@ -1,9 +1,10 @@
 //! What can be typed after `twinsite drill`.
 
-use super::arguments::ProfileArgument;
+use super::arguments::{ClientArguments, ProfileArgument};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use twinsite_drill::random::MINUTES;
+use twinsite_model::FloatingIpName;
 
 /// `drill`.
 #[derive(Debug, Subcommand)]
@@ -21,23 +22,44 @@ pub enum DrillCommand {
 
 The exit code is 2 if a file is wrong.")]
     Check(CheckFilesArguments),
-    /// Run a scenario on a cluster of its own, and report what clients saw
+    /// Run a scenario on a cluster of its own, or planned moves on the live one, and report what clients saw
     Run(RunArguments),
     /// Run faults that are drawn from a seed, each mended before the next
     Random(RandomArguments),
-    /// End the drill that runs on this machine: it goes its way back and reports
+    /// End the drill that runs: it goes its way back and reports
     #[command(after_help = "Examples:
   twinsite drill abort
+  twinsite drill abort --live --reason 'a big meeting begins'
 
-Returns when the drill has ended. Its verdict is `aborted`, and what was seen until then is audited.")]
+Without --live it is the one that runs on this machine, and the command returns when the drill has ended. Its verdict is `aborted`, and what was seen until then is audited.")]
     Abort(AbortDrillArguments),
     /// List the reports that are kept
     #[command(after_help = "Examples:
   twinsite drill history
+  twinsite drill history --live                  those that the cluster remembers
   twinsite drill history --json | jq '.[] | select(.verdict != \"pass\") | .id'")]
     History(HistoryArguments),
     /// Show a report that is kept
     Report(ReportArguments),
+}
+
+/// Whether the cluster that serves people is meant.
+#[derive(Debug, Clone, Args)]
+pub struct LiveArguments {
+    /// The cluster that serves people, not one of the drill's own
+    #[arg(long)]
+    pub live: bool,
+    /// With --live: file that names the nodes and the certificates [default: ./client.toml, then
+    /// /etc/twinsite/client.toml, then the running demo's]
+    #[arg(long, env = "TWINSITE_CLIENT", value_name = "FILE")]
+    pub client: Option<PathBuf>,
+}
+
+impl LiveArguments {
+    /// How the cluster is reached.
+    pub fn client(&self, json: bool) -> ClientArguments {
+        ClientArguments { client: self.client.clone(), json }
+    }
 }
 
 /// Where reports are kept.
@@ -76,22 +98,22 @@ pub struct CheckFilesArguments {
 #[derive(Debug, Clone, Args)]
 pub struct ClusterArguments {
     /// In a lab: a network namespace for every host [default: as root, if a lab can be made]
-    #[arg(long, conflicts_with_all = ["no_lab", "redis"])]
+    #[arg(long, conflicts_with_all = ["no_lab", "redis", "live"])]
     pub lab: bool,
     /// As processes on loopback addresses
-    #[arg(long)]
+    #[arg(long, conflicts_with = "live")]
     pub no_lab: bool,
     /// The timings: lan or wan [default: those of the scenario, or lan]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, conflicts_with = "live")]
     pub profile: Option<ProfileArgument>,
     /// Keep session placement in the replicated state, without Redis
-    #[arg(long)]
+    #[arg(long, conflicts_with = "live")]
     pub embedded: bool,
     /// Use this Redis instead of starting one; on loopback addresses
-    #[arg(long, value_name = "URL", conflicts_with = "embedded")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["embedded", "live"])]
     pub redis: Option<String>,
     /// Put the cluster's files and logs into this folder, and leave them there
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "live")]
     pub keep: Option<PathBuf>,
 }
 
@@ -119,9 +141,15 @@ pub struct OutcomeArguments {
   twinsite drill run owner-frozen --no-lab --runs 20
   twinsite drill run switchover --profile wan --junit junit.xml --html report.html
   twinsite drill list                              which there are
+  twinsite drill run switchover-and-back --live --plan
+  twinsite drill run switchover-and-back --live
+  twinsite drill run my-drill.toml --live --on wit-1
 
 Starts a cluster of its own, puts clients on it, does what the scenario says, goes the way back, and takes everything
 down again. Ctrl-C once, or `twinsite drill abort`, goes the way back at once and reports; Ctrl-C twice just ends.
+
+With --live it breaks nothing: planned moves on the cluster that serves people, guards asked first, limits that end the
+drill, and always the way back. There it runs on a node: Ctrl-C stops the watching only, `drill abort --live` ends it.
 
 Exit codes: 0 everything held; 1 something did not, or the drill was aborted; 2 wrong usage or a wrong file.")]
 pub struct RunArguments {
@@ -129,7 +157,7 @@ pub struct RunArguments {
     #[arg(value_name = "NAME|FILE")]
     pub scenario: String,
     /// How often
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 1, conflicts_with = "live", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
     /// The cluster
     #[command(flatten)]
@@ -137,6 +165,27 @@ pub struct RunArguments {
     /// The report
     #[command(flatten)]
     pub outcome: OutcomeArguments,
+    /// The live cluster
+    #[command(flatten)]
+    pub live: LiveRunArguments,
+}
+
+/// A drill on the live cluster.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "On the live cluster")]
+pub struct LiveRunArguments {
+    /// Which
+    #[command(flatten)]
+    pub cluster: LiveArguments,
+    /// Say what would be done and what forbids it, and do nothing
+    #[arg(long, requires = "live")]
+    pub plan: bool,
+    /// The floating IP [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "live")]
+    pub ip: Option<FloatingIpName>,
+    /// The node that runs the drill and measures [default: the first that answers]
+    #[arg(long, value_name = "NODE", requires = "live")]
+    pub on: Option<String>,
 }
 
 /// `drill random`.
@@ -176,6 +225,12 @@ pub struct AbortDrillArguments {
     /// Where reports are kept
     #[command(flatten)]
     pub archive: ArchiveArguments,
+    /// Which cluster
+    #[command(flatten)]
+    pub live: LiveArguments,
+    /// Why, for those who read the history
+    #[arg(long, value_name = "TEXT", requires = "live", default_value = "")]
+    pub reason: String,
 }
 
 /// `drill history`.
@@ -184,6 +239,9 @@ pub struct HistoryArguments {
     /// Where reports are kept
     #[command(flatten)]
     pub archive: ArchiveArguments,
+    /// Which cluster
+    #[command(flatten)]
+    pub live: LiveArguments,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -207,7 +265,8 @@ pub enum ReportFormat {
 #[command(after_help = "Examples:
   twinsite drill report
   twinsite drill report --format html -o report.html
-  twinsite drill report 20261128T104421Z-site-loss --format json | jq .runs[].gap_ms")]
+  twinsite drill report 20261128T104421Z-site-loss --format json | jq .runs[].gap_ms
+  twinsite drill report 1234 --live                as the cluster remembers it")]
 pub struct ReportArguments {
     /// Which, as `drill history` names it [default: the newest]
     pub id: Option<String>,
@@ -220,4 +279,7 @@ pub struct ReportArguments {
     /// Where reports are kept
     #[command(flatten)]
     pub archive: ArchiveArguments,
+    /// Which cluster
+    #[command(flatten)]
+    pub live: LiveArguments,
 }

@@ -73,9 +73,14 @@ fn median(report: &Report, number: fn(&RunReport) -> Option<u64>) -> Option<u64>
 /// `twinsite drill report`.
 pub fn show(arguments: &ReportArguments) -> Result<Exit, CliError> {
     let (_, report) = archive(&arguments.archive)?.find(arguments.id.as_deref())?;
-    let text = match arguments.format {
+    put(&report, arguments.format, arguments.output.as_deref())
+}
+
+/// Prints a report, or writes it to a file.
+pub fn put(report: &Report, format: ReportFormat, output: Option<&Path>) -> Result<Exit, CliError> {
+    let text = match format {
         ReportFormat::Text => {
-            let Some(file) = &arguments.output else {
+            let Some(file) = output else {
                 report.write_text(&mut anstream::stdout()).map_err(CliError::Output)?;
                 return Ok(Exit::Done);
             };
@@ -84,12 +89,12 @@ pub fn show(arguments: &ReportArguments) -> Result<Exit, CliError> {
             return write(file, &plain.into_inner());
         }
         ReportFormat::Json => report.to_json().map_err(|error| CliError::Output(error.into()))?,
-        ReportFormat::Junit => archive::junit(&report),
-        ReportFormat::Html => archive::page(&report),
+        ReportFormat::Junit => archive::junit(report),
+        ReportFormat::Html => archive::page(report),
     };
-    match &arguments.output {
+    match output {
         Some(file) => write(file, text.as_bytes()),
-        None => output::line(text.trim_end()).map(|()| Exit::Done),
+        None => super::output::line(text.trim_end()).map(|()| Exit::Done),
     }
 }
 

@@ -86,12 +86,8 @@ pub fn ground(arguments: &ClusterArguments, scenario: Option<&Scenario>) -> Resu
 pub fn conduct(plan: Plan, cluster: &ClusterArguments, outcome: &OutcomeArguments) -> Result<Exit, CliError> {
     let scenario = &plan.chosen.scenario;
     engine::suits(scenario, plan.ground, &plan.store)?;
-    let archive = archive(&outcome.archive)?;
-    // What cannot be written is said before the drill, not after it.
-    let files = [outcome.junit.as_deref(), outcome.html.as_deref()].map(|path| path.map(create).transpose());
-    let [junit, html] = files;
-    let (junit, html) = (junit?, html?);
-    let claim = archive.claim(scenario.name())?;
+    let mut reports = Reports::open(outcome)?;
+    let claim = reports.archive.claim(scenario.name())?;
     let shape = scenario.topology.shape();
     let temporary = match &cluster.keep {
         Some(_) => None,
@@ -120,24 +116,18 @@ pub fn conduct(plan: Plan, cluster: &ClusterArguments, outcome: &OutcomeArgument
         lab: lab.clone(),
     };
     let runtime = runtime()?;
-    let keep = Keep { archive: &archive, text: &plan.chosen.text };
-    let ended = runtime.block_on(attend(scenario, plan.runs, options, &claim, &keep));
+    let ended = runtime.block_on(attend(&plan.chosen, plan.runs, options, &claim, &mut reports));
     runtime.shutdown_timeout(Duration::from_millis(200));
     // The lab goes with the last one that knows it.
     drop(lab);
     drop(temporary);
     drop(janitor);
     drop(claim);
-    let Some((report, folder)) = ended? else {
+    let Some(report) = ended? else {
         return Err(CliError::Refused("aborted before there was anything to report".to_owned()));
     };
-    if let Some(mut file) = junit {
-        file.write(&archive::junit(&report))?;
-    }
-    if let Some(mut file) = html {
-        file.write(&archive::page(&report))?;
-    }
-    print(&report, &folder, outcome.json)?;
+    print(&report, outcome.json)?;
+    reports.say_where();
     Ok(if report.passed() { Exit::Done } else { Exit::Refused })
 }
 
@@ -147,25 +137,56 @@ fn temporary_folder() -> Result<tempfile::TempDir, CliError> {
     made.map_err(|source| CliError::System { what: "make a folder for the cluster", source })
 }
 
-/// Where the report goes when there is one.
-struct Keep<'a> {
-    archive: &'a Archive,
-    text: &'a str,
+/// Where the report goes when there is one. What cannot be written is said before the drill, not after it.
+pub struct Reports {
+    archive: Archive,
+    junit: Option<ReportFile>,
+    html: Option<ReportFile>,
+    kept: Option<PathBuf>,
+}
+
+impl Reports {
+    /// Opens what will be written.
+    pub fn open(outcome: &OutcomeArguments) -> Result<Self, CliError> {
+        let archive = archive(&outcome.archive)?;
+        let junit = outcome.junit.as_deref().map(create).transpose()?;
+        let html = outcome.html.as_deref().map(create).transpose()?;
+        Ok(Self { archive, junit, html, kept: None })
+    }
+
+    /// Keeps a report, and writes it to the files that were named.
+    pub fn keep(&mut self, report: &Report, scenario: &str) -> Result<(), CliError> {
+        self.kept = Some(self.archive.keep(report, Some(scenario))?);
+        if let Some(file) = &mut self.junit {
+            file.write(&archive::junit(report))?;
+        }
+        if let Some(file) = &mut self.html {
+            file.write(&archive::page(report))?;
+        }
+        Ok(())
+    }
+
+    /// Says where the report is.
+    pub fn say_where(&self) {
+        if let Some(folder) = &self.kept {
+            anstream::eprintln!("report: {}", folder.join(PAGE).display());
+        }
+    }
 }
 
 /// Runs the drill while listening for those who want it to end; no report if it ends before its cluster is there, or
 /// at once.
 async fn attend(
-    scenario: &Scenario,
+    chosen: &Chosen,
     runs: u32,
     options: ClusterOptions,
     claim: &Claim,
-    keep: &Keep<'_>,
-) -> Result<Option<(Report, PathBuf)>, CliError> {
+    reports: &mut Reports,
+) -> Result<Option<Report>, CliError> {
     let progress = Progress::new();
     let abort = CancellationToken::new();
     let mut interrupts = Interrupts::new();
-    let work = perform(scenario, runs, options, &progress, &abort, keep);
+    let work = perform(chosen, runs, options, &progress, &abort, reports);
     tokio::pin!(work);
     let outcome = loop {
         tokio::select! {
@@ -196,13 +217,13 @@ async fn wish(claim: &Claim) {
 }
 
 async fn perform(
-    scenario: &Scenario,
+    Chosen { scenario, text }: &Chosen,
     runs: u32,
     options: ClusterOptions,
     progress: &Progress,
     abort: &CancellationToken,
-    keep: &Keep<'_>,
-) -> Result<Option<(Report, PathBuf)>, CliError> {
+    reports: &mut Reports,
+) -> Result<Option<Report>, CliError> {
     let Some(started) = abort.run_until_cancelled(LocalCluster::start(options, progress)).await else {
         return Ok(None);
     };
@@ -214,21 +235,20 @@ async fn perform(
     drop(watching);
     // Before the cluster goes: whatever becomes of us then, the report is kept.
     let kept = report.map_err(CliError::from).and_then(|report| {
-        let folder = keep.archive.keep(&report, Some(keep.text))?;
-        Ok(Some((report, folder)))
+        reports.keep(&report, text)?;
+        Ok(Some(report))
     });
     progress.say("ending all processes");
     local.stop().await;
     kept
 }
 
-fn print(report: &Report, folder: &Path, json: bool) -> Result<(), CliError> {
+fn print(report: &Report, json: bool) -> Result<(), CliError> {
     if json {
         output::line(&report.to_json().map_err(|error| CliError::Output(error.into()))?)?;
     } else {
         report.write_text(&mut anstream::stdout()).map_err(CliError::Output)?;
     }
-    anstream::eprintln!("report: {}", folder.join(PAGE).display());
     Ok(())
 }
 

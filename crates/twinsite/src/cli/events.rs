@@ -99,6 +99,19 @@ pub fn told(names: &Names, event: &Event) -> String {
         ),
         Event::ErrandRecalled { ip, errand } => format!("{ip}: errand {errand} was recalled"),
         Event::ErrandEnded { ip, errand, end } => format!("{ip}: errand {errand} ended: {}", end.as_str()),
+        Event::DrillBegan { drill, name, by, runner, until } => {
+            format!(
+                "drill {drill} ({name}) begins on {} for {by}, until {until} at most",
+                names.name(*runner)
+            )
+        }
+        Event::DrillStopped { drill, by, reason } => {
+            let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            format!("{by} wants drill {drill} to end{reason}")
+        }
+        Event::DrillEnded { drill, name, outcome } => {
+            format!("drill {drill} ({name}) is over: {}", outcome.as_str())
+        }
     }
 }
 

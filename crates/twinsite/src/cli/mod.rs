@@ -16,6 +16,8 @@ mod lab;
 pub mod lab_arguments;
 mod lab_status;
 mod lab_up;
+mod live_drill;
+mod live_drill_text;
 mod moves;
 pub mod output;
 mod recover;

@@ -2,7 +2,7 @@
 
 use super::arguments::StatusArguments;
 use super::connect::{connect, is_out_of_reach};
-use super::{CliError, Exit, output, words};
+use super::{CliError, Exit, live_drill_text, output, words};
 use serde_json::{Value, json};
 use std::time::Duration;
 use twinsite_api::{Client, WatchMessage, v1};
@@ -101,6 +101,8 @@ impl Look {
             "answered_by": self.health.node_name,
             "tolerated_failures": self.health.tolerated_failures,
             "paused_until_ms": self.state.pause.as_ref().map(|pause| pause.until_ms),
+            "drill": self.state.drill.as_ref().map(live_drill_text::drill_json),
+            "last_drill": self.state.last_drill.as_ref().map(live_drill_text::drill_json),
             "floating_ips": self.state.floating_ips.iter().map(|ip| self.ip_json(ip)).collect::<Vec<_>>(),
             "nodes": self.state.nodes.iter().map(|node| self.node_json(node)).collect::<Vec<_>>(),
             "upstreams": self.state.upstreams.iter().map(upstream_json).collect::<Vec<_>>(),
@@ -196,6 +198,9 @@ impl Look {
         if let Some(pause) = &self.state.pause {
             let until = words::time(pause.until_ms);
             text.push_str(&format!("\nPAUSED until {until} by {}: {}\n", pause.by, pause.reason));
+        }
+        if let Some(drill) = live_drill_text::status_line(&self.state) {
+            text.push_str(&format!("\n{drill}\n"));
         }
         text.push('\n');
         text.push_str(&self.nodes_text());

@@ -1,13 +1,14 @@
 //! The public API, answered by this node: from its own state, its controller and its consensus.
 
 use super::answers;
+use super::drill_runner::{Access, DrillRunner};
 use super::run::Shared;
 use std::sync::Arc;
 use std::time::Duration;
 use twinsite_agents::{Machine, timing};
 use twinsite_api::{
-    ApiError, Backend, Destination, LeaderHint, MoveAnswer, MoveCall, MoveKind, Mutation, Reason, RoomPlace,
-    v1,
+    ApiError, Backend, Destination, DrillCall, DrillMessages, LeaderHint, MoveAnswer, MoveCall, MoveKind,
+    Mutation, Reason, RoomPlace, v1,
 };
 use twinsite_consensus::{MemberRole, ReadError, TokioRuntime, TransferError};
 use twinsite_controller::{
@@ -25,12 +26,14 @@ const APPLY_MAX: Duration = Duration::from_secs(2);
 /// This node, as the services see it.
 pub struct NodeBackend {
     shared: Arc<Shared>,
+    drills: DrillRunner,
 }
 
 impl NodeBackend {
-    /// Answers for this node.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    /// Answers for this node; `access` is how it asks the cluster when it runs a drill.
+    pub fn new(shared: Arc<Shared>, access: Access) -> Self {
+        let drills = DrillRunner::new(Arc::clone(&shared), access);
+        Self { shared, drills }
     }
 
     fn not_leader(&self, leader: Option<NodeId>) -> ApiError {
@@ -118,7 +121,7 @@ impl NodeBackend {
 }
 
 /// The reason that a refusal has on the wire.
-const fn reason(refusal: &OperatorRefusal) -> Reason {
+pub const fn reason(refusal: &OperatorRefusal) -> Reason {
     match refusal {
         OperatorRefusal::NotLeader => Reason::NotLeader,
         OperatorRefusal::NoSpec => Reason::NoSpec,
@@ -133,6 +136,11 @@ const fn reason(refusal: &OperatorRefusal) -> Reason {
         OperatorRefusal::NoCandidate(_) => Reason::NoCandidate,
         OperatorRefusal::OwnerNotHeard(_) => Reason::OwnerNotHeard,
         OperatorRefusal::RulesFailed(_) => Reason::RuleForbids,
+        OperatorRefusal::NoDrill | OperatorRefusal::Refused(Refusal::NoSuchDrill(_)) => Reason::NoDrill,
+        OperatorRefusal::Refused(Refusal::DrillRunning(_)) => Reason::DrillRunning,
+        OperatorRefusal::Unwell(_)
+        | OperatorRefusal::LeaderYoung
+        | OperatorRefusal::Refused(Refusal::DrillBlocked(_)) => Reason::DrillBlocked,
         OperatorRefusal::NotDone => Reason::Unavailable,
         OperatorRefusal::OutcomeUnknown => Reason::OutcomeUnknown,
         OperatorRefusal::Refused(Refusal::RevisionMismatch { .. }) => Reason::RevisionMismatch,
@@ -336,6 +344,19 @@ impl Backend for NodeBackend {
             TransferError::NotVoter(_) => ApiError::new(Reason::UnknownNode, error.to_string()),
             other => ApiError::new(Reason::Unavailable, other.to_string()),
         })
+    }
+
+    async fn run_drill(&self, caller: &str, call: DrillCall) -> Result<DrillMessages, ApiError> {
+        self.drills.run(caller, call).await
+    }
+
+    async fn abort_drill(
+        &self,
+        caller: &str,
+        mutation: Mutation,
+        reason: String,
+    ) -> Result<Revision, ApiError> {
+        self.change(caller, mutation, OperatorAction::StopDrill { reason }).await
     }
 
     fn pins(&self) -> Vec<RoomPlace> {

@@ -15,7 +15,7 @@ use twinsite_api::WatchHub;
 use twinsite_consensus::{Change, TokioRuntime};
 use twinsite_health::{OutsideProbes, UpstreamProbes, UpstreamTarget};
 use twinsite_model::spec::FloatingIpSpec;
-use twinsite_model::{ClusterSpec, Event, FloatingIpName, State, Verdict};
+use twinsite_model::{ClusterSpec, DrillId, DrillOutcome, Event, FloatingIpName, State, Verdict};
 use twinsite_proxy::RoutingTable;
 
 /// How often it is looked whether a drained address is empty.
@@ -54,6 +54,17 @@ impl Here {
             report_soon: Arc::clone(&shared.report_soon),
         };
         Follower::new(employer, quorum, self)
+    }
+}
+
+impl Here {
+    /// Every node says so; who leads counts it, so that the sum over all nodes is the number of drills.
+    fn drill_ended(&self, drill: DrillId, name: &str, outcome: DrillOutcome) {
+        let outcome = outcome.as_str();
+        tracing::warn!(%drill, name, outcome, "the drill is over");
+        if self.shared.raft.status().borrow().is_leader {
+            metrics::counter!("twinsite_drills_total", "outcome" => outcome).increment(1);
+        }
     }
 }
 
@@ -102,6 +113,13 @@ impl Surroundings for Here {
                     self.shared.sessions.upstream_lost(upstream);
                 }
                 Event::OwnerChanged { ip, .. } => self.outside.probe_soon(ip),
+                Event::DrillBegan { drill, name, by, runner, until } => {
+                    tracing::warn!(%drill, name, by, %runner, %until, "a drill begins");
+                }
+                Event::DrillStopped { drill, by, reason } => {
+                    tracing::warn!(%drill, by, reason, "the drill is to end");
+                }
+                Event::DrillEnded { drill, name, outcome } => self.drill_ended(*drill, name, *outcome),
                 _ => {}
             }
         }

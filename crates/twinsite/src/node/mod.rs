@@ -10,6 +10,7 @@
 //! | `rooms` | session placement: store, other nodes, proxy |
 //! | `connections` | the connections of floating IPs, for the next owner |
 //! | `servers`, `api`, `answers`, `metrics` | what listens beside the proxy |
+//! | `drill_desk`, `drill_runner` | drills: whether one may begin, and running one |
 //! | `life` | incarnations |
 //!
 //! What drives the controller, holds leases, reports and keeps the membership is in `twinsite-agents`.
@@ -18,6 +19,8 @@ mod announcing;
 mod answers;
 mod api;
 mod connections;
+mod drill_desk;
+mod drill_runner;
 mod follow;
 mod guard;
 mod hands;
@@ -29,6 +32,7 @@ mod rooms;
 mod run;
 mod servers;
 
+pub use drill_desk::{DrillDesk, DrillWish, EndedDrill};
 pub use hands::may_hold;
 pub use run::{ended_by_signal, exit_with_stdin, run};
 

@@ -1,6 +1,8 @@
 //! The listeners of a node, beside the proxy's: other nodes, the public API, Prometheus.
 
+use super::DrillDesk;
 use super::api::NodeBackend;
+use super::drill_runner::Access;
 use super::metrics::{self, Readiness};
 use super::run::Shared;
 use crate::cli::CliError;
@@ -17,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use twinsite_agents::Desk;
-use twinsite_api::WatchHub;
+use twinsite_api::{ClientTls, WatchHub};
 use twinsite_consensus::grpc::{PeerCheck, service};
 
 /// How soon a silent connection is probed, and how long the answer may take.
@@ -77,6 +79,7 @@ pub async fn start(
         },
         sessions: shared.sessions.clone(),
         connections: shared.connections.clone(),
+        drills: DrillDesk::new(shared.me, shared.brain.clone(), shared.raft.clone()),
     };
     let peers = server(credentials)?
         .add_service(service(shared.raft.inbound(), PeerCheck::Certificate(cluster.clone())))
@@ -89,7 +92,16 @@ pub async fn start(
         }
     }));
 
-    let backend = Arc::new(NodeBackend::new(Arc::clone(shared)));
+    let access = Access {
+        cluster: cluster.clone(),
+        tls: ClientTls {
+            ca: credentials.ca().to_vec(),
+            cert: credentials.cert().to_vec(),
+            key: credentials.key().to_vec(),
+        },
+        dial: loaded.node.dial.clone(),
+    };
+    let backend = Arc::new(NodeBackend::new(Arc::clone(shared), access));
     let routes =
         twinsite_api::services(backend, hub, Arc::new(move |certificates| caller(&cluster, certificates)));
     let (health, health_service) = tonic_health::server::health_reporter();

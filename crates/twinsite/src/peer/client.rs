@@ -1,7 +1,9 @@
 //! The calling side.
 
+use super::drill_wire;
 use super::pb::{self, node_service_client::NodeServiceClient};
 use super::wire::{self, Malformed};
+use crate::node::{DrillWish, EndedDrill};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,6 +13,7 @@ use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Response, Status};
 use twinsite_agents::{Heard, Noted, RollCall, TellRolls};
+use twinsite_api::ApiError;
 use twinsite_consensus::LogIndex;
 use twinsite_consensus::grpc::{PeerIdentity, PeerTls};
 use twinsite_controller::{NodeReport, Release, Renewal, RenewalAnswer};
@@ -136,6 +139,34 @@ impl Peers {
         let answer =
             self.call(to, Lane::Ordinary, within, async |mut client| client.ask_pin(request).await).await?;
         Ok(answer.pin.map(wire::pin).transpose()?.map(|update| update.pin))
+    }
+
+    /// Has the leader begin a drill that this node runs, or asks whether it would. Zero: it would.
+    pub async fn begin_drill(
+        &self,
+        to: NodeId,
+        wish: &DrillWish,
+        dry_run: bool,
+        within: Duration,
+    ) -> Result<Result<u64, ApiError>, PeerError> {
+        let request = drill_wire::drill_wish_to_pb(wish, dry_run);
+        let answer = self
+            .call(to, Lane::Ordinary, within, async |mut client| client.begin_drill(request).await)
+            .await?;
+        Ok(answer.refused.map_or(Ok(answer.drill), |refused| Err(drill_wire::refused(refused))))
+    }
+
+    /// Tells the leader how a drill of this node ended.
+    pub async fn end_drill(
+        &self,
+        to: NodeId,
+        ended: &EndedDrill,
+        within: Duration,
+    ) -> Result<Result<(), ApiError>, PeerError> {
+        let request = drill_wire::drill_ended_to_pb(ended);
+        let answer =
+            self.call(to, Lane::Ordinary, within, async |mut client| client.end_drill(request).await).await?;
+        Ok(answer.refused.map_or(Ok(()), |refused| Err(drill_wire::refused(refused))))
     }
 
     async fn call<R>(

@@ -1,6 +1,7 @@
 //! What nodes tell each other beside the consensus: observations, renewals, releases, and the places of rooms.
 
 mod client;
+mod drill_wire;
 mod server;
 #[cfg(test)]
 pub mod tests;

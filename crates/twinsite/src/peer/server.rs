@@ -1,8 +1,8 @@
 //! The listening side.
 
 use super::pb::{self, node_service_server::NodeService, node_service_server::NodeServiceServer};
-use super::{Peers, wire};
-use crate::node::Raft;
+use super::{Peers, drill_wire, wire};
+use crate::node::{DrillDesk, Raft};
 use rustls_pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
 use twinsite_agents::{Connections, Desk, Machine, RollRefused};
@@ -24,6 +24,8 @@ pub struct Local {
     pub sessions: Sessions,
     /// The connections of floating IPs.
     pub connections: Connections,
+    /// Whether drills may begin, and how they ended, while this node leads.
+    pub drills: DrillDesk,
 }
 
 /// The service to add to the peer server.
@@ -184,6 +186,31 @@ impl NodeService for Service {
             RollRefused::Old | RollRefused::NotTheHolder => Status::failed_precondition(refused.to_string()),
         })?;
         Ok(Response::new(pb::CallRollResponse { has }))
+    }
+
+    async fn begin_drill(
+        &self,
+        request: Request<pb::BeginDrillRequest>,
+    ) -> Result<Response<pb::BeginDrillResponse>, Status> {
+        self.check(&request, request.get_ref().runner)?;
+        let request = request.into_inner();
+        let dry_run = request.dry_run;
+        let wish = drill_wire::drill_wish(request)?;
+        let begun = if dry_run {
+            self.0.drills.may_begin(&wish).await.map(|()| 0)
+        } else {
+            self.0.drills.begin(wish).await
+        };
+        Ok(Response::new(drill_wire::drill_begun_to_pb(begun)?))
+    }
+
+    async fn end_drill(
+        &self,
+        request: Request<pb::EndDrillRequest>,
+    ) -> Result<Response<pb::EndDrillResponse>, Status> {
+        self.check(&request, request.get_ref().runner)?;
+        let ended = self.0.drills.end(drill_wire::drill_ended(request.into_inner())?).await;
+        Ok(Response::new(pb::EndDrillResponse { refused: drill_wire::refused_to_pb(ended)? }))
     }
 
     async fn ping(&self, request: Request<pb::PingRequest>) -> Result<Response<pb::PingResponse>, Status> {

@@ -2,6 +2,7 @@
 
 use super::client::PeerError;
 use super::{Local, Peers, serve};
+use crate::node::DrillDesk;
 use crate::node::Raft;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use std::net::SocketAddr;
@@ -122,6 +123,7 @@ impl Served {
         let server = Server::builder().tls_config(authority.node(&spec, me).server()).unwrap().add_service(
             serve(Local {
                 cluster,
+                drills: DrillDesk::new(me, brain.clone(), raft.clone()),
                 desk: Desk { me, peers, brain, raft: raft.clone() },
                 sessions,
                 connections: connections.clone(),

@@ -21,7 +21,7 @@ const LIST_MAX: usize = 20_000;
 /// A message that does not follow the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message: {0}")]
-pub struct Malformed(&'static str);
+pub struct Malformed(pub(super) &'static str);
 
 impl From<Malformed> for tonic::Status {
     fn from(malformed: Malformed) -> Self {

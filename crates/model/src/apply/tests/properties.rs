@@ -2,9 +2,12 @@
 
 use super::{Fence, Outcome, Step, StepResult};
 use crate::command::{Command, NewVerdict, Proposal};
+use crate::drill::{DRILL_LENGTH_MAX, DRILLS_MAX, DrillOutcome, SUMMARY_BYTES_MAX};
 use crate::encoding::{decode_proposal, decode_state, encode_proposal, encode_state};
 use crate::event::Event;
-use crate::ids::{FloatingIpName, Generation, Incarnation, NodeId, OperationId, Revision, RoomKey, Token};
+use crate::ids::{
+    DrillId, FloatingIpName, Generation, Incarnation, NodeId, OperationId, Revision, RoomKey, Token,
+};
 use crate::operation::{OperationKind, Reason};
 use crate::samples;
 use crate::state::{EMBEDDED_PINS_MAX, EVIDENCE_MAX, Format, HISTORY_MAX, REQUESTS_MAX, State, Verdict};
@@ -12,6 +15,7 @@ use crate::time::WallTime;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A command in the making. Ids and tokens are taken from the state at hand where `fits`, so that long sequences get
 /// somewhere; otherwise they are off by one.
@@ -29,7 +33,7 @@ struct Draft {
 
 fn draft() -> impl Strategy<Value = Draft> {
     let request = prop_oneof![4 => Just(None), 1 => (0..20_u8).prop_map(Some)];
-    (0..23_u8, 0..2_usize, 1..7_u64, 0..5_usize, 0..6_u64, prop::bool::weighted(0.9), request, any::<bool>())
+    (0..26_u8, 0..2_usize, 1..7_u64, 0..5_usize, 0..6_u64, prop::bool::weighted(0.9), request, any::<bool>())
         .prop_map(|(what, ip, node, upstream, number, fits, request, by_person)| Draft {
             what,
             ip,
@@ -74,11 +78,11 @@ impl Draft {
             0 => Command::ApplySpec { spec: Arc::new(self.spec()) },
             1 => Command::PutNode { node: samples::spec().nodes[(self.node as usize - 1) % 5].clone() },
             2 if self.number == 0 => Command::RetireNode { node },
-            2 => Command::RaiseFormat { format: Format(self.number as u32 % 3) },
+            2 => Command::RaiseFormat { format: Format(self.number as u32 % 4) },
             3 => Command::RecordLife {
                 node,
                 incarnation: Incarnation(self.number),
-                format_max: Format(1),
+                format_max: if self.fits { Format::NEWEST } else { Format::FIRST },
                 version: String::new(),
             },
             4 => Command::SetVerdicts {
@@ -142,6 +146,19 @@ impl Draft {
                 announced: vec![(upstream, [192, 0, 2, self.number as u8].into(), token)],
             },
             19 | 20 => Command::PinRoom { room, upstream, replace: None, token },
+            23 => Command::BeginDrill {
+                name: "a".repeat(if self.fits { 8 } else { 500 }),
+                by: "operator anna".to_owned(),
+                runner: node,
+                incarnation,
+                until: state.wall.plus(Duration::from_millis(self.number * 2_000_000)),
+            },
+            24 => Command::StopDrill { drill: drill(state, off), reason: String::new() },
+            25 => Command::EndDrill {
+                drill: drill(state, off),
+                outcome: DrillOutcome::ALL[self.number as usize % 4],
+                summary: "x".repeat(self.number as usize * 4_000),
+            },
             21 => Command::TouchRooms { rooms: vec![room], token },
             _ => Command::ExpireRooms { before: WallTime(self.number * 10) },
         }
@@ -171,6 +188,10 @@ impl Draft {
     }
 }
 
+fn drill(state: &State, off: u64) -> DrillId {
+    DrillId(state.drill.as_ref().map_or(0, |drill| drill.id.0) + off)
+}
+
 fn started() -> State {
     let mut state = State::default();
     let first = Command::ApplySpec { spec: Arc::new(samples::spec()) };
@@ -179,11 +200,13 @@ fn started() -> State {
         let life = Command::RecordLife {
             node: NodeId(node),
             incarnation: Incarnation(1),
-            format_max: Format(1),
+            format_max: Format::NEWEST,
             version: String::new(),
         };
         state.apply(1 + node, &Proposal::by_controller(WallTime(1), life)).result.unwrap();
     }
+    let raise = Command::RaiseFormat { format: Format::NEWEST };
+    state.apply(7, &Proposal::by_controller(WallTime(1), raise)).result.unwrap();
     state
 }
 
@@ -199,6 +222,15 @@ fn check_step(before: &State, after: &State, proposal: &Proposal, events: &[Even
     if after.revision == before.revision {
         assert!(events.is_empty());
         assert_eq!(State { wall: before.wall, ..after.clone() }, *before, "no trace without a revision");
+    }
+    // Whether a drill runs is of no consequence to anything but drills.
+    if let (None, Some(drill)) = (&before.drill, &after.drill) {
+        assert!(before.floating_ips.values().all(|ip| ip.operation.is_none()), "begun while something moves");
+        assert!(drill.until > after.wall && drill.until <= after.wall.plus(DRILL_LENGTH_MAX));
+        assert_eq!((drill.id.0, drill.since), (after.revision.0, after.wall));
+    }
+    if let (Some(drill), None) = (&before.drill, &after.drill) {
+        assert_eq!(after.drills.back().map(|record| record.id), Some(drill.id), "no drill ends unrecorded");
     }
     if let (Some(was), Some(is)) = (&before.spec, &after.spec) {
         let same = |ip: &&crate::spec::FloatingIpSpec| {
@@ -255,6 +287,8 @@ fn check_state(state: &State) {
     assert!(state.requests.len() <= REQUESTS_MAX);
     assert!(state.sessions.pins.len() <= EMBEDDED_PINS_MAX);
     assert!(state.verdicts.values().all(|record| record.evidence.len() <= EVIDENCE_MAX));
+    assert!(state.drills.len() <= DRILLS_MAX);
+    assert!(state.drills.iter().all(|drill| drill.summary.len() <= SUMMARY_BYTES_MAX));
     let spec = state.spec.as_ref().expect("applied first");
     assert!(spec.nodes.iter().all(|node| !state.retired_nodes.contains(&node.id)));
     assert!(state.nodes.keys().all(|node| spec.node(*node).is_some()));
@@ -293,8 +327,8 @@ fn the_drafts_complete_moves() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    let mut moves = 0;
-    for _ in 0..100 {
+    let (mut moves, mut drills_ended) = (0, 0);
+    for _ in 0..150 {
         let drafts = drafts().new_tree(&mut runner).unwrap().current();
         let mut state = started();
         for (number, draft) in drafts.iter().enumerate() {
@@ -302,6 +336,8 @@ fn the_drafts_complete_moves() {
             state.apply(100 + number as u64, &proposal);
         }
         moves += state.moves.0;
+        drills_ended += state.drills.len();
     }
-    assert!(moves > 50, "{moves} moves in 100 sequences");
+    assert!(moves > 50, "{moves} moves in 150 sequences");
+    assert!(drills_ended > 0, "no drill in 150 sequences");
 }

@@ -2,9 +2,14 @@
 
 use super::routes::path_pattern;
 use super::{DAY, Findings, HOUR, MINUTE, MS, SECOND, upstreams};
-use crate::spec::{ClusterSpec, HealthSpec, PolicySpec, ProxySpec, SessionStoreKind, SessionsSpec};
+use crate::spec::{
+    ClusterSpec, DrillsSpec, HealthSpec, PolicySpec, ProxySpec, SessionStoreKind, SessionsSpec,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Windows in which no drill may run.
+const WINDOWS_MAX: usize = 64;
 
 /// The state remembers so many automatic failovers; a breaker above that never opens.
 const BREAKER_MAX: u32 = 64;
@@ -14,6 +19,22 @@ pub(super) fn check(spec: &ClusterSpec, findings: &mut Findings) {
     check_sessions(&spec.sessions, findings);
     check_policy(spec, &spec.policy, findings);
     check_proxy(&spec.proxy, findings);
+    check_drills(&spec.drills, findings);
+}
+
+fn check_drills(drills: &DrillsSpec, findings: &mut Findings) {
+    let count = drills.blocked.len();
+    if count > WINDOWS_MAX {
+        let problem = format!("there are {count}, at most {WINDOWS_MAX} are allowed");
+        findings.add("drills.blocked", problem, "use fewer and longer windows");
+    }
+    for (number, window) in drills.blocked.iter().enumerate().filter(|(_, window)| window.from == window.to) {
+        findings.add(
+            format!("drills.blocked[{}]", number + 1),
+            format!("it begins and ends at {}", window.from),
+            "write from = \"00:00\", to = \"24:00\" for whole days",
+        );
+    }
 }
 
 fn check_health(health: &HealthSpec, findings: &mut Findings) {

@@ -4,8 +4,8 @@ use super::{Finding, check, introduced, warnings};
 use crate::ids::{InterfaceName, NodeId, SiteName};
 use crate::samples::{sound_spec as spec, upstream};
 use crate::spec::{
-    AnnounceMode, ClusterSpec, Failback, HumanDuration, NodeKind, OnQuorumUnknown, ProviderKind,
-    SessionStoreKind,
+    AnnounceMode, BlockedWindow, ClusterSpec, Day, Failback, HumanDuration, NodeKind, OnQuorumUnknown,
+    ProviderKind, SessionStoreKind,
 };
 use std::time::Duration;
 
@@ -364,6 +364,19 @@ fn all_findings_are_reported_at_once() {
         s.health.rise = 0;
     });
     assert_eq!(all.len(), 3, "{all:?}");
+}
+
+#[test]
+fn times_without_drills() {
+    let window = |from: &str, to: &str| BlockedWindow {
+        days: vec![Day::Mon],
+        from: from.parse().unwrap(),
+        to: to.parse().unwrap(),
+    };
+    found("drills.blocked[2]", "begins and ends at 08:00", |s| {
+        s.drills.blocked = vec![window("22:00", "02:00"), window("08:00", "08:00")];
+    });
+    found("drills.blocked", "there are 65", |s| s.drills.blocked = vec![window("08:00", "18:00"); 65]);
 }
 
 /// The sample with all its nodes on one machine, as the only provider wants it.
