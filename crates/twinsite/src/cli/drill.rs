@@ -26,7 +26,7 @@ pub fn run(command: &DrillCommand) -> Result<Exit, CliError> {
             on_live(&client, live_drill::history(&client))
         }
         DrillCommand::Report(arguments) if arguments.live.live => {
-            let client = arguments.live.client(arguments.format == ReportFormat::Json);
+            let client = arguments.live.client(arguments.format() == ReportFormat::Json);
             on_live(&client, live_drill::report(arguments, &client))
         }
         DrillCommand::Run(arguments) => drill_run::run(arguments),

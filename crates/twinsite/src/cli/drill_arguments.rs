@@ -260,6 +260,13 @@ pub enum ReportFormat {
     Html,
 }
 
+impl ReportArguments {
+    /// How it is shown.
+    pub fn format(&self) -> ReportFormat {
+        if self.json { ReportFormat::Json } else { self.format }
+    }
+}
+
 /// `drill report`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -273,6 +280,9 @@ pub struct ReportArguments {
     /// How it is shown
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     pub format: ReportFormat,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     /// Write it to this file
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -73,7 +73,7 @@ fn median(report: &Report, number: fn(&RunReport) -> Option<u64>) -> Option<u64>
 /// `twinsite drill report`.
 pub fn show(arguments: &ReportArguments) -> Result<Exit, CliError> {
     let (_, report) = archive(&arguments.archive)?.find(arguments.id.as_deref())?;
-    put(&report, arguments.format, arguments.output.as_deref())
+    put(&report, arguments.format(), arguments.output.as_deref())
 }
 
 /// Prints a report, or writes it to a file.

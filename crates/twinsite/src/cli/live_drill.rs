@@ -154,7 +154,7 @@ pub async fn report(arguments: &ReportArguments, client: &ClientArguments) -> Re
         id.parse().map(DrillId).map_err(|_| problem())
     });
     let drill = connect(client)?.drill(id.transpose()?).await?;
-    let plain = arguments.output.is_none() && matches!(arguments.format, ReportFormat::Text | ReportFormat::Json);
+    let plain = arguments.output.is_none() && matches!(arguments.format(), ReportFormat::Text | ReportFormat::Json);
     if plain {
         show_report(&drill, client.json)?;
         return Ok(Exit::Done);
@@ -162,7 +162,7 @@ pub async fn report(arguments: &ReportArguments, client: &ClientArguments) -> Re
     let report = serde_json::from_str(&drill.report_json).map_err(|error| {
         CliError::Refused(format!("drill {} has no report that this program can read: {error}", drill.id))
     })?;
-    drill_history::put(&report, arguments.format, arguments.output.as_deref())
+    drill_history::put(&report, arguments.format(), arguments.output.as_deref())
 }
 
 /// The drill with its report, if it has one.
