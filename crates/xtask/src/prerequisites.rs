@@ -72,7 +72,7 @@ pub fn lab() -> Result<(), &'static str> {
     if !(netns("add") && netns("delete")) {
         return Err("network namespaces cannot be made here");
     }
-    if std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+    if fs::File::options().read(true).write(true).open("/dev/net/tun").is_err() {
         return Err("/dev/net/tun cannot be opened here");
     }
     Ok(())

@@ -116,7 +116,7 @@ pub(super) fn answered(frame: &[u8], mark: u64) -> Option<(u16, u64)> {
     ours.then(|| (u16::from_be_bytes(*host), u64::from_be_bytes(*number)))
 }
 
-/// Where the ICMPv6 message of a frame begins, if it is one without extension headers.
+/// Where the `ICMPv6` message of a frame begins, if it is one without extension headers.
 fn icmpv6(frame: &[u8]) -> Option<usize> {
     let is_ours = frame.get(12..14)? == ETHERTYPE_IPV6 && *frame.get(ETHERNET_BYTES + 6)? == PROTOCOL_ICMPV6;
     is_ours.then_some(ETHERNET_BYTES + IPV6_BYTES)

@@ -55,6 +55,8 @@ const TUN: &str = "/dev/net/tun";
 const PREFIX: &str = "twinsite-lab-";
 /// The namespace from which clients come, and in which the bridge is.
 pub const CLIENTS: &str = "clients";
+/// The hardware address of the clients' bridge: one that somebody has chosen.
+const GATEWAY_HARDWARE: &str = "02:88:00:00:00:01";
 /// The interface of every host.
 pub const INTERFACE: &str = "eth0";
 
@@ -160,7 +162,7 @@ impl Lab {
         let mut bridge = vec![
             "link set lo up".to_owned(),
             bridge_called("br0"),
-            "link set br0 up".to_owned(),
+            format!("link set br0 address {GATEWAY_HARDWARE} up"),
             address(layout.gateway(), layout, "br0"),
             // Clients have thousands of addresses, and the kernel answers for them all.
             format!("route add local {} dev lo", layout.client_network()),
@@ -189,7 +191,13 @@ impl Lab {
             batch(&host.namespace, &commands)?;
             if layout.family == Family::Ipv6 {
                 let (clients, gateway) = (layout.client_network(), layout.gateway());
-                batch(&host.namespace, &[format!("route add {clients} via {gateway}")])?;
+                let known = format!("lladdr {GATEWAY_HARDWARE} dev {INTERFACE} nud permanent");
+                let commands = [
+                    format!("route add {clients} via {gateway}"),
+                    // A host that has just become the owner answers at once: it knows its router, as hosts do that serve.
+                    format!("neigh add {gateway} {known}"),
+                ];
+                batch(&host.namespace, &commands)?;
             }
             let place = layout.sites.iter().position(|known| known == site).unwrap_or_default();
             bridge.push(format!("link set {port} master {} up", site_bridge(place)));

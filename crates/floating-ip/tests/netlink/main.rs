@@ -27,10 +27,6 @@ const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 100));
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100));
 /// The kernel's ticks, and the scheduler of a busy machine.
 const GRANULARITY: Duration = Duration::from_millis(20);
-/// The longest that an address is there after its holder was frozen, without the packet filter: its lifetime is what
-/// is left of the lease (a second here), a second more, and rounded up; the kernel looks at lifetimes about once a second
-/// and rounds once more (`check_lifetime` in `net/ipv4/devinet.c`).
-const ADDRESS_OUTLIVES: Duration = Duration::from_millis(4_500);
 const SOON: Duration = Duration::from_secs(5);
 
 fn name() -> FloatingIpName {

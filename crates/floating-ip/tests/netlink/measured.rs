@@ -13,37 +13,37 @@ pub(crate) fn count(variable: &str, sample: usize) -> usize {
 pub(crate) struct Times {
     what: String,
     limit: Duration,
-    times: Vec<Duration>,
+    noted: Vec<Duration>,
 }
 
 impl Times {
     pub(crate) fn new(what: impl Into<String>, limit: Duration) -> Self {
-        Self { what: what.into(), limit, times: Vec::new() }
+        Self { what: what.into(), limit, noted: Vec::new() }
     }
 
     #[track_caller]
     pub(crate) fn note(&mut self, time: Duration) {
-        self.times.push(time);
-        let Self { what, limit, times } = self;
+        self.noted.push(time);
+        let Self { what, limit, noted } = self;
         assert!(
             time <= *limit,
             "{what}, number {}: {time:?}, and at most {limit:?} are allowed",
-            times.len()
+            noted.len()
         );
     }
 }
 
 impl Drop for Times {
     fn drop(&mut self) {
-        self.times.sort_unstable();
-        let (Some(max), Some(median)) = (self.times.last(), self.times.get(self.times.len() / 2)) else {
+        self.noted.sort_unstable();
+        let (Some(max), Some(median)) = (self.noted.last(), self.noted.get(self.noted.len() / 2)) else {
             return;
         };
         let ms = |time: &Duration| time.as_secs_f64() * 1_000.0;
         let line = format!(
             r#"{{"what":"{}","count":{},"median_ms":{:.1},"max_ms":{:.1},"limit_ms":{:.0}}}"#,
             self.what,
-            self.times.len(),
+            self.noted.len(),
             ms(median),
             ms(max),
             ms(&self.limit)
