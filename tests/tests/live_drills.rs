@@ -54,9 +54,9 @@ fn run(lab: &Lab, arguments: &[&str]) -> Said {
     let deadline = Instant::now() + SOON;
     loop {
         let said = lab.ask(&[&["drill", "run", "--live"], arguments].concat());
-        let for_a_moment = ["has alarms", "the leader is new", "is moving an address", "nodes-heard"];
+        let for_a_moment = ["has alarms", "the leader is new", "is moving an address", "not heard:"];
         if said.code == 0
-            || !for_a_moment.iter().any(|why| said.err.contains(why))
+            || !for_a_moment.iter().any(|why| said.err.contains(why) || said.out.contains(why))
             || Instant::now() > deadline
         {
             return said;

@@ -147,7 +147,12 @@ pub fn summary(report: &Report) -> String {
         let half = (timeline.len() / 4).max(1);
         let removed: Vec<_> = timeline.drain(middle - half..middle).collect();
         // The line that stands for others is none of them.
-        left_out += removed.iter().filter(|entry| entry.source != LEFT_OUT).count() as u64;
+        let lines = removed.iter().filter(|entry| entry.source != LEFT_OUT).count() as u64;
+        // Only that note was left in the middle: it is not the timeline that is too long.
+        if lines == 0 {
+            return short_of(report);
+        }
+        left_out += lines;
         timeline.retain(|entry| entry.source != LEFT_OUT);
         let at_ms = removed.first().map_or(0, |entry| entry.at_ms);
         let what = format!("{left_out} lines are left out here");

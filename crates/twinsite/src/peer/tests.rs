@@ -2,8 +2,7 @@
 
 use super::client::PeerError;
 use super::{Local, Peers, serve};
-use crate::node::DrillDesk;
-use crate::node::Raft;
+use crate::node::{DrillDesk, Raft};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use std::net::SocketAddr;
 use std::sync::Arc;

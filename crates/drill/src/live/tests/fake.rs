@@ -21,7 +21,11 @@ const SPEC: &str = r#"
 version = 1
 cluster = "meet"
 profile = "lan"
-site = [{ name = "gra" }, { name = "sbg" }, { name = "wit", witness = true }]
+site = [
+  { name = "gra", announced_ip = "192.0.2.10" },
+  { name = "sbg", announced_ip = "198.51.100.10" },
+  { name = "wit", witness = true },
+]
 node = [
   { id = 1, name = "gra-1", site = "gra", peer = "10.1.0.1:1", api = "10.1.0.1:2" },
   { id = 2, name = "gra-2", site = "gra", peer = "10.1.0.2:1", api = "10.1.0.2:2" },
