@@ -6,7 +6,9 @@
 
 use crate::drills;
 use crate::explain::{self, Explanation};
-use crate::grantor::{Granting, Grantor, Nearly, Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
+use crate::grantor::{
+    Granting, Grantor, Nearly, Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal,
+};
 use crate::index::Index;
 use crate::input::{CallId, Effect, Input, RoundFailed, RoundId, Ticket};
 use crate::notice::Notice;
@@ -336,7 +338,11 @@ impl Controller {
         let next = self.next_round();
         let Some(tenure) = &mut self.tenure else { return };
         tenure.caught_up |= outcome.is_ok();
-        grant(tenure.grantor.round_done(now, &self.timing, state, (round, outcome), next), &self.timing, effects);
+        grant(
+            tenure.grantor.round_done(now, &self.timing, state, (round, outcome), next),
+            &self.timing,
+            effects,
+        );
     }
 
     fn give_up_round(&mut self, now: BootTime, effects: &mut Vec<Effect>) {

@@ -10,8 +10,8 @@ use crate::view::View;
 use std::time::Duration;
 use twinsite_model::spec::FloatingIpSpec;
 use twinsite_model::{
-    FloatingIpName, Ledger, NodeId, NodeName, OperationId, OperationKind, Owner, Reason, SiteName, Step, Token,
-    WallTime,
+    FloatingIpName, Ledger, NodeId, NodeName, OperationId, OperationKind, Owner, Reason, SiteName, Step,
+    Token, WallTime,
 };
 
 /// Everything that can be said about one address.

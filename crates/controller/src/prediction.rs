@@ -22,10 +22,7 @@ impl Prediction {
     }
 
     fn measured(spread: Spread, beside: Duration) -> Self {
-        Self {
-            about: spread.median + beside,
-            moves: u32::try_from(spread.count).unwrap_or(u32::MAX),
-        }
+        Self { about: spread.median + beside, moves: u32::try_from(spread.count).unwrap_or(u32::MAX) }
     }
 }
 

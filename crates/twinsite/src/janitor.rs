@@ -36,11 +36,11 @@ pub struct JanitorArguments {
 }
 
 /// Waits for the runner's end, and takes away what it has left.
-pub fn run(arguments: &JanitorArguments) -> Result<Exit, CliError> {
+pub fn run(arguments: &JanitorArguments) -> Exit {
     drop(io::copy(&mut io::stdin().lock(), &mut io::sink()));
     let runner = Life { pid: arguments.pid, started: arguments.started };
     if !runner.wait(DEATH_MAX) {
-        return Ok(Exit::Refused);
+        return Exit::Refused;
     }
     let left = leftovers::namespaces(runner.pid);
     if !left.is_empty() {
@@ -50,7 +50,7 @@ pub fn run(arguments: &JanitorArguments) -> Result<Exit, CliError> {
     if let Some(folder) = &arguments.folder {
         remove(folder);
     }
-    Ok(Exit::Done)
+    Exit::Done
 }
 
 fn remove(folder: &Path) {

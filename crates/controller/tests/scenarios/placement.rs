@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, GRA_1, GRA_2, SBG_1, SBG_2, ip};
 use std::time::Duration;
-use twinsite_controller::{QuietReason, ReleasedBy};
+use twinsite_controller::{Notice, QuietReason, ReleasedBy};
 use twinsite_model::spec::HumanDuration;
 use twinsite_model::{Fence, NodeId, OperationKind, Reason, Step};
 

@@ -60,6 +60,9 @@ pub(super) fn report(name: &str, began_ms: u64) -> Report {
 
 const BEGAN: u64 = 1_795_862_661_000;
 
+/// Makes something of a report not hold.
+type Breaks = fn(&mut Report);
+
 #[test]
 fn what_is_kept_is_found_again_and_nothing_else_is_left() {
     let folder = tempfile::tempdir().unwrap();
@@ -179,7 +182,7 @@ fn junit_fails_if_and_only_if_the_drill_did_not_pass() {
         change(&mut report);
         junit(&report)
     };
-    let fails: [(fn(&mut Report), &str); 6] = [
+    let fails: [(Breaks, &str); 6] = [
         (|report| report.audit.dual_answer_ms = 3, "two owners answered at once for 3 ms"),
         (|report| report.limits[0].median_ms = Some(501), "http_gap: median 501 ms, limit 500 ms"),
         (|report| report.counts[0].highest = 2, "failed_requests: 2, at most 0 allowed"),

@@ -34,7 +34,10 @@ impl Report {
             if self.is_audited() {
                 write_numbers(run, out)?;
             } else if let Some(gap) = run.gap_ms.http {
-                writeln!(out, "  no answer from the address: {gap} ms, by probes of the node that writes this")?;
+                writeln!(
+                    out,
+                    "  no answer from the address: {gap} ms, by probes of the node that writes this"
+                )?;
             }
         }
         for limit in &self.limits {

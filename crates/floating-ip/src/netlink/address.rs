@@ -6,6 +6,7 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
@@ -120,6 +121,26 @@ impl Address {
                 _ => false,
             })
         }))
+    }
+
+    /// Whether packets to it are this host's own. An IPv6 address is there a moment before: its route is a piece of work
+    /// that the kernel does later (`addrconf_dad_work` in `net/ipv6/addrconf.c`, without a look for duplicates too).
+    pub(super) fn is_delivered_here(&mut self) -> io::Result<bool> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = self.family();
+        question.header.destination_prefix_length = if self.ip.is_ipv4() { 32 } else { 128 };
+        question.attributes.push(RouteAttribute::Destination(RouteAddress::from(self.ip)));
+        let answers = match self.line.get(RouteNetlinkMessage::GetRoute(question)) {
+            Err(error) if is(&error, Errno::NETUNREACH) || is(&error, Errno::HOSTUNREACH) => {
+                return Ok(false);
+            }
+            answers => answers?,
+        };
+        let mut routes = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => Some(route.header.kind),
+            _ => None,
+        });
+        Ok(routes.any(|kind| kind == RouteType::Local))
     }
 
     fn message(&mut self) -> io::Result<AddressMessage> {

@@ -241,7 +241,8 @@ impl Worker {
         }
         let mut presence = locked(&self.presence);
         presence.guard()?;
-        presence.begin(lease)
+        presence.begin(lease)?;
+        presence.wait_delivered()
     }
 
     fn light(&mut self, lease: Lease) -> io::Result<()> {

@@ -7,7 +7,13 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to route an address to this host that was put there.
+const DELIVERED_WITHIN: Duration = Duration::from_millis(500);
+/// How often that is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Whoever has it (there is a lock around it) may put the address there or take it away.
 pub(super) struct Presence {
@@ -73,6 +79,19 @@ impl Presence {
             self.address.remove()?;
         }
         Ok(true)
+    }
+
+    /// Waits until packets to it are this host's own: before, it would be announced and answer nothing.
+    pub(super) fn wait_delivered(&mut self) -> io::Result<()> {
+        let until = Instant::now() + DELIVERED_WITHIN;
+        while !self.address.is_delivered_here()? {
+            if Instant::now() >= until {
+                let problem = format!("the kernel did not route it to this host within {DELIVERED_WITHIN:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
     }
 
     /// Takes it away for good, and reads back that it is.

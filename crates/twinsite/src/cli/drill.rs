@@ -2,7 +2,9 @@
 
 use super::arguments::ClientArguments;
 use super::drill_arguments::{ArchiveArguments, DrillCommand, ReportFormat};
-use super::{CliError, Exit, connect, drill_check, drill_history, drill_random, drill_run, live_drill, runtime};
+use super::{
+    CliError, Exit, connect, drill_check, drill_history, drill_random, drill_run, live_drill, runtime,
+};
 use std::env;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -77,10 +77,10 @@ pub fn show(arguments: &ReportArguments) -> Result<Exit, CliError> {
 }
 
 /// Prints a report, or writes it to a file.
-pub fn put(report: &Report, format: ReportFormat, output: Option<&Path>) -> Result<Exit, CliError> {
+pub fn put(report: &Report, format: ReportFormat, into: Option<&Path>) -> Result<Exit, CliError> {
     let text = match format {
         ReportFormat::Text => {
-            let Some(file) = output else {
+            let Some(file) = into else {
                 report.write_text(&mut anstream::stdout()).map_err(CliError::Output)?;
                 return Ok(Exit::Done);
             };
@@ -92,9 +92,9 @@ pub fn put(report: &Report, format: ReportFormat, output: Option<&Path>) -> Resu
         ReportFormat::Junit => archive::junit(report),
         ReportFormat::Html => archive::page(report),
     };
-    match output {
+    match into {
         Some(file) => write(file, text.as_bytes()),
-        None => super::output::line(text.trim_end()).map(|()| Exit::Done),
+        None => output::line(text.trim_end()).map(|()| Exit::Done),
     }
 }
 

@@ -150,11 +150,16 @@ pub async fn history(client: &ClientArguments) -> Result<Exit, CliError> {
 /// `twinsite drill report --live`.
 pub async fn report(arguments: &ReportArguments, client: &ClientArguments) -> Result<Exit, CliError> {
     let id = arguments.id.as_deref().map(|id| {
-        let problem = || CliError::Usage(format!("{id}: the cluster's drills have numbers; see `twinsite drill history --live`"));
+        let problem = || {
+            CliError::Usage(format!(
+                "{id}: the cluster's drills have numbers; see `twinsite drill history --live`"
+            ))
+        };
         id.parse().map(DrillId).map_err(|_| problem())
     });
     let drill = connect(client)?.drill(id.transpose()?).await?;
-    let plain = arguments.output.is_none() && matches!(arguments.format(), ReportFormat::Text | ReportFormat::Json);
+    let plain =
+        arguments.output.is_none() && matches!(arguments.format(), ReportFormat::Text | ReportFormat::Json);
     if plain {
         show_report(&drill, client.json)?;
         return Ok(Exit::Done);

@@ -258,7 +258,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
         Command::Lab(command) => lab::run(&command),
         Command::Drill(command) => drill::run(&command),
         Command::Schema(arguments) => schema::run(&arguments),
-        Command::Janitor(arguments) => crate::janitor::run(&arguments),
+        Command::Janitor(arguments) => Ok(crate::janitor::run(&arguments)),
         command => {
             connect::enter(&command)?;
             let lab = match &command {

@@ -5,7 +5,6 @@ use crate::cli::events::{Names, told};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use twinsite_agents::alarm_name;
 use twinsite_controller::Notice;
 use twinsite_drill::engine::Report;
 use twinsite_health::{OutsideAnswer, OutsideAnswers};
@@ -190,11 +189,11 @@ impl Lookout {
                 Subject::Blocked { ip: ip.clone(), reason: reason.as_str(), why }
             }
             Notice::AlarmRaised(alarm) => {
-                self.note(at, "alarms", format!("{} began", alarm_name(alarm)), LineKind::Other);
+                self.note(at, "alarms", format!("{} began", alarm.as_str()), LineKind::Other);
                 return;
             }
             Notice::AlarmCleared(alarm) => {
-                self.note(at, "alarms", format!("{} is over", alarm_name(alarm)), LineKind::Other);
+                self.note(at, "alarms", format!("{} is over", alarm.as_str()), LineKind::Other);
                 return;
             }
             Notice::Decided(_) | Notice::WouldHave(_) | Notice::LeadershipMoves { .. } => return,

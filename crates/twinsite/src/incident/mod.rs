@@ -6,4 +6,4 @@ mod report;
 mod writer;
 
 pub use lookout::Seen;
-pub use writer::{Incidents};
+pub use writer::Incidents;

@@ -199,11 +199,7 @@ fn since(at: WallTime, zero: WallTime) -> i64 {
 }
 
 fn entry(line: &Line, zero: WallTime) -> TimelineEntry {
-    TimelineEntry {
-        at_ms: since(line.at, zero),
-        source: line.source.into(),
-        what: line.what.clone(),
-    }
+    TimelineEntry { at_ms: since(line.at, zero), source: line.source.into(), what: line.what.clone() }
 }
 
 fn whole_ms(duration: Duration) -> u64 {

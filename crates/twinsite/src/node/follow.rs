@@ -4,8 +4,8 @@
 use super::announcing::Announced;
 use super::hands;
 use super::run::Shared;
-use crate::incident::{Incidents, Seen};
 use crate::config::NodeConfig;
+use crate::incident::{Incidents, Seen};
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;

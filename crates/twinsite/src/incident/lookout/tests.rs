@@ -51,7 +51,8 @@ struct Watched {
 
 impl Watched {
     fn new() -> Self {
-        let spec = twinsite_model::spec::from_toml(include_str!("../../../../../deploy/example/cluster.toml"));
+        let spec =
+            twinsite_model::spec::from_toml(include_str!("../../../../../deploy/example/cluster.toml"));
         let state = State { spec: Some(Arc::new(spec.unwrap())), ..State::default() };
         Self { lookout: Lookout::new(Arc::new(state.clone())), state }
     }
@@ -110,7 +111,10 @@ fn a_failover_is_reported_with_what_was_seen_around_it() {
     assert_eq!(report.description, "public: gra-1 -> gra-2 by controller, because owner-released");
     assert_eq!(report.began_ms, at(5).0, "by this node's clock");
     let [run] = &report.runs[..] else { panic!("{:?}", report.runs) };
-    assert_eq!((run.phases_ms.fence, run.phases_ms.observe, run.phases_ms.verify), (Some(3), Some(7), Some(48)));
+    assert_eq!(
+        (run.phases_ms.fence, run.phases_ms.observe, run.phases_ms.verify),
+        (Some(3), Some(7), Some(48))
+    );
     assert_eq!(run.gap_ms.http, Some(67));
     assert_eq!(run.owner_before.as_deref(), Some("gra-1 (1.1)"));
     assert_eq!(run.owner_after.as_deref(), Some("gra-2 (1.2)"));
