@@ -158,6 +158,7 @@ async fn reflection_lists_every_service() {
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "twinsite.v1.ClusterService",
+        "twinsite.v1.DrillService",
         "twinsite.v1.MaintenanceService",
         "twinsite.v1.MembershipService",
         "twinsite.v1.OperationService",

@@ -101,6 +101,7 @@ fn changes_carry_a_request_id() {
         "Explain",
         "GetOperation",
         "ListOperations",
+        "GetLedger",
         "ListMembers",
         "ListPins",
         "ListConnections",

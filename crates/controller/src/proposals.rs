@@ -11,7 +11,7 @@ use crate::tenure::{Pending, Subject};
 use crate::upkeep;
 use crate::view::View;
 use twinsite_model::{
-    Applied, BootTime, Command, NodeId, OperationKind, Proposal, Reason, State, WallTime, apply,
+    Applied, BootTime, Command, NodeId, OperationKind, Proposal, Reason, Refusal, State, WallTime, apply,
 };
 
 impl Controller {
@@ -124,6 +124,11 @@ impl Controller {
         match self.prepare(now, wall, state, call, &request) {
             Ok(Prepared::Known(answer)) => {
                 effects.push(Effect::AnswerOperator { call, answer: Ok(answer) });
+            }
+            // The state would refuse it, but a member with an older program could not read it in its log any more.
+            Ok(Prepared::Propose(_, command)) if command.required_format() > state.format => {
+                let refusal = Refusal::FormatTooNew(command.required_format()).into();
+                effects.push(Effect::AnswerOperator { call, answer: Err(refusal) });
             }
             Ok(Prepared::Propose(pending, command)) => {
                 let OperatorRequest { by, request, expected_revision, .. } = request;

@@ -610,7 +610,7 @@ mod tests {
         assert_eq!(lab.redis_url().unwrap(), "redis://[fd88::3:9]:6379/0");
         assert_eq!(
             (lab.client(251).to_string(), lab.gateway().to_string()),
-            ("fd88:0:0:1::1:2".into(), "fd88::1".into())
+            ("fd88::1:0:0:1:2".into(), "fd88::1".into())
         );
         let text = toml::to_string(&lab.spec()).unwrap();
         assert_eq!(twinsite_model::spec::from_toml(&text).unwrap(), lab.spec(), "{text}");

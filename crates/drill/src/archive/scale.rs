@@ -41,7 +41,7 @@ impl Scale {
         let length = self.to_ms.saturating_sub(self.from_ms);
         let step = step(length);
         let first = self.from_ms.div_euclid(step).saturating_mul(step);
-        let marks = (0..=MARKS_MAX + 1).map(|n| first.saturating_add(step.saturating_mul(n)));
+        let marks = (0..=MARKS_MAX + 1).filter_map(|n| first.checked_add(step.checked_mul(n)?));
         marks.filter(|mark| self.holds(*mark)).collect()
     }
 }

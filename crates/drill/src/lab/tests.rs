@@ -337,24 +337,26 @@ fn what_a_dark_host_says_with_the_address_is_found() {
     assert!(found.evidence[0].starts_with("gra-2 sent an ARP request with the address"), "{found:?}");
 }
 
-/// The same with IPv6: an advertisement that nobody has asked for.
+/// The same with IPv6: a solicitation.
 #[test]
 fn what_a_dark_host_says_with_an_ipv6_address_is_found() {
     let Some((lab, layout)) = lab_of(Family::Ipv6) else { return };
     let darken = move || {
         enter(&namespace("gra-2")).unwrap();
         std::fs::write("/proc/sys/net/ipv6/icmp/echo_ignore_all", "1").unwrap();
-        // Advertises every address that is put on the interface.
-        std::fs::write(format!("/proc/sys/net/ipv6/conf/{INTERFACE}/ndisc_notify"), "1").unwrap();
     };
     std::thread::spawn(darken).join().unwrap();
+    set_address(&layout, "add", "gra-2");
     let prober = lab.prober(&layout).unwrap();
     set_address(&layout, "add", "gra-1");
     answer(&prober, &["gra-1"]);
-    set_address(&layout, "add", "gra-2");
+    // Nobody has that address, so its owner is asked for first.
+    let nobody = SocketAddr::new(layout.site_address(&layout.sites[1]), PORT);
+    let mut asker = Asker::new("gra-2", layout.floating.ip(), nobody);
+    asker.send(100);
     answer(&prober, &["gra-1"]);
     let found = found(prober);
     assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
-    let said = "gra-2 sent a neighbour advertisement with the address";
+    let said = "gra-2 sent a packet with the address";
     assert!(found.evidence[0].starts_with(said), "{found:?}");
 }

@@ -90,7 +90,10 @@ fn errors_name_file_line_and_key_and_say_what_to_do() {
     let duration = errors(&with("[load]\nhttp_pause = 3"));
     assert!(duration[0].starts_with("x.toml:10:14: "), "{duration:?}");
     let limit = errors(&with("[limits]\nhttp_gap = \"leese + 1ms\""));
-    assert!(limit[0].starts_with("x.toml:10:12: `leese + 1ms` is no limit: write"), "{limit:?}");
+    assert!(
+        limit[0].starts_with("x.toml:10:12: limits.http_gap: `leese + 1ms` is no limit: write"),
+        "{limit:?}"
+    );
     let target = errors(&MINIMAL.replace("\"owner\"", "\"Owner!\""));
     assert!(
         target[0].contains("x.toml:7:") && target[0].contains("neither a name nor one of owner,"),

@@ -1,7 +1,7 @@
 //! `twinsite drill`: which subcommand, and where the reports are.
 
 use super::arguments::ClientArguments;
-use super::drill_arguments::{ArchiveArguments, DrillCommand, ReportFormat};
+use super::drill_arguments::{ArchiveArguments, DrillCommand, LiveRunArguments, ReportFormat};
 use super::{
     CliError, Exit, connect, drill_check, drill_history, drill_random, drill_run, live_drill, runtime,
 };
@@ -15,8 +15,9 @@ pub fn run(command: &DrillCommand) -> Result<Exit, CliError> {
     match command {
         DrillCommand::List(arguments) => crate::scenarios::list("DRILL", arguments.json),
         DrillCommand::Check(arguments) => drill_check::run(arguments),
-        DrillCommand::Run(arguments) if arguments.live.cluster.live => {
-            let client = arguments.live.cluster.client(arguments.outcome.json);
+        DrillCommand::Run(arguments) if arguments.live.live => {
+            let LiveRunArguments { client, .. } = &arguments.live;
+            let client = ClientArguments { client: client.clone(), json: arguments.outcome.json };
             on_live(&client, live_drill::run(arguments, &client))
         }
         DrillCommand::Abort(arguments) if arguments.live.live => {

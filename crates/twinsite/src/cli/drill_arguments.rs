@@ -98,22 +98,22 @@ pub struct CheckFilesArguments {
 #[derive(Debug, Clone, Args)]
 pub struct ClusterArguments {
     /// In a lab: a network namespace for every host [default: as root, if a lab can be made]
-    #[arg(long, conflicts_with_all = ["no_lab", "redis", "live"])]
+    #[arg(long, conflicts_with_all = ["no_lab", "redis"])]
     pub lab: bool,
     /// As processes on loopback addresses
-    #[arg(long, conflicts_with = "live")]
+    #[arg(long)]
     pub no_lab: bool,
     /// The timings: lan or wan [default: those of the scenario, or lan]
-    #[arg(long, value_enum, conflicts_with = "live")]
+    #[arg(long, value_enum)]
     pub profile: Option<ProfileArgument>,
     /// Keep session placement in the replicated state, without Redis
-    #[arg(long, conflicts_with = "live")]
+    #[arg(long)]
     pub embedded: bool,
     /// Use this Redis instead of starting one; on loopback addresses
-    #[arg(long, value_name = "URL", conflicts_with_all = ["embedded", "live"])]
+    #[arg(long, value_name = "URL", conflicts_with = "embedded")]
     pub redis: Option<String>,
     /// Put the cluster's files and logs into this folder, and leave them there
-    #[arg(long, value_name = "DIR", conflicts_with = "live")]
+    #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }
 
@@ -157,7 +157,7 @@ pub struct RunArguments {
     #[arg(value_name = "NAME|FILE")]
     pub scenario: String,
     /// How often
-    #[arg(long, default_value_t = 1, conflicts_with = "live", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
     /// The cluster
     #[command(flatten)]
@@ -174,9 +174,13 @@ pub struct RunArguments {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "On the live cluster")]
 pub struct LiveRunArguments {
-    /// Which
-    #[command(flatten)]
-    pub cluster: LiveArguments,
+    /// On the cluster that serves people, not on one of the drill's own
+    #[arg(long, conflicts_with_all = ["lab", "no_lab", "profile", "embedded", "redis", "keep", "runs"])]
+    pub live: bool,
+    /// File that names the nodes and the certificates [default: ./client.toml, then /etc/twinsite/client.toml, then the
+    /// running demo's]
+    #[arg(long, env = "TWINSITE_CLIENT", value_name = "FILE")]
+    pub client: Option<PathBuf>,
     /// Say what would be done and what forbids it, and do nothing
     #[arg(long, requires = "live")]
     pub plan: bool,
