@@ -43,7 +43,8 @@ fn page(folder: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failover_is_reported_by_every_node_that_is_left_and_a_planned_move_is_not() {
     let mut lab = Lab::start_with(Store::Embedded, Profile::Wan).await;
-    let status = lab.wait_supervised("an owner", SOON, |status| owner(status).is_some());
+    let settled = |status: &Value| status["floating_ips"][0]["moving"].is_null();
+    let status = lab.wait_supervised("an owner", SOON, |status| owner(status).is_some() && settled(status));
     let home: NodeName = owner(&status).unwrap().parse().unwrap();
     assert_eq!(
         lab.ask(&["rto"]).out.trim_end(),
@@ -53,8 +54,9 @@ async fn a_failover_is_reported_by_every_node_that_is_left_and_a_planned_move_is
     let there = if home.as_str().starts_with("gra") { "sbg" } else { "gra" };
     let moved = lab.ask(&["switchover", "--to", there]);
     assert_eq!(moved.code, 0, "{moved:?}");
-    let status =
-        lab.wait("the move", SOON, |status| owner(status).is_some_and(|owner| owner.starts_with(there)));
+    let status = lab.wait("the move", SOON, |status| {
+        settled(status) && owner(status).is_some_and(|owner| owner.starts_with(there))
+    });
     let victim: NodeName = owner(&status).unwrap().parse().unwrap();
     lab.cluster.kill_all(&[Lab::node(&victim)]).await.unwrap();
     lab.wait("another owner", SOON, |status| owner(status).is_some_and(|owner| owner != victim.as_str()));

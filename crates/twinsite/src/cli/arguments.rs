@@ -536,14 +536,3 @@ pub struct SimArguments {
     #[arg(long)]
     pub json: bool,
 }
-
-#[cfg(test)]
-mod tests {
-    use super::Arguments;
-    use clap::CommandFactory;
-
-    #[test]
-    fn what_can_be_typed_contradicts_itself_nowhere() {
-        Arguments::command().debug_assert();
-    }
-}
