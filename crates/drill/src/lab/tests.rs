@@ -314,13 +314,12 @@ fn two_hosts_are_found(lab: &Lab, layout: &Layout) {
     assert!(both.evidence[0].starts_with("gra-1 and sbg-2 both answered probes for "), "{both:?}");
 }
 
-/// A host that answers nobody, and says the address all the same, in an ARP request: that would take the traffic.
-#[test]
-fn what_a_dark_host_says_with_the_address_is_found() {
-    let Some((lab, layout)) = lab() else { return };
+/// A host that answers nobody, and says the address all the same: that would take the traffic.
+fn what_a_dark_host_says(family: Family, answers_nobody: &'static str) -> Option<Answering> {
+    let (lab, layout) = lab_of(family)?;
     let darken = move || {
         enter(&namespace("gra-2")).unwrap();
-        std::fs::write("/proc/sys/net/ipv4/icmp_echo_ignore_all", "1").unwrap();
+        std::fs::write(answers_nobody, "1").unwrap();
     };
     std::thread::spawn(darken).join().unwrap();
     set_address(&layout, "add", "gra-2");
@@ -332,31 +331,21 @@ fn what_a_dark_host_says_with_the_address_is_found() {
     let mut asker = Asker::new("gra-2", layout.floating.ip(), nobody);
     asker.send(100);
     answer(&prober, &["gra-1"]);
-    let found = found(prober);
+    Some(found(prober))
+}
+
+#[test]
+fn what_a_dark_host_says_with_the_address_is_found() {
+    let ignore = "/proc/sys/net/ipv4/icmp_echo_ignore_all";
+    let Some(found) = what_a_dark_host_says(Family::Ipv4, ignore) else { return };
     assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
     assert!(found.evidence[0].starts_with("gra-2 sent an ARP request with the address"), "{found:?}");
 }
 
-/// The same with IPv6: a solicitation.
 #[test]
 fn what_a_dark_host_says_with_an_ipv6_address_is_found() {
-    let Some((lab, layout)) = lab_of(Family::Ipv6) else { return };
-    let darken = move || {
-        enter(&namespace("gra-2")).unwrap();
-        std::fs::write("/proc/sys/net/ipv6/icmp/echo_ignore_all", "1").unwrap();
-    };
-    std::thread::spawn(darken).join().unwrap();
-    set_address(&layout, "add", "gra-2");
-    let prober = lab.prober(&layout).unwrap();
-    set_address(&layout, "add", "gra-1");
-    answer(&prober, &["gra-1"]);
-    // Nobody has that address, so its owner is asked for first.
-    let nobody = SocketAddr::new(layout.site_address(&layout.sites[1]), PORT);
-    let mut asker = Asker::new("gra-2", layout.floating.ip(), nobody);
-    asker.send(100);
-    answer(&prober, &["gra-1"]);
-    let found = found(prober);
+    let ignore = "/proc/sys/net/ipv6/icmp/echo_ignore_all";
+    let Some(found) = what_a_dark_host_says(Family::Ipv6, ignore) else { return };
     assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
-    let said = "gra-2 sent a packet with the address";
-    assert!(found.evidence[0].starts_with(said), "{found:?}");
+    assert!(found.evidence[0].starts_with("gra-2 sent a packet with the address"), "{found:?}");
 }

@@ -4,8 +4,8 @@ use crate::audit::{Audit, audit};
 use crate::engine::run::{since, whole_ms};
 use crate::engine::verdict::{MeasuredOn, judge_on};
 use crate::engine::{
-    Attempts, Check, GapMs, Origin, Report, Requests, RunReport, TimelineEntry, TunnelReport, WatchItem,
-    phases, spans,
+    Attempts, Check, GapMs, Origin, Report, Requests, RunReport, TimelineEntry, TunnelReport, Verdict,
+    WatchItem, phases, spans,
 };
 use crate::measure::hosts::Period;
 use crate::measure::{Kind, Recording, gap};
@@ -63,7 +63,14 @@ impl Measured<'_> {
             spans,
         };
         let audit = audit(&self.recording, &journal, &[], &[]);
-        judge_on(self.scenario, &measured_on(self.spec, self.limits), self.began, vec![run], audit)
+        let is_clean = audit.broken().is_empty();
+        let on = measured_on(self.spec, self.limits);
+        let mut report = judge_on(self.scenario, &on, self.began, vec![run], audit);
+        // As in a drill of one's own: what was cut short is judged by its audit alone.
+        if self.aborted && is_clean {
+            report.verdict = Verdict::Aborted;
+        }
+        report
     }
 
     fn timeline(&self) -> Vec<TimelineEntry> {
@@ -123,7 +130,7 @@ pub(super) fn not_begun(
     let mut report =
         judge_on(scenario, &measured_on(spec, Limits::default()), began, Vec::new(), Audit::clean());
     report.broken.insert(0, format!("broken off: {why}"));
-    report.verdict = crate::engine::Verdict::Fail;
+    report.verdict = Verdict::Aborted;
     super::Finished { outcome: twinsite_model::DrillOutcome::Aborted, report }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the kernel may take to route an address to this host that was put there.
+/// How long is waited for the kernel to route an address to this host that was put there.
 const DELIVERED_WITHIN: Duration = Duration::from_millis(500);
 /// How often that is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -81,13 +81,14 @@ impl Presence {
         Ok(true)
     }
 
-    /// Waits until packets to it are this host's own: before, it would be announced and answer nothing.
+    /// Waits until packets to it are this host's own: before, it would be announced and answer nothing. Rules of its own
+    /// for routes may hide that from us, so in the end it is announced all the same, and the proof from outside tells.
     pub(super) fn wait_delivered(&mut self) -> io::Result<()> {
         let until = Instant::now() + DELIVERED_WITHIN;
         while !self.address.is_delivered_here()? {
             if Instant::now() >= until {
-                let problem = format!("the kernel did not route it to this host within {DELIVERED_WITHIN:?}");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
+                tracing::warn!(ip = %self.address.ip(), "the kernel does not route the address to this host");
+                break;
             }
             thread::sleep(LOOK_EVERY);
         }

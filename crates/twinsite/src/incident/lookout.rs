@@ -18,6 +18,8 @@ const LINES_MAX: usize = 512;
 const BEFORE: Duration = Duration::from_secs(30);
 /// How long is looked on after the end, before the report is made.
 const AFTER: Duration = Duration::from_secs(2);
+/// An owner that is nearly replaced again and again is reported once in so long; every time is in the timeline.
+const NEARLY_EVERY: Duration = Duration::from_mins(1);
 /// Reports that are due at once at most; of more the oldest are made at once.
 const DUE_MAX: usize = 16;
 
@@ -85,6 +87,13 @@ pub(super) struct Lookout {
     state: Arc<State>,
     names: Names,
     due: VecDeque<Due>,
+    /// When an owner was last reported to have been nearly replaced.
+    nearly: BTreeMap<FloatingIpName, WallTime>,
+}
+
+/// Whether a change is one that reports tell of. Rooms come and go all the time.
+pub(super) fn is_told(event: &Event) -> bool {
+    !matches!(event, Event::RoomPinned { .. } | Event::RoomsExpired { .. } | Event::StepStarted { .. })
 }
 
 impl Lookout {
@@ -95,6 +104,7 @@ impl Lookout {
             names: Names::agreed(&state),
             state,
             due: VecDeque::new(),
+            nearly: BTreeMap::new(),
         }
     }
 
@@ -104,7 +114,7 @@ impl Lookout {
             Seen::Change { events, state } => {
                 self.state = state;
                 self.names = Names::agreed(&self.state);
-                for event in &events {
+                for event in events.iter().filter(|event| is_told(event)) {
                     self.change(at, event);
                 }
             }
@@ -146,7 +156,6 @@ impl Lookout {
 
     fn change(&mut self, at: WallTime, event: &Event) {
         let kind = match event {
-            Event::RoomPinned { .. } | Event::RoomsExpired { .. } | Event::StepStarted { .. } => return,
             Event::OperationBegan { operation, .. } => LineKind::Began(*operation),
             _ => LineKind::Other,
         };
@@ -181,6 +190,13 @@ impl Lookout {
     fn notice(&mut self, at: WallTime, notice: &Notice) {
         let subject = match notice {
             Notice::NearlyMoved { ip, owner, silent_for, lease, .. } => {
+                let name = self.names.name(*owner);
+                let line = format!("{ip}: {name} was silent for {} ms, and is back", silent_for.as_millis());
+                self.note(at, "cluster", line, LineKind::Other);
+                if self.nearly.get(ip).is_some_and(|last| at.since(*last) < NEARLY_EVERY) {
+                    return;
+                }
+                self.nearly.insert(ip.clone(), at);
                 Subject::Nearly { ip: ip.clone(), owner: *owner, silent_for: *silent_for, lease: *lease }
             }
             Notice::Blocked { ip, reason, rules, unfit } => {

@@ -5,5 +5,4 @@ mod lookout;
 mod report;
 mod writer;
 
-pub use lookout::Seen;
 pub use writer::Incidents;

@@ -3,7 +3,6 @@
 use super::lookout::{Line, LineKind, Subject};
 use crate::cli::events::Names;
 use std::collections::BTreeMap;
-use std::time::Duration;
 use twinsite_drill::audit::Audit;
 use twinsite_drill::engine::{
     GapMs, GapSpan, NodeSpans, Origin, PhaseSpan, PhasesMs, REPORT_VERSION, Report, RunReport, Spans,
@@ -38,7 +37,7 @@ pub(super) fn of(subject: &Subject, lines: &[&Line], zero: WallTime, state: &Sta
     let end = lines.last().map_or(zero, |line| line.at);
     let run = RunReport {
         run: 1,
-        gap_ms: GapMs { http: silence.map(|(from, to)| whole_ms(to.since(from))), ..GapMs::default() },
+        gap_ms: GapMs { http: silence.map(|(from, to)| to.0.saturating_sub(from.0)), ..GapMs::default() },
         phases_ms: told.phases,
         owner_before: told.owner_before,
         owner_after: told.owner_after,
@@ -109,7 +108,8 @@ fn moved(operation: &Operation, names: &Names) -> Told {
 fn phases(operation: &Operation) -> PhasesMs {
     let of_step = |step| {
         let record = operation.step(step)?;
-        Some(whole_ms(record.finished?.0.since(record.started)))
+        let (finished, _) = record.finished?;
+        Some(finished.0.saturating_sub(record.started.0))
     };
     PhasesMs {
         detect: None,
@@ -200,8 +200,4 @@ fn since(at: WallTime, zero: WallTime) -> i64 {
 
 fn entry(line: &Line, zero: WallTime) -> TimelineEntry {
     TimelineEntry { at_ms: since(line.at, zero), source: line.source.into(), what: line.what.clone() }
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,16 +1,17 @@
 //! Writes reports into a folder of the node's data.
 
-use super::lookout::{Lookout, Seen};
+use super::lookout::{Lookout, Seen, is_told};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use twinsite_agents::Machine;
+use twinsite_consensus::{Change, TokioRuntime};
 use twinsite_controller::Notice;
 use twinsite_drill::archive::Archive;
 use twinsite_drill::engine::Report;
 use twinsite_health::OutsideAnswers;
-use twinsite_model::{State, WallTime};
+use twinsite_model::State;
 
 /// The folder, in the node's data.
 const FOLDER: &str = "reports";
@@ -32,7 +33,11 @@ impl Incidents {
     }
 
     /// Tells of a change, without waiting.
-    pub fn tell(&self, seen: Seen) {
+    pub fn tell(&self, change: &Change) {
+        if !change.events.iter().any(is_told) {
+            return;
+        }
+        let seen = Seen::Change { events: change.events.clone(), state: Arc::clone(&change.state) };
         if self.seen.try_send(seen).is_err() {
             tracing::debug!("too much happens for a report of all of it");
         }
@@ -55,7 +60,7 @@ impl Writer {
         stop: CancellationToken,
     ) {
         loop {
-            let due = self.lookout.next_due().map(|at| at.since(now()));
+            let due = self.lookout.next_due().map(|at| at.since(TokioRuntime::wall_now()));
             let sleep = async {
                 match due {
                     Some(pause) => tokio::time::sleep(pause).await,
@@ -73,13 +78,13 @@ impl Writer {
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 () = sleep => {
-                    while let Some(report) = self.lookout.take_due(now()) {
+                    while let Some(report) = self.lookout.take_due(TokioRuntime::wall_now()) {
                         self.write(report).await;
                     }
                     continue;
                 }
             };
-            if let Some(report) = self.lookout.see(now(), seen) {
+            if let Some(report) = self.lookout.see(TokioRuntime::wall_now(), seen) {
                 self.write(report).await;
             }
         }
@@ -99,9 +104,4 @@ impl Writer {
             Err(error) => tracing::error!(of = %what, %error, "no report could be written"),
         }
     }
-}
-
-fn now() -> WallTime {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

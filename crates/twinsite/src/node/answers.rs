@@ -156,6 +156,7 @@ pub fn plan(state: &State, plan: &Plan) -> v1::Plan {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+/// Whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,7 @@
 //! Running a drill on this node: the scenario is read, the guards are asked, the leader is told, and the rest goes on by
 //! itself, whoever listens.
 
+use super::answers::millis;
 use super::drill_desk::{DrillDesk, DrillWish, EndedDrill, ToLeader};
 use super::run::Shared;
 use crate::drill_api::DrillApi;
@@ -9,9 +10,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use twinsite_agents::Machine;
 use twinsite_api::convert::drill_record_to_pb;
 use twinsite_api::v1::{self, run_drill_response::Message};
 use twinsite_api::{ApiError, Client, ClientOptions, ClientTls, DrillCall, DrillMessages, Reason};
+use twinsite_consensus::TokioRuntime;
 use twinsite_drill::engine::ClusterApi;
 use twinsite_drill::live::{
     self, Finished, Guard, HttpProbes, Mandate, NotReady, Phase, Preview, Progress, admissible, prepare,
@@ -20,7 +23,7 @@ use twinsite_drill::live::{
 use twinsite_drill::scenario::{Scenario, ScenarioError};
 use twinsite_model::dial::DialMap;
 use twinsite_model::spec::FloatingIpSpec;
-use twinsite_model::{ClusterName, ClusterSpec, DrillId, FloatingIpName, RequestId, WallTime};
+use twinsite_model::{ClusterName, ClusterSpec, DrillId, FloatingIpName, RequestId};
 
 /// Messages that wait for whoever listens. Progress beyond it is not told.
 const QUEUE: usize = 64;
@@ -101,7 +104,7 @@ impl DrillRunner {
                 format!("this request has begun drill {drill}; `twinsite drill history --live` shows it");
             return Err(ApiError::new(Reason::DrillRunning, problem));
         }
-        let until = WallTime(now_ms()).plus(wish.within);
+        let until = TokioRuntime::wall_now().plus(wish.within);
         tell(&messages, Message::Preview(self.preview(&prepared)));
         tell(&messages, Message::Accepted(v1::DrillAccepted { drill: drill.0, until_ms: until.0 }));
         let dial = self.access.dial.clone();
@@ -311,13 +314,4 @@ fn of_cluster(error: twinsite_drill::engine::ApiError) -> ApiError {
 fn random_request() -> Result<RequestId, ApiError> {
     let drawn = getrandom::u64().ok().and_then(|number| RequestId::new(format!("drill-{number:016x}")));
     drawn.ok_or_else(|| ApiError::new(Reason::Unavailable, "the system gives no random numbers"))
-}
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, millis)
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@ use super::announcing::Announced;
 use super::hands;
 use super::run::Shared;
 use crate::config::NodeConfig;
-use crate::incident::{Incidents, Seen};
+use crate::incident::Incidents;
 use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Surroundings for Here {
     fn publish(&mut self, change: &Change) {
         let (revision, wall) = (change.revision, change.state.wall);
         self.hub.publish(revision, wall, change.events.clone(), Arc::clone(&change.state));
-        self.incidents.tell(Seen::Change { events: change.events.clone(), state: Arc::clone(&change.state) });
+        self.incidents.tell(change);
     }
 
     fn configure(&mut self, spec: &ClusterSpec) {

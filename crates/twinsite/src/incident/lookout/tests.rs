@@ -173,16 +173,11 @@ fn what_is_kept_is_bounded_and_what_is_due_is_not_lost() {
         watched.outside(round, answers[usize::from(round % 2 == 0)].clone());
     }
     assert_eq!(watched.lookout.lines.len(), LINES_MAX);
-    let nearly = |at| {
-        let (silent_for, lease) = (Duration::from_secs(2), Duration::from_secs(3));
-        let token = Token::new(1, 1);
-        let notice = Notice::NearlyMoved { ip: ip(), owner: NodeId(1), token, silent_for, lease };
-        (at, Seen::Notice(notice))
-    };
     let mut at_once = 0;
     for round in 0..40 {
-        let (at, seen) = nearly(at(2_000 + round));
-        at_once += u32::from(watched.lookout.see(at, seen).is_some());
+        let unfit = vec!["gra-2 is not heard".to_owned()];
+        let blocked = Notice::Blocked { ip: ip(), reason: Reason::OwnerSilent, rules: Vec::new(), unfit };
+        at_once += u32::from(watched.lookout.see(at(2_000 + round), Seen::Notice(blocked)).is_some());
     }
     let mut later = 0;
     while watched.lookout.take_due(at(60_000)).is_some() {
@@ -190,4 +185,24 @@ fn what_is_kept_is_bounded_and_what_is_due_is_not_lost() {
     }
     assert_eq!(at_once + later, 40);
     assert_eq!(later, DUE_MAX as u32);
+}
+
+#[test]
+fn an_owner_that_is_nearly_replaced_again_and_again_is_reported_once_a_minute() {
+    let mut watched = Watched::new();
+    let mut reported = 0;
+    for second in 0..90 {
+        let nearly = Notice::NearlyMoved {
+            ip: ip(),
+            owner: NodeId(1),
+            token: Token::new(1, 1),
+            silent_for: Duration::from_millis(170),
+            lease: Duration::from_millis(320),
+        };
+        watched.lookout.see(at(second * 1_000), Seen::Notice(nearly));
+        reported += u32::from(watched.lookout.take_due(at(second * 1_000)).is_some());
+    }
+    assert_eq!(reported, 2);
+    let told = watched.lookout.lines.iter().filter(|line| line.what.contains("was silent for 170 ms"));
+    assert_eq!(told.count(), 90, "every time is in the timeline");
 }
