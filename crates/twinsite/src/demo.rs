@@ -94,7 +94,7 @@ async fn attend(
     } else {
         report.write_text(&mut anstream::stdout()).map_err(CliError::Output)?;
     }
-    Ok(if report.passed() { Exit::Done } else { Exit::Refused })
+    Ok(report.verdict.into())
 }
 
 /// Prints what to try, then every change.

@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 /// How many of the last lines of a program that failed are quoted: the limits and audit of an exercise fit in.
 const QUOTED_LINES: usize = 12;
 
+/// The exit code of a drill on a machine that stood still meanwhile.
+const CODE_DISTURBED: i32 = 5;
+/// How often is tried what such a machine disturbs.
+pub const TRIES: u32 = 3;
+
 /// Why a task ended badly.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -28,6 +33,9 @@ pub enum TaskError {
         /// How it ended.
         status: ExitStatus,
     },
+    /// What it measured says nothing, for this machine stood still meanwhile.
+    #[error("{0}")]
+    Disturbed(String),
     /// Some checks failed.
     #[error("{0}")]
     Failed(String),
@@ -98,9 +106,12 @@ pub fn run_quoting(command: &mut Command) -> Result<(), TaskError> {
         return Ok(());
     }
     let quoted = last.make_contiguous().join("\n            ");
-    Err(TaskError::Failed(format!(
-        "`{program}` ended with {status}; the end of what it printed:\n            {quoted}"
-    )))
+    let said = format!("`{program}` ended with {status}; the end of what it printed:\n            {quoted}");
+    Err(if status.code() == Some(CODE_DISTURBED) {
+        TaskError::Disturbed(said)
+    } else {
+        TaskError::Failed(said)
+    })
 }
 
 /// Waits until what was written so far, by builds above all, is on the disk: it would slow the disk under those who
@@ -154,6 +165,25 @@ impl Checks {
                 self.failed.push((name.to_owned(), error.to_string()));
             }
         }
+    }
+
+    /// Like [`Self::check`], for what says of itself that this machine stood still meanwhile. It is tried again, and left
+    /// out if the machine does not come to rest.
+    pub fn check_undisturbed(&mut self, name: &str, mut check: impl FnMut() -> Result<(), TaskError>) {
+        for _ in 0..TRIES {
+            let mut is_disturbed = false;
+            let failed = self.failed.len();
+            self.check(name, || {
+                let ended = check();
+                is_disturbed = matches!(ended, Err(TaskError::Disturbed(_)));
+                ended
+            });
+            if !is_disturbed {
+                return;
+            }
+            self.failed.truncate(failed);
+        }
+        self.leave_out(name, &format!("this machine stood still each of the {TRIES} times"));
     }
 
     /// Notes a check that could not run here.

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: what every change must pass, on a fresh machine with Rust and nothing else.
 
 use crate::exercises;
+use crate::nextest;
 use crate::prerequisites::{ensure, lab, npm_packages};
 use crate::run::{Checks, TaskError, build, cargo, found, output, run, run_quoting, settle_disk, target};
 use std::path::PathBuf;
@@ -48,9 +49,13 @@ pub fn run_all() -> Result<(), TaskError> {
     let left_out = target().join("left-out.txt");
     // What an earlier run left out is not of this one; that there is none is no error.
     std::fs::remove_file(&left_out).ok();
-    for (name, mut command) in workspace_tests() {
-        command.env("TWINSITE_LEFT_OUT", &left_out);
-        checks.check(name, || run(&mut command).map(drop));
+    if found("cargo-nextest") {
+        checks.check("unit, property and end-to-end tests", || nextest::run_all(&left_out));
+    } else {
+        for (name, mut command) in workspace_tests() {
+            command.env("TWINSITE_LEFT_OUT", &left_out);
+            checks.check(name, || run(&mut command).map(drop));
+        }
     }
     checks.leave_out_lines(&left_out);
     checks.check("simulation, 20,000 seeds", || {
@@ -78,22 +83,23 @@ pub fn run_all() -> Result<(), TaskError> {
             (one, other) => Err(TaskError::Failed(format!("20 seeds gave {one:?}, and then {other:?}"))),
         }
     });
-    // With mistakes built in, and therefore in a folder of its own: what users run never has them.
     checks.check("simulation, every seeded mistake", || {
-        let mut command = cargo(&[
+        // Of the whole workspace, so that what all of it stands on has the features with which it was built before.
+        let tried = run(&mut cargo(&[
             "test",
             "--release",
-            "--package",
-            "twinsite-sim",
+            "--workspace",
             "--features",
-            "seeded-faults",
+            "twinsite-sim/seeded-faults",
             "--test",
             "mistakes",
             "--quiet",
             "--",
             "--nocapture", // in how many seeds each was noticed
-        ]);
-        run(command.env("CARGO_TARGET_DIR", target().join("mistakes"))).map(drop)
+        ]));
+        // What is run from here on has no mistakes built in.
+        run(&mut build())?;
+        tried.map(drop)
     });
     settle_disk()?;
     let lab = lab();
@@ -107,7 +113,7 @@ pub fn run_all() -> Result<(), TaskError> {
             checks.leave_out(&name, why);
             continue;
         }
-        checks.check(&name, || run_quoting(&mut exercise.command(1)));
+        checks.check_undisturbed(&name, || run_quoting(&mut exercise.command(1)));
     }
     checks.finish()
 }
@@ -122,12 +128,8 @@ fn advisories_are_here() -> bool {
     })
 }
 
-/// All tests of the workspace: nextest where it is installed, for its process per test and its deadlines.
+/// All tests of the workspace, without nextest, which would give each a process and a deadline.
 fn workspace_tests() -> Vec<(&'static str, Command)> {
-    if found("cargo-nextest") {
-        let all = cargo(&["nextest", "run", "--workspace", "--release", "--no-fail-fast"]);
-        return vec![("unit, property and end-to-end tests", all)];
-    }
     // What .config/nextest.toml says of whole clusters, `cargo test` must be told: one after the other.
     let mut units = cargo(&["test", "--workspace", "--release", "--no-fail-fast"]);
     let mut clusters = cargo(&["test", "--release", "--no-fail-fast"]);

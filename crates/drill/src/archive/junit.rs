@@ -85,11 +85,12 @@ pub fn junit(report: &Report) -> String {
 }
 
 fn cases(report: &Report) -> Vec<Case> {
-    let aborted = report.verdict == Verdict::Aborted || report.runs.iter().any(|run| run.aborted);
-    let judged = |holds: bool, line: String| match (holds, aborted) {
+    let aborted = report.runs.iter().any(|run| run.aborted).then_some(Verdict::Aborted.unjudged());
+    let unjudged = report.verdict.unjudged().or(aborted.flatten());
+    let judged = |holds: bool, line: String| match (holds, unjudged) {
         (true, _) => End::Passed,
-        (false, false) => End::Failed(line),
-        (false, true) => End::Skipped("the drill was aborted".to_owned()),
+        (false, None) => End::Failed(line),
+        (false, Some(why)) => End::Skipped(why.to_owned()),
     };
     let mut cases = Vec::new();
     let checks = if report.is_audited() { report.audit.checks() } else { Vec::new() };
@@ -116,9 +117,10 @@ fn cases(report: &Report) -> Vec<Case> {
     for run in &report.runs {
         cases.extend(of_run(run));
     }
-    if aborted {
-        let end = End::Failed("the drill was aborted".to_owned());
-        cases.push(Case { name: "run to its end".to_owned(), seconds: 0.0, end });
+    if let Some(why) = unjudged {
+        let name =
+            if report.verdict == Verdict::Disturbed { "measured undisturbed" } else { "run to its end" };
+        cases.push(Case { name: name.to_owned(), seconds: 0.0, end: End::Failed(why.to_owned()) });
     }
     let has_failed = cases.iter().any(|case| matches!(case.end, End::Failed(_)));
     if !report.passed() && !has_failed {

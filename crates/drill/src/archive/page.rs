@@ -194,8 +194,7 @@ fn limits(html: &mut String, report: &Report) {
         "<section>\n<h2>Limits</h2>\n<table><tr><th>limit</th><th class=\"num\">measured</th>\
          <th class=\"num\">allowed</th><th></th><th></th></tr>\n",
     );
-    // What was cut short had no time to keep its limits.
-    let bad = if report.verdict == Verdict::Aborted { "not judged" } else { "broken" };
+    let bad = if report.verdict.unjudged().is_some() { "not judged" } else { "broken" };
     for limit in &report.limits {
         let LimitReport { name, median_ms, limit_ms } = limit;
         let measured = median_ms.map_or_else(|| "nothing".to_owned(), duration);

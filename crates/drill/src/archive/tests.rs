@@ -204,6 +204,12 @@ fn junit_fails_if_and_only_if_the_drill_did_not_pass() {
         report.limits[0].median_ms = None;
     });
     assert_eq!((count(&aborted, "<failure "), count(&aborted, "<skipped ")), (1, 1), "{aborted}");
+    let disturbed = broken(|report| {
+        report.verdict = Verdict::Disturbed;
+        report.limits[0].median_ms = Some(501);
+    });
+    assert_eq!((count(&disturbed, "<failure "), count(&disturbed, "<skipped ")), (1, 1), "{disturbed}");
+    assert!(disturbed.contains("name=\"measured undisturbed\""), "{disturbed}");
 }
 
 /// Everything of a report that is text.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use twinsite_model::{Event, Token};
 
+/// The check that needs a machine that runs: an announcement follows the address in its time.
+pub const ANNOUNCED: &str = "announced-address";
 /// What two things at the same time may differ by because a process is scheduled late, at least.
 const SLACK_MIN: Duration = Duration::from_millis(50);
 
@@ -91,7 +93,7 @@ impl Audit {
                 format!("{} rooms were on two instances at once", self.split_rooms),
             ),
             none(
-                "announced-address",
+                ANNOUNCED,
                 self.announced_mismatch_ms,
                 format!("a wrong address was announced for {} ms", self.announced_mismatch_ms),
             ),

@@ -4,7 +4,7 @@ use crate::lab::Prober;
 use crate::lab::holding::HostKernel;
 use crate::layout::Layout;
 use crate::meeting::Answers;
-use crate::process::{Cluster, PidTable, ProcessName};
+use crate::process::{Cluster, PidTable, ProcessError, ProcessName};
 use crate::wan;
 use futures_util::future::BoxFuture;
 use std::time::Duration;
@@ -19,6 +19,11 @@ impl BackendError {
     /// Wraps a backend's own error.
     pub fn new(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self(Box::new(error))
+    }
+
+    /// Whether something did not come about in time, which is all that was wrong.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self.0.downcast_ref(), Some(ProcessError::NotReady { .. }))
     }
 }
 
@@ -102,7 +107,10 @@ pub trait Backend: Send {
     /// A new cluster in place of the old one.
     fn rebuild(&mut self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Waits until everything that is visible from outside is healthy.
+    /// Starts what has ended by itself, as a supervisor does; what was ended on purpose stays so. Says what was started.
+    fn tend(&mut self) -> Result<Vec<ProcessName>, BackendError>;
+
+    /// Waits until everything that is visible from outside is healthy, and tends the cluster meanwhile.
     fn wait_healthy(&mut self, within: Duration) -> BoxFuture<'_, Result<(), BackendError>>;
 }
 
@@ -206,9 +214,11 @@ impl Backend for Cluster {
         Box::pin(async move { Self::rebuild(self, &mut |_| ()).await.map_err(BackendError::new) })
     }
 
+    fn tend(&mut self) -> Result<Vec<ProcessName>, BackendError> {
+        Self::tend(self).map_err(BackendError::new)
+    }
+
     fn wait_healthy(&mut self, within: Duration) -> BoxFuture<'_, Result<(), BackendError>> {
-        Box::pin(
-            async move { Self::wait_healthy(self, within, &mut |_| ()).await.map_err(BackendError::new) },
-        )
+        Box::pin(async move { Self::wait_healthy(self, within).await.map_err(BackendError::new) })
     }
 }

@@ -1,7 +1,8 @@
 //! Waiting until something is so.
 
+use super::actions::list;
 use super::run::Run;
-use super::{ClusterApi, ClusterStatus, EngineError};
+use super::{Backend, ClusterApi, ClusterStatus, EngineError};
 use crate::layout::Layout;
 use crate::measure::Identity;
 use crate::process::ProcessName;
@@ -36,6 +37,14 @@ impl Run<'_> {
         }
     }
 
+    /// Starts what has ended by itself. What cannot be started is not healthy, which is noticed elsewhere.
+    fn tend(&mut self) {
+        let started = self.backend.tend().unwrap_or_default();
+        if !started.is_empty() {
+            self.did(format!("start of what had ended by itself: {}", list(&started)));
+        }
+    }
+
     fn site_of(&self, identity: Option<Identity>) -> Option<&SiteName> {
         self.layout.node(&identity?.node).map(|node| &node.site)
     }
@@ -62,6 +71,7 @@ impl Run<'_> {
                 hit.all(|name| !self.backend.runs(&ProcessName::Node(name.clone())))
             }
             Condition::Healthy => {
+                self.tend();
                 let Some(status) = self.status().await else { return false };
                 unhealthy(&status, &self.layout).is_none()
             }
@@ -94,16 +104,18 @@ fn unhealthy(status: &ClusterStatus, layout: &Layout) -> Option<String> {
     Some(format!("{} is {}", bad.name, verdict(&bad.name).as_str()))
 }
 
-/// Waits until the cluster says of itself that all is well.
+/// Waits until the cluster says of itself that all is well, and tends it meanwhile.
 pub(super) async fn wait_healthy(
+    backend: &mut dyn Backend,
     api: &dyn ClusterApi,
-    layout: &Layout,
     within: Duration,
 ) -> Result<ClusterStatus, EngineError> {
+    let layout = backend.layout().clone();
     let deadline = Instant::now() + within;
     loop {
+        backend.tend()?;
         let why = match api.status().await {
-            Ok(status) => match unhealthy(&status, layout) {
+            Ok(status) => match unhealthy(&status, &layout) {
                 None => return Ok(status),
                 Some(why) => why,
             },

@@ -30,8 +30,9 @@ use crate::layout::{Ground, Store};
 use crate::measure::Recorder;
 use crate::scenario::{LeaderPlace, NetworkNeeded, Scenario, StoreNeeded};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use twinsite_machine::{DISTURBS, Pulse};
 
 /// How a scenario is run.
 #[derive(Debug, Clone)]
@@ -87,6 +88,18 @@ pub enum EngineError {
     /// The machine refused something.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    /// It did not come about, but the machine that measures stood still meanwhile.
+    #[error(
+        "{problem}; but this machine itself stood still for {} meanwhile, so that says nothing: run it again when nothing \
+         else is done here",
+        humantime::format_duration(*stalled)
+    )]
+    Disturbed {
+        /// For how long, without a pause.
+        stalled: Duration,
+        /// What did not come about.
+        problem: Box<EngineError>,
+    },
 }
 
 /// Whether a cluster with this store, on this ground, is one that a scenario can be run on.
@@ -110,7 +123,7 @@ pub(crate) async fn made_ready(
     within: Duration,
 ) -> Result<ClusterStatus, EngineError> {
     backend.wait_healthy(within).await?;
-    let healthy = conditions::wait_healthy(api, backend.layout(), within).await?;
+    let healthy = conditions::wait_healthy(backend, api, within).await?;
     run::arrange_leader(leader, api, backend.layout(), healthy).await
 }
 
@@ -128,17 +141,25 @@ pub async fn run(
     let mut reports = Vec::new();
     let mut audit = Audit::clean();
     let mut aborted = false;
+    let pulse = Pulse::start()?;
     for number in 1..=runs {
         let mut tell = |now: &str, clients: Option<&Arc<Recorder>>| {
             progress(DrillProgress { run: number, runs, now: now.to_owned(), clients: clients.cloned() });
         };
         // Until its first step a run has changed nothing, and can be left at any moment.
+        let began = Instant::now();
         let new = run::Run::new(scenario, backend, api, options.abort.clone(), &mut tell);
         let Some(run) = options.abort.run_until_cancelled(new).await else {
             aborted = true;
             break;
         };
-        let (report, found) = run?.perform(number).await?;
+        let performed = match run {
+            Ok(run) => run.perform(number).await,
+            Err(error) => Err(error),
+        };
+        let stalled = pulse.longest(began, Instant::now());
+        let (mut report, found) = performed.map_err(|problem| excused(problem, stalled))?;
+        report.machine_stalled_ms = Some(run::whole_ms(stalled));
         aborted = report.aborted;
         audit.merge(found);
         reports.push(report);
@@ -147,6 +168,20 @@ pub async fn run(
         }
     }
     Ok(verdict::judge(scenario, backend.layout(), began, reports, audit, aborted))
+}
+
+/// What a machine that stood still for this long explains, which is what did not come about in time.
+fn excused(problem: EngineError, stalled: Duration) -> EngineError {
+    let is_late = match &problem {
+        EngineError::Guard(_) | EngineError::NotHealthy { .. } | EngineError::Api(_) => true,
+        EngineError::Backend(error) => error.is_late(),
+        EngineError::Store(_) | EngineError::Io(_) | EngineError::Disturbed { .. } => false,
+    };
+    if stalled < DISTURBS || !is_late {
+        return problem;
+    }
+    let stalled = Duration::from_millis(run::whole_ms(stalled));
+    EngineError::Disturbed { stalled, problem: Box::new(problem) }
 }
 
 #[cfg(test)]

@@ -43,11 +43,10 @@ impl Report {
         for limit in &self.limits {
             let median =
                 limit.median_ms.map_or_else(|| "nothing measured".to_owned(), |ms| format!("{ms} ms"));
-            let (style, mark) = match (limit.holds(), self.verdict) {
+            let (style, mark) = match (limit.holds(), self.verdict.unjudged()) {
                 (true, _) => (GOOD, "held"),
-                // What was cut short had no time to keep it.
-                (false, Verdict::Aborted) => (DIM, "not judged"),
-                (false, _) => (BAD, "broken"),
+                (false, Some(_)) => (DIM, "not judged"),
+                (false, None) => (BAD, "broken"),
             };
             writeln!(
                 out,
@@ -74,9 +73,18 @@ impl Report {
         let style = match self.verdict {
             Verdict::Pass => GOOD,
             Verdict::Fail => BAD,
-            Verdict::Aborted => WARN,
+            Verdict::Aborted | Verdict::Disturbed => WARN,
         };
-        writeln!(out, "{style}{}{style:#}", self.verdict.as_str())?;
+        write!(out, "{style}{}{style:#}", self.verdict.as_str())?;
+        match self.verdict {
+            Verdict::Disturbed => {
+                writeln!(
+                    out,
+                    ": this machine itself stood still; run it again when nothing else is done here"
+                )?;
+            }
+            _ => writeln!(out)?,
+        }
         self.broken.iter().try_for_each(|line| writeln!(out, "  {BAD}{line}{BAD:#}"))
     }
 }
@@ -120,6 +128,9 @@ fn write_numbers(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
             hosts.probed_every_us as f64 / 1_000.0,
             hosts.probes_apart_max_ms,
         )?;
+    }
+    if let Some(stalled) = run.machine_stalled_ms.filter(|ms| *ms > 0) {
+        writeln!(out, "  machine: stood still for up to {stalled} ms")?;
     }
     for (reason, count) in &run.requests.failures {
         writeln!(out, "    {count} requests: {reason}")?;

@@ -6,6 +6,8 @@ use crate::measure::{Counts, gap};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
+use twinsite_machine::DISTURBS;
 
 /// The version of the report's JSON. It grows when something in it changes its meaning or goes away.
 pub const REPORT_VERSION: u32 = 1;
@@ -20,6 +22,8 @@ pub enum Verdict {
     Fail,
     /// It was ended before its end and went its way back; what was audited held.
     Aborted,
+    /// Something came too late, but the machine that measured stood still meanwhile. What must hold at any speed held.
+    Disturbed,
 }
 
 impl Verdict {
@@ -29,6 +33,16 @@ impl Verdict {
             Self::Pass => "pass",
             Self::Fail => "fail",
             Self::Aborted => "aborted",
+            Self::Disturbed => "disturbed",
+        }
+    }
+
+    /// Why limits are held against nobody, where they are not.
+    pub const fn unjudged(self) -> Option<&'static str> {
+        match self {
+            Self::Pass | Self::Fail => None,
+            Self::Aborted => Some("the drill was aborted"),
+            Self::Disturbed => Some("the machine that measured stood still meanwhile"),
         }
     }
 }
@@ -167,6 +181,10 @@ pub struct RunReport {
     pub expectations: Vec<Check>,
     /// What did not go as the scenario says.
     pub broken: Vec<String>,
+    /// The longest time for which the machine that measured stood still meanwhile, in milliseconds; what is less than 20
+    /// counts as nothing. None where it was not watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine_stalled_ms: Option<u64>,
     /// Whether it was ended before its end.
     #[serde(default, skip_serializing_if = "is_false")]
     pub aborted: bool,
@@ -325,6 +343,13 @@ pub struct TimelineEntry {
     pub source: Cow<'static, str>,
     /// What happened.
     pub what: String,
+}
+
+impl RunReport {
+    /// Whether the machine that measured stood still for so long that its milliseconds mean nothing.
+    pub fn is_disturbed(&self) -> bool {
+        self.machine_stalled_ms.is_some_and(|ms| Duration::from_millis(ms) >= DISTURBS)
+    }
 }
 
 impl Report {

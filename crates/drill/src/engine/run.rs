@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
         tell("waiting until all is healthy", None);
         let within = scenario.way_back.within.in_timing(&timing);
         backend.wait_healthy(within).await?;
-        let healthy = super::conditions::wait_healthy(api, &layout, within).await?;
+        let healthy = super::conditions::wait_healthy(backend, api, within).await?;
         tell("looking at the guards", None);
         let before = arrange_leader(scenario.guards.leader, api, &layout, healthy).await?;
         let roles = Roles::new(&layout, &before)
@@ -244,6 +244,8 @@ impl<'a> Run<'a> {
                 .map(|(n, t)| format!("{n} ({t})")),
             expectations,
             broken,
+            // Known to whoever watched the machine.
+            machine_stalled_ms: None,
             aborted,
             spans,
             timeline,
@@ -342,7 +344,7 @@ impl<'a> Run<'a> {
         if self.redis_refuses {
             self.backend.set_redis_replica(false).await?;
         }
-        super::conditions::wait_healthy(self.api, &self.layout, within).await?;
+        super::conditions::wait_healthy(self.backend, self.api, within).await?;
         if let Some(spec) = self.spec_before.take() {
             super::actions::patiently(|| self.api.apply(&spec)).await?;
         }

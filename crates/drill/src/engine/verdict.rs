@@ -3,7 +3,7 @@
 use super::report::{Check, CountReport, LimitReport, Origin, REPORT_VERSION, Report, RunReport, Verdict};
 use super::run::whole_ms;
 use super::{ClusterStatus, WatchItem};
-use crate::audit::Audit;
+use crate::audit::{self, Audit};
 use crate::layout::{Ground, Layout, Store};
 use crate::scenario::{Expect, Limits, OwnerExpected, Scenario};
 use twinsite_model::{Event, NodeName, Profile, SiteName, WallTime};
@@ -93,11 +93,19 @@ pub(crate) fn judge_on(
 ) -> Report {
     let limits = &on.limits;
     let counts = counts(limits, &runs);
-    let mut broken = audit.broken();
-    for run in &runs {
-        broken.extend(run.broken.iter().map(|line| format!("run {}: {line}", run.run)));
-        broken.extend(too_many(limits, run));
+    let mut broken = Broken::default();
+    for check in audit.checks().into_iter().filter(|check| !check.holds) {
+        let takes_time = check.name == audit::ANNOUNCED;
+        broken.note(takes_time && runs.iter().any(RunReport::is_disturbed), check.line);
     }
+    for run in &runs {
+        let lines = run.broken.iter().map(|line| format!("run {}: {line}", run.run));
+        for line in lines.chain(too_many(limits, run)) {
+            broken.note(run.is_disturbed(), line);
+        }
+    }
+    // A median says nothing when it may be that of a disturbed run.
+    let median_means_nothing = runs.iter().filter(|run| run.is_disturbed()).count() * 2 >= runs.len().max(1);
     let limits: Vec<_> = limits
         .durations(on.profile)
         .into_iter()
@@ -110,10 +118,11 @@ pub(crate) fn judge_on(
     for limit in limits.iter().filter(|_| !on.aborted) {
         match limit.median_ms {
             Some(median) if median > limit.limit_ms => {
-                broken.push(format!("{}: median {median} ms, limit {} ms", limit.name, limit.limit_ms));
+                let line = format!("{}: median {median} ms, limit {} ms", limit.name, limit.limit_ms);
+                broken.note(median_means_nothing, line);
             }
             Some(_) => {}
-            None => broken.push(format!("{}: nothing was measured", limit.name)),
+            None => broken.note(median_means_nothing, format!("{}: nothing was measured", limit.name)),
         }
     }
     Report {
@@ -122,18 +131,39 @@ pub(crate) fn judge_on(
         began_ms: began.0,
         scenario: scenario.name().to_owned(),
         description: scenario.description.clone(),
-        verdict: match (broken.is_empty(), on.aborted) {
+        verdict: match (broken.lines.is_empty(), on.aborted) {
+            (false, _) if broken.all_excused => Verdict::Disturbed,
             (false, _) => Verdict::Fail,
             (true, true) => Verdict::Aborted,
             (true, false) => Verdict::Pass,
         },
         profile: on.profile.to_string(),
         store: if on.embedded { "embedded".into() } else { "redis".into() },
-        broken,
+        broken: broken.lines,
         limits,
         counts,
         runs,
         audit,
+    }
+}
+
+/// What did not hold.
+struct Broken {
+    lines: Vec<String>,
+    /// Whether a machine that stood still explains all of it.
+    all_excused: bool,
+}
+
+impl Default for Broken {
+    fn default() -> Self {
+        Self { lines: Vec::new(), all_excused: true }
+    }
+}
+
+impl Broken {
+    fn note(&mut self, is_excused: bool, line: String) {
+        self.all_excused &= is_excused;
+        self.lines.push(line);
     }
 }
 
@@ -202,5 +232,55 @@ mod tests {
         assert_eq!(median(vec![Some(1), Some(2)]), Some(2));
         assert_eq!(median(vec![Some(1), None]), None);
         assert_eq!(median(vec![]), None);
+    }
+
+    /// The verdict on runs with these gaps and stalls of the machine, in milliseconds; 500 are allowed.
+    fn judged(runs: &[(u64, u64)], broken: &[&str], audit: Audit) -> Verdict {
+        let text = "version = 1\nname = \"x\"\ndescription = \"X.\"\n[[step]]\ndo.kill = { nodes = \"owner\" }\n\
+                    [limits]\nhttp_gap = \"500ms\"\n";
+        let scenario = Scenario::parse("x.toml", text).unwrap();
+        let on = MeasuredOn {
+            origin: Origin::Loopback,
+            profile: Profile::Lan,
+            embedded: true,
+            limits: scenario.limits_on(Ground::Loopback),
+            aborted: false,
+        };
+        let run = |(gap, stalled): &(u64, u64)| RunReport {
+            gap_ms: super::super::report::GapMs { http: Some(*gap), ..Default::default() },
+            broken: broken.iter().map(|line| (*line).to_owned()).collect(),
+            machine_stalled_ms: Some(*stalled),
+            ..RunReport::default()
+        };
+        judge_on(&scenario, &on, WallTime(1), runs.iter().map(run).collect(), audit).verdict
+    }
+
+    #[test]
+    fn a_machine_that_stood_still_excuses_what_came_late() {
+        assert_eq!(judged(&[(501, 99)], &[], Audit::clean()), Verdict::Fail);
+        assert_eq!(judged(&[(501, 100)], &[], Audit::clean()), Verdict::Disturbed);
+        assert_eq!(judged(&[(500, 100)], &[], Audit::clean()), Verdict::Pass, "it held all the same");
+        assert_eq!(judged(&[(400, 100)], &["not healed"], Audit::clean()), Verdict::Disturbed);
+        assert_eq!(judged(&[(400, 0), (400, 100)], &["not healed"], Audit::clean()), Verdict::Fail);
+        let slow = [(501, 100), (501, 0), (501, 0)];
+        assert_eq!(judged(&slow, &[], Audit::clean()), Verdict::Fail, "the median is of a machine that ran");
+        let wrong = Audit { announced_mismatch_ms: 300, ..Audit::clean() };
+        assert_eq!(judged(&[(400, 100)], &[], wrong.clone()), Verdict::Disturbed);
+        assert_eq!(judged(&[(400, 0)], &[], wrong), Verdict::Fail);
+    }
+
+    #[test]
+    fn nothing_excuses_what_must_hold_at_any_speed() {
+        let clean = Audit::clean;
+        for audit in [
+            Audit { dual_answer_ms: 1, ..clean() },
+            Audit { stale_epoch_writes: 1, ..clean() },
+            Audit { epochs_monotonic: false, ..clean() },
+            Audit { split_rooms: 1, ..clean() },
+            Audit { two_hosts_ms: Some(1), ..clean() },
+            Audit { dark_frames: Some(1), ..clean() },
+        ] {
+            assert_eq!(judged(&[(501, 5_000)], &[], audit.clone()), Verdict::Fail, "{audit:?}");
+        }
     }
 }

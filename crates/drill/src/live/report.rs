@@ -57,6 +57,7 @@ impl Measured<'_> {
             owner_before: self.owners.0.clone(),
             owner_after: self.owners.1.clone(),
             timeline: self.timeline(),
+            machine_stalled_ms: None,
             expectations: self.expectations,
             broken: self.broken,
             aborted: self.aborted,

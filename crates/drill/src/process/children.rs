@@ -169,6 +169,15 @@ impl Children {
         })
     }
 
+    /// All that have ended by themselves, and how.
+    pub(super) fn ended_by_themselves(&mut self) -> Vec<(ProcessName, ExitStatus)> {
+        let ended = |(name, running): (&ProcessName, &mut Running)| {
+            let status = running.child.try_wait().ok()??;
+            Some((name.clone(), status))
+        };
+        self.running.iter_mut().filter_map(ended).collect()
+    }
+
     /// Sends a signal; to a process that has ended, nothing.
     pub(super) fn signal(&mut self, name: &ProcessName, signal: Signal) -> Result<(), ProcessError> {
         let running = self.running.get(name).ok_or_else(|| ProcessError::Unknown(name.clone()))?;

@@ -13,12 +13,16 @@ use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::Command;
 use twinsite_model::{NodeName, Profile, SiteName, UpstreamName};
 
 /// How long a new cluster may take until it is healthy.
 const READY_PATIENCE: Duration = Duration::from_mins(1);
+/// `RestartSec` of a node's unit.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// `RestartPreventExitStatus` of the same: damaged or foreign data.
+const NOT_AGAIN: i32 = 78;
 /// How long a process may take to end when it is asked to.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -46,6 +50,8 @@ pub struct Cluster {
     files: Files,
     launcher: Launcher,
     children: Children,
+    /// When it was noticed of a process that it had ended by itself, until it is started.
+    ended: BTreeMap<ProcessName, Instant>,
     wan: Wan,
     lab: Option<Arc<Lab>>,
     /// Of each node, if they have some of their own. Before the folder that they are in.
@@ -91,6 +97,7 @@ impl Cluster {
             files,
             launcher: options.launcher,
             children,
+            ended: BTreeMap::new(),
             wan,
             lab: options.lab,
             disks,
@@ -105,7 +112,10 @@ impl Cluster {
         for process in self.processes() {
             self.start_process(&process)?;
         }
-        self.wait_healthy(READY_PATIENCE, progress).await
+        let logs = self.files.root().to_owned();
+        // What ends in its first minute has a reason, which is in its log.
+        let mut none_has_ended = || self.children.ended().map_or(Ok(()), Err);
+        readiness::wait(&self.layout, &logs, READY_PATIENCE, &mut none_has_ended, progress).await
     }
 
     /// Everything that belongs to the cluster, in the order of starting: what others need comes first.
@@ -166,14 +176,28 @@ impl Cluster {
         Ok(self.lab.as_ref().map(|lab| lab.prober(&self.layout)).transpose()?)
     }
 
-    /// Waits until everything that is visible from outside is healthy.
-    pub async fn wait_healthy(
-        &mut self,
-        patience: Duration,
-        progress: &mut (dyn FnMut(Progress) + Send),
-    ) -> Result<(), ProcessError> {
-        let logs = self.files.root().to_owned();
-        readiness::wait(&self.layout, &mut self.children, &logs, patience, progress).await
+    /// Waits until everything that is visible from outside is healthy, and starts what has ended by itself.
+    pub async fn wait_healthy(&mut self, patience: Duration) -> Result<(), ProcessError> {
+        let (layout, logs) = (self.layout.clone(), self.files.root().to_owned());
+        readiness::wait(&layout, &logs, patience, &mut || self.tend().map(drop), &mut |_| ()).await
+    }
+
+    /// Starts what has ended by itself, like the node that its guardian had to end, as the units in `deploy/systemd` do:
+    /// a second later, and never what must not be restarted. What was ended on purpose stays so. Says what was started.
+    pub fn tend(&mut self) -> Result<Vec<ProcessName>, ProcessError> {
+        let mut started = Vec::new();
+        for (process, status) in self.children.ended_by_themselves() {
+            if status.code() == Some(NOT_AGAIN) {
+                continue;
+            }
+            let noticed = *self.ended.entry(process.clone()).or_insert_with(Instant::now);
+            if noticed.elapsed() >= RESTART_AFTER {
+                self.ended.remove(&process);
+                self.start_process(&process)?;
+                started.push(process);
+            }
+        }
+        Ok(started)
     }
 
     /// Starts a process that does not run.

@@ -1,7 +1,6 @@
 //! Waiting until a cluster is healthy, seen from outside, with visible progress.
 
 use super::ProcessError;
-use super::children::Children;
 use crate::layout::{Layout, PEER_PORT, Store};
 use crate::load::http;
 use std::fmt;
@@ -58,12 +57,12 @@ fn signs(layout: &Layout) -> Vec<(&'static str, Vec<Sign>)> {
     ]
 }
 
-/// Waits until all signs are there. Fails as soon as a process ends, or after `patience`.
+/// Waits until all signs are there. Fails as soon as a look at the processes does, or after `patience`.
 pub(super) async fn wait(
     layout: &Layout,
-    children: &mut Children,
     logs: &Path,
     patience: Duration,
+    look: &mut (dyn FnMut() -> Result<(), ProcessError> + Send),
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<(), ProcessError> {
     let start = Instant::now();
@@ -73,9 +72,7 @@ pub(super) async fn wait(
         let mut missing = signs;
         progress(Progress { stage, done: 0, of });
         while !missing.is_empty() {
-            if let Some(ended) = children.ended() {
-                return Err(ended);
-            }
+            look()?;
             if start.elapsed() > patience {
                 let addresses: Vec<_> = missing.iter().map(Sign::to_string).collect();
                 let waiting_for = format!("{stage}: {}", addresses.join(", "));

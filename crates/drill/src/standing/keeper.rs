@@ -11,7 +11,13 @@ use crate::process::{Cluster, ProcessName};
 use crate::wan::Shape;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
 use twinsite_model::{NodeName, SiteName};
+
+/// How long is waited until a process does what it was told by a signal, and how often is looked.
+const OBEYS_WITHIN: Duration = Duration::from_secs(2);
+const OBEYED_EVERY: Duration = Duration::from_millis(5);
 
 /// A lab with its cluster.
 #[derive(Debug)]
@@ -122,8 +128,26 @@ impl Keeper {
             ProcessAct::Start => self.cluster.start_process(process),
         };
         done.map_err(|error| error.to_string())?;
-        let now = self.process(process).state;
+        let wanted = match act {
+            ProcessAct::Kill => ProcessState::Gone,
+            ProcessAct::Freeze => ProcessState::Frozen,
+            ProcessAct::Thaw | ProcessAct::Start => ProcessState::Running,
+        };
+        let now = self.becomes(process, wanted).await;
         Ok(format!("{process}: {}", now.as_str()))
+    }
+
+    /// What a process does once it does what is wanted, or after [`OBEYS_WITHIN`]: a signal is sent before it is obeyed, by
+    /// every thread when the scheduler next comes to it.
+    async fn becomes(&mut self, process: &ProcessName, wanted: ProcessState) -> ProcessState {
+        let deadline = Instant::now() + OBEYS_WITHIN;
+        loop {
+            let now = self.process(process).state;
+            if now == wanted || Instant::now() > deadline {
+                return now;
+            }
+            sleep(OBEYED_EVERY).await;
+        }
     }
 
     fn status(&mut self) -> LabStatus {

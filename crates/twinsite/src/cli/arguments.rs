@@ -24,7 +24,7 @@ use twinsite_model::{FloatingIpName, UpstreamName};
   twinsite switchover --to sbg --plan              what a planned move would do, without doing it
 
 Exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 no quorum (the answer is this node's own, and old);
-4 nobody answered."
+4 nobody answered; 5 the machine that measured a drill stood still: run it again."
 )]
 pub struct Arguments {
     /// What to do

@@ -151,7 +151,8 @@ down again. Ctrl-C once, or `twinsite drill abort`, goes the way back at once an
 With --live it breaks nothing: planned moves on the cluster that serves people, guards asked first, limits that end the
 drill, and always the way back. There it runs on a node: Ctrl-C stops the watching only, `drill abort --live` ends it.
 
-Exit codes: 0 everything held; 1 something did not, or the drill was aborted; 2 wrong usage or a wrong file.")]
+Exit codes: 0 everything held; 1 something did not, or the drill was aborted; 2 wrong usage or a wrong file; 5 something
+came too late, but this machine itself stood still meanwhile (verdict `disturbed`): run it again.")]
 pub struct RunArguments {
     /// A scenario by its name, or a .toml file
     #[arg(value_name = "NAME|FILE")]

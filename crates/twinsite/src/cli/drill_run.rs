@@ -128,7 +128,7 @@ pub fn conduct(plan: Plan, cluster: &ClusterArguments, outcome: &OutcomeArgument
     };
     print(&report, outcome.json)?;
     reports.say_where();
-    Ok(if report.passed() { Exit::Done } else { Exit::Refused })
+    Ok(report.verdict.into())
 }
 
 /// Where the cluster's files are, until the end.

@@ -41,7 +41,7 @@ use twinsite_api::{ApiError, MoveKind, Reason};
 use twinsite_consensus::grpc::TlsError;
 use twinsite_consensus::{DiskError, RecoveryError, StartError, StopReason};
 use twinsite_drill::archive::ArchiveError;
-use twinsite_drill::engine::EngineError;
+use twinsite_drill::engine::{EngineError, Verdict};
 use twinsite_drill::lab::{Lab, LabError};
 use twinsite_drill::meeting::{self, MeetingConfig, MeetingError};
 use twinsite_drill::process::ProcessError;
@@ -61,6 +61,18 @@ pub enum Exit {
     Wrong,
     /// The answer is one node's own: there is no quorum.
     NoQuorum,
+    /// Something came too late, but the machine that measured stood still meanwhile.
+    Disturbed,
+}
+
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Done,
+            Verdict::Fail | Verdict::Aborted => Self::Refused,
+            Verdict::Disturbed => Self::Disturbed,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -70,6 +82,7 @@ impl From<Exit> for ExitCode {
             Exit::Refused => 1,
             Exit::Wrong => 2,
             Exit::NoQuorum => 3,
+            Exit::Disturbed => CODE_DISTURBED,
         })
     }
 }
@@ -226,11 +239,15 @@ fn bind_problem(source: &io::Error) -> String {
 /// Damaged, foreign or outdated data (`EX_CONFIG` of sysexits.h): a supervisor must not restart into it.
 const CODE_DATA: u8 = 78;
 
+/// What was measured says nothing, for the machine stood still: scripts may try again.
+const CODE_DISTURBED: u8 = 5;
+
 impl CliError {
     /// The exit code that scripts see.
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Engine(EngineError::Disturbed { .. }) => CODE_DISTURBED,
             Self::Unreachable(_) | Self::Register(RegisterError::Unknown { .. }) => 4,
             Self::OfLab { code, .. } => *code,
             Self::Api(error) if error.reason == Reason::NoQuorum => 3,

@@ -319,6 +319,10 @@ impl Backend for Fake {
         Box::pin(async { Ok(()) })
     }
 
+    fn tend(&mut self) -> Result<Vec<ProcessName>, BackendError> {
+        Ok(Vec::new())
+    }
+
     fn wait_healthy(&mut self, _: Duration) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async { Ok(()) })
     }
