@@ -1,10 +1,6 @@
 //! Whether the machine that measures ran evenly: drills judge milliseconds, and a machine that stood still for a third of
-//! a second (its hypervisor gave the processors to others, somebody suspended it) has measured itself.
-//!
-//! [`Pulse`] has a thread on every processor that wants to wake every 5 ms and notes when it was late. What was measured
-//! beside it: 26 ms late at most while a whole cluster runs a drill on two processors, and no more with four busy loops
-//! beside it, for the scheduler prefers whoever has slept; the time that a hypervisor keeps for itself shows in full.
-//! So [`DISTURBS`], 100 ms, tells a machine that does not run from a program that is slow.
+//! a second (its hypervisor gave the processors to others, somebody suspended it) has measured itself. `OVERVIEW.md` has
+//! the argument and the numbers.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,7 +2,7 @@
 
 use super::ProcessError;
 use crate::lab;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, setpriority_process};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -176,6 +176,14 @@ impl Children {
             Some((name.clone(), status))
         };
         self.running.iter_mut().filter_map(ended).collect()
+    }
+
+    /// Changes how a process that has just been started, and the threads that it starts from now on, are preferred by the
+    /// scheduler. Who may not do that leaves it as it is.
+    pub(super) fn set_nice(&self, name: &ProcessName, nice: i32) {
+        if let Some(pid) = self.running.get(name).and_then(Running::pid) {
+            setpriority_process(Some(pid), nice).ok();
+        }
     }
 
     /// Sends a signal; to a process that has ended, nothing.

@@ -23,6 +23,9 @@ const READY_PATIENCE: Duration = Duration::from_mins(1);
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// `RestartPreventExitStatus` of the same: damaged or foreign data.
 const NOT_AGAIN: i32 = 78;
+/// A node has a host of its own in reality; here it shares the processors with all others, and above all with hundreds of
+/// clients, which must not keep it from renewing its lease.
+const OWN_HOST_NICE: i32 = -10;
 /// How long a process may take to end when it is asked to.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -225,7 +228,11 @@ impl Cluster {
         };
         let log = self.log(process);
         let command = self.on_its_host(process, command);
-        self.children.spawn(process, command, &log, with_stdin)
+        self.children.spawn(process, command, &log, with_stdin)?;
+        if let ProcessName::Node(_) | ProcessName::Guardian(_) = process {
+            self.children.set_nice(process, OWN_HOST_NICE);
+        }
+        Ok(())
     }
 
     fn on_its_host(&self, process: &ProcessName, command: Command) -> Command {

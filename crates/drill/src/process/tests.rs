@@ -46,6 +46,10 @@ async fn processes_are_frozen_thawed_and_killed() {
     children.spawn(&name, sleeper(), &folder.path().join("log"), true).unwrap();
     assert!(children.runs(&name));
     let (_, pid) = children.pids().all()[0].clone();
+    children.set_nice(&name, 7);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let nice = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(16));
+    assert_eq!(nice, Some("7"), "{stat}");
     children.signal(&name, Signal::STOP).unwrap();
     until("stopped", || state(pid) == Some('T')).await;
     assert!(children.runs(&name), "a frozen process still lives");
