@@ -27,6 +27,7 @@ impl Run<'_> {
     pub(super) async fn wait(&mut self, condition: Condition, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         loop {
+            self.tend();
             if self.holds(condition).await {
                 return true;
             }
@@ -38,7 +39,7 @@ impl Run<'_> {
     }
 
     /// Starts what has ended by itself. What cannot be started is not healthy, which is noticed elsewhere.
-    fn tend(&mut self) {
+    pub(super) fn tend(&mut self) {
         let started = self.backend.tend().unwrap_or_default();
         if !started.is_empty() {
             self.did(format!("start of what had ended by itself: {}", list(&started)));
@@ -71,7 +72,6 @@ impl Run<'_> {
                 hit.all(|name| !self.backend.runs(&ProcessName::Node(name.clone())))
             }
             Condition::Healthy => {
-                self.tend();
                 let Some(status) = self.status().await else { return false };
                 unhealthy(&status, &self.layout).is_none()
             }

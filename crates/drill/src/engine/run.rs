@@ -29,6 +29,8 @@ const LEADER_MAX: Duration = Duration::from_secs(15);
 const ANNOUNCE_GRACE: Duration = Duration::from_millis(500);
 /// How long is looked at a cluster in peace before the first step.
 const QUIET_BEFORE: Duration = Duration::from_millis(300);
+/// How often is looked, in pauses, whether something has ended that a supervisor would start.
+const TEND_EVERY: Duration = Duration::from_millis(100);
 /// How long clients go on after the way back, so that the audit covers the healed cluster too.
 const HEALED_HOLD: Duration = Duration::from_millis(1_500);
 
@@ -263,9 +265,17 @@ impl<'a> Run<'a> {
         self.abort.is_cancelled()
     }
 
-    /// Sleeps, unless somebody wants the drill to end.
-    pub(super) async fn pause(&self, duration: Duration) {
-        self.abort.run_until_cancelled(sleep(duration)).await;
+    /// Sleeps and tends the cluster, unless somebody wants the drill to end.
+    pub(super) async fn pause(&mut self, duration: Duration) {
+        let end = Instant::now() + duration;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let nap = sleep(left.min(TEND_EVERY));
+            if self.abort.run_until_cancelled(nap).await.is_none() || Instant::now() >= end {
+                return;
+            }
+            self.tend();
+        }
     }
 
     async fn wait_settled(&mut self, within: Duration) {
