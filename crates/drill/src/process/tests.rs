@@ -5,6 +5,7 @@ use crate::layout::{Layout, Shape, Store};
 use rustix::process::Signal;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use std::fs;
 use std::path::Path;
 use std::time::Instant;
 use tokio::process::Command;

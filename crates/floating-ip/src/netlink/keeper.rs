@@ -9,6 +9,7 @@ use super::address::Address;
 use super::announce::Announcing;
 use super::firewall::{Firewall, NotLit};
 use super::layers::Layers;
+use super::orphans;
 use super::presence::Presence;
 use crate::clock::Lease;
 use crate::connection::Connection;
@@ -241,6 +242,17 @@ impl Worker {
         }
         let mut presence = locked(&self.presence);
         presence.guard()?;
+        match orphans::break_off(self.place.address) {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!(ip = %self.place.address, count, "connections of an earlier life were broken off");
+            }
+            // Not to answer at all would be worse than an answer that comes late.
+            Err(error) => tracing::warn!(
+                ip = %self.place.address, %error,
+                "connections of an earlier life may still say something: this kernel does not break them off"
+            ),
+        }
         presence.begin(lease)?;
         presence.wait_delivered()
     }

@@ -23,6 +23,7 @@ mod examine;
 mod firewall;
 mod keeper;
 mod layers;
+mod orphans;
 mod presence;
 mod rules;
 mod socket;

@@ -89,6 +89,11 @@ impl Holder {
         self.order("reset");
     }
 
+    /// Says a word to those who want silence.
+    pub(crate) fn say(&mut self) {
+        self.order("say");
+    }
+
     /// Accepts nothing more; dark, if its lease is over.
     pub(crate) fn close(&mut self) {
         self.order("close");
@@ -195,6 +200,11 @@ fn play(host: String, address: IpAddr, layers: &[Layer]) {
             ["reset"] => {
                 for stream in open.lock().unwrap().drain(..) {
                     Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+                }
+            }
+            ["say"] => {
+                for stream in open.lock().unwrap().iter_mut() {
+                    stream.write_all(b"!").unwrap();
                 }
             }
             ["stranger"] => {

@@ -1,8 +1,9 @@
 //! Hosts `a` and `b` and their clients, each in a network namespace of its own.
 
+use socket2::{Domain, Socket, Type};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -161,6 +162,26 @@ impl Hosts {
     /// The same, from another namespace.
     pub(crate) fn connect_silently_from(&self, from: &str, address: IpAddr) -> TcpStream {
         self.connect_for(from, b's', address)
+    }
+
+    /// The same, from a port.
+    pub(crate) fn connect_silently_by(&self, port: u16, address: IpAddr) -> TcpStream {
+        self.inside("client", move || {
+            let socket = Socket::new(Domain::for_address(SocketAddr::new(address, PORT)), Type::STREAM, None);
+            let socket = socket.unwrap();
+            let here = match address {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            socket.set_reuse_address(true).unwrap();
+            socket.bind(&SocketAddr::new(here, port).into()).unwrap();
+            let to = SocketAddr::new(address, PORT).into();
+            socket.connect_timeout(&to, Duration::from_secs(5)).unwrap();
+            let mut stream = TcpStream::from(socket);
+            stream.write_all(b"s").unwrap();
+            stream.read_exact(&mut [0]).unwrap();
+            stream
+        })
     }
 
     fn connect_for(&self, from: &str, what: u8, address: IpAddr) -> TcpStream {

@@ -95,13 +95,50 @@ fn a_connection_that_is_served_outlives_its_tickles() {
     for address in [V4, V6] {
         let mut a = Holder::start(&hosts, "a", address);
         a.hold(1);
-        let mut client = hosts.connect_silently(address);
-        a.orphan(client.local_addr().unwrap());
-        // A new moment of being light begins, and with it the rounds, and the connection is still open.
+        let earlier = hosts.connect_silently(address);
+        let from = earlier.local_addr().unwrap();
+        drop(earlier);
+        a.orphan(from);
+        // A new moment of being light begins, and with it the rounds; the second comes when the client is here again.
         a.hold(2);
+        let mut client = hosts.connect_silently_by(from.port(), address);
         assert_eq!(ends(&mut client, ALL_SAID), None, "{address}");
         a.reset();
         assert_eq!(ends(&mut client, SOON), Some(ErrorKind::ConnectionReset), "{address}");
+    }
+}
+
+/// What a killed process had written goes on in its kernel, and would be said in the name of the next token.
+#[test]
+fn what_an_earlier_life_had_to_say_is_never_said() {
+    if holder::is_played() {
+        return;
+    }
+    let hosts = hosts_or_return!("what_an_earlier_life_had_to_say_is_never_said");
+    for address in [V4, V6] {
+        let mut a = Holder::start(&hosts, "a", address);
+        a.hold(1);
+        let mut client = hosts.connect_silently(address);
+        // Said into the void, and left to the kernel by a process that is gone.
+        hosts.at("a", "nft add table inet void");
+        hosts.at("a", "nft add chain inet void out { type filter hook output priority 0 ; policy drop ; }");
+        a.say();
+        a.kill();
+        let left = || {
+            let of = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+            let asked = format!("ss --tcp --numeric --no-header state connected src {of}");
+            hosts.at("a", &asked).lines().count()
+        };
+        assert_eq!(left(), 1, "{address}: {}", hosts.at("a", "ss --tcp --numeric --all"));
+        std::thread::sleep(LIT_AT_MOST);
+        let mut again = Holder::start(&hosts, "a", address);
+        again.hold(2);
+        assert_eq!(left(), 0, "{address}");
+        hosts.at("a", "nft delete table inet void");
+        // The kernel would have asked again within this time.
+        assert_eq!(ends(&mut client, ALL_SAID), None, "{address}");
+        assert_eq!(hosts.served_within(address, SOON), Some("a".to_owned()));
+        again.release();
     }
 }
 
