@@ -27,7 +27,7 @@ fn sleeper() -> Command {
 
 /// The state letter of a process in the kernel's table; none when it is gone.
 fn state(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
@@ -85,7 +85,7 @@ async fn a_process_that_does_not_end_when_asked_is_killed() {
     command.args(["-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]);
     let log = folder.path().join("log");
     children.spawn(&node("gra-1"), command, &log, false).unwrap();
-    until("ready", || std::fs::read_to_string(&log).unwrap_or_default().contains("ready")).await;
+    until("ready", || fs::read_to_string(&log).unwrap_or_default().contains("ready")).await;
     let status = children.end(&node("gra-1"), Signal::TERM, Duration::from_millis(200)).await.unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status.unwrap()), Some(9));
 }
@@ -94,8 +94,8 @@ async fn a_process_that_does_not_end_when_asked_is_killed() {
 async fn a_program_that_fails_is_reported_with_its_last_words() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("twinsite");
-    std::fs::write(&program, "#!/bin/sh\necho cannot do that >&2\nexit 3\n").unwrap();
-    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(&program, "#!/bin/sh\necho cannot do that >&2\nexit 3\n").unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let error = start(&program, folder.path()).await.unwrap_err().to_string();
     assert!(error.contains("ended (exit status: 3) while the cluster was starting"), "{error}");
     assert!(error.contains("cannot do that"), "{error}");
@@ -124,7 +124,7 @@ fn files_are_complete_and_say_what_the_layout_says() {
     let layout = Layout::paired(70, Profile::Wan, &Shape::default(), Store::OwnRedis);
     let files = files::Files::new(folder.path().to_owned());
     files.write(&layout).unwrap();
-    let text = std::fs::read_to_string(folder.path().join("sbg-1/node.toml")).unwrap();
+    let text = fs::read_to_string(folder.path().join("sbg-1/node.toml")).unwrap();
     let written: toml::Table = toml::from_str(&text).unwrap();
     assert_eq!(written["node"].as_str(), Some("sbg-1"));
     assert_eq!(written["bootstrap"].as_bool(), Some(false));
@@ -135,13 +135,13 @@ fn files_are_complete_and_say_what_the_layout_says() {
     assert_eq!(written["metrics"]["listen"].as_str(), Some("127.70.2.1:7102"));
     assert_eq!(written["lab"]["exit_with_stdin"].as_bool(), Some(true));
     let first: toml::Table =
-        toml::from_str(&std::fs::read_to_string(folder.path().join("gra-1/node.toml")).unwrap()).unwrap();
+        toml::from_str(&fs::read_to_string(folder.path().join("gra-1/node.toml")).unwrap()).unwrap();
     assert_eq!(first["bootstrap"].as_bool(), Some(true));
-    let key = std::fs::metadata(folder.path().join("gra-1/node.key")).unwrap();
+    let key = fs::metadata(folder.path().join("gra-1/node.key")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&key.permissions()) & 0o777, 0o600);
     assert!(folder.path().join("operator.pem").is_file());
 
-    std::fs::write(folder.path().join("gra-1/data/log"), "x").unwrap();
+    fs::write(folder.path().join("gra-1/data/log"), "x").unwrap();
     files.wipe(&layout).unwrap();
     assert!(!folder.path().join("gra-1/data/log").exists());
     assert!(folder.path().join("gra-1/data").is_dir());

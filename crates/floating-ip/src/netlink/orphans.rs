@@ -4,7 +4,7 @@
 //! to them: later each time, and in vain while the address is dark. If this host is given the address again within that
 //! time, a client reads an answer that was given under an older token, after others have answered under newer ones. (Seen
 //! in a drill: 27 s after the answer was written, 8 s after the next token.) So before the address is light these
-//! connections are broken off (`SOCK_DESTROY`, sock_diag(7), Linux 4.5 with `CONFIG_INET_DIAG_DESTROY`), while the rules
+//! connections are broken off (`SOCK_DESTROY`, `sock_diag(7)`, Linux 4.5 with `CONFIG_INET_DIAG_DESTROY`), while the rules
 //! hold back the resets that the kernel would say farewell with.
 
 use super::socket::{Line, is};
