@@ -21,17 +21,16 @@ const KEPT_MAX: usize = 100_000;
 const PROCESSORS_MAX: usize = 16;
 
 /// A time in which a processor did not run what it should have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stall {
+#[derive(Debug)]
+struct Stall {
     /// When the thread should have woken.
-    pub from: Instant,
+    from: Instant,
     /// When it did.
-    pub to: Instant,
+    to: Instant,
 }
 
 impl Stall {
-    /// How long it was.
-    pub fn length(&self) -> Duration {
+    fn length(&self) -> Duration {
         self.to.saturating_duration_since(self.from)
     }
 
@@ -110,8 +109,7 @@ mod tests {
         let at = |ms| zero + Duration::from_millis(ms);
         let pulse = Pulse { stalls: Arc::default(), ends: Arc::default(), threads: Vec::new() };
         let stalls = [(100, 250), (400, 430), (900, 1_900)];
-        *pulse.stalls.lock().unwrap() =
-            stalls.map(|(from, to)| Stall { from: at(from), to: at(to) }).to_vec();
+        *pulse.stalls.lock().unwrap() = stalls.map(|(from, to)| Stall { from: at(from), to: at(to) }).into();
         let longest = |from, to| pulse.longest(at(from), at(to)).as_millis();
         assert_eq!(longest(0, 800), 150);
         assert_eq!(longest(300, 800), 30);

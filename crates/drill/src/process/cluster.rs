@@ -195,7 +195,6 @@ impl Cluster {
             }
             let noticed = *self.ended.entry(process.clone()).or_insert_with(Instant::now);
             if noticed.elapsed() >= RESTART_AFTER {
-                self.ended.remove(&process);
                 self.start_process(&process)?;
                 started.push(process);
             }
@@ -208,6 +207,8 @@ impl Cluster {
         if self.children.runs(process) {
             return Ok(());
         }
+        // Whoever starts it: it ends anew, if ever.
+        self.ended.remove(process);
         let (command, with_stdin) = match process {
             ProcessName::Node(name) => {
                 (self.launcher.node(&self.files.node_config(self.known_node(process, name)?)), true)

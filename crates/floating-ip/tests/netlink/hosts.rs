@@ -151,7 +151,7 @@ impl Hosts {
 
     /// A connection of a client to whom the host keeps talking.
     pub(crate) fn connect(&self, address: IpAddr) -> TcpStream {
-        self.connect_for("client", b'k', address)
+        self.connect_for("client", 0, b'k', address)
     }
 
     /// A connection of a client that waits for a message that never comes.
@@ -161,33 +161,27 @@ impl Hosts {
 
     /// The same, from another namespace.
     pub(crate) fn connect_silently_from(&self, from: &str, address: IpAddr) -> TcpStream {
-        self.connect_for(from, b's', address)
+        self.connect_for(from, 0, b's', address)
     }
 
-    /// The same, from a port.
+    /// The same as the first, from a port.
     pub(crate) fn connect_silently_by(&self, port: u16, address: IpAddr) -> TcpStream {
-        self.inside("client", move || {
-            let socket = Socket::new(Domain::for_address(SocketAddr::new(address, PORT)), Type::STREAM, None);
-            let socket = socket.unwrap();
+        self.connect_for("client", port, b's', address)
+    }
+
+    /// From whatever port if it is 0.
+    fn connect_for(&self, from: &str, port: u16, what: u8, address: IpAddr) -> TcpStream {
+        self.inside(from, move || {
             let here = match address {
                 IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             };
+            let to = SocketAddr::new(address, PORT);
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
             socket.set_reuse_address(true).unwrap();
             socket.bind(&SocketAddr::new(here, port).into()).unwrap();
-            let to = SocketAddr::new(address, PORT).into();
-            socket.connect_timeout(&to, Duration::from_secs(5)).unwrap();
+            socket.connect_timeout(&to.into(), Duration::from_secs(5)).unwrap();
             let mut stream = TcpStream::from(socket);
-            stream.write_all(b"s").unwrap();
-            stream.read_exact(&mut [0]).unwrap();
-            stream
-        })
-    }
-
-    fn connect_for(&self, from: &str, what: u8, address: IpAddr) -> TcpStream {
-        self.inside(from, move || {
-            let to = SocketAddr::new(address, PORT);
-            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
             stream.write_all(&[what]).unwrap();
             stream.read_exact(&mut [0]).unwrap();
             stream
