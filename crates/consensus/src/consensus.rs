@@ -55,13 +55,6 @@ pub(crate) struct Shared<RT: AsyncRuntime> {
     proposals: Semaphore,
 }
 
-impl<RT: AsyncRuntime> Shared<RT> {
-    /// Whether this node believes that it leads.
-    pub(crate) fn is_leader(&self) -> bool {
-        self.status.borrow().is_leader
-    }
-}
-
 impl<RT: AsyncRuntime> Clone for Consensus<RT> {
     fn clone(&self) -> Self {
         Self { raft: self.raft.clone(), shared: Arc::clone(&self.shared) }

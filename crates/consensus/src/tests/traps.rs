@@ -439,6 +439,42 @@ async fn whoever_has_voted_gives_the_elected_the_time_to_be_heard() {
     assert!(status.is_leader && status.term == term, "elected in term {term}, and now: {status:?}");
 }
 
+/// Who is refused, because others heard the leader later than it did, asks them again long before openraft's own timer
+/// would have run out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_stands_again() {
+    const ELECTION_MIN: Duration = Duration::from_millis(1_900);
+    let cluster = Cluster::start_with(3, |options| {
+        options.timing.heartbeat = Duration::from_millis(100);
+        options.timing.election_min = ELECTION_MIN;
+        options.timing.election_max = Duration::from_millis(2_000);
+    })
+    .await;
+    cluster.propose("before").await;
+    cluster.everywhere("before").await;
+    let leader = cluster.leader().await.node().0;
+    let others = others(&cluster, leader);
+    for (place, node) in others.iter().enumerate() {
+        cluster.nodes[node].set_election_turn(u32::try_from(place).unwrap());
+    }
+    cluster.net.sent();
+    cluster.net.block(Kind::PreVote, true);
+    cluster.net.detach(leader);
+    let asked = async || {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        while !cluster.net.sent().contains(&(others[0], others[1], Kind::PreVote)) {
+            assert!(tokio::time::Instant::now() < deadline, "it never asked");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::Instant::now()
+    };
+    let first = asked().await;
+    let second = asked().await;
+    assert!(second - first < ELECTION_MIN, "again after {:?}", second - first);
+    cluster.net.block(Kind::PreVote, false);
+    wait_for(&cluster.nodes[&others[0]], "leading", |status| status.is_leader).await;
+}
+
 /// A committed entry that cannot be read stops the node, now and after every restart; it is never skipped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_undecodable_committed_entry_stops_the_node() {
