@@ -1,8 +1,10 @@
 //! Who a certificate speaks for.
 
 use rustls_pki_types::CertificateDer;
+use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use twinsite_model::{ClusterName, NodeId};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -53,6 +55,38 @@ impl PeerIdentity {
     }
 }
 
+/// Whom certificates speak for that were read before: reading one takes longer than answering a heartbeat.
+#[derive(Debug, Default)]
+pub struct KnownCertificates(Mutex<VecDeque<(Vec<u8>, PeerIdentity)>>);
+
+/// More certificates than a cluster has nodes; the oldest are forgotten.
+const KNOWN_MAX: usize = 32;
+
+impl KnownCertificates {
+    /// Nobody yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Like [`PeerIdentity::from_peer_certs`].
+    pub fn identify(
+        &self,
+        certificates: Option<&[CertificateDer<'_>]>,
+    ) -> Result<PeerIdentity, IdentityError> {
+        let own = certificates.and_then(<[_]>::first).ok_or(IdentityError::Missing)?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, identity)) = known.iter().find(|(certificate, _)| **certificate == **own) {
+            return Ok(identity.clone());
+        }
+        let identity = PeerIdentity::from_certificate(own)?;
+        known.push_back((own.to_vec(), identity.clone()));
+        if known.len() > KNOWN_MAX {
+            known.pop_front();
+        }
+        Ok(identity)
+    }
+}
+
 impl fmt::Display for PeerIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "twinsite://{}/node/{}", self.cluster, self.node)
@@ -95,5 +129,29 @@ mod tests {
         }
         assert_eq!(PeerIdentity::from_certificate(b"no"), Err(IdentityError::Unreadable));
         assert_eq!(PeerIdentity::from_peer_certs(None), Err(IdentityError::Missing));
+    }
+    #[test]
+    fn a_certificate_is_read_once_and_what_cannot_be_read_never_known() {
+        let named = |uri: &str| {
+            let mut parameters = rcgen::CertificateParams::default();
+            parameters.subject_alt_names = vec![rcgen::SanType::URI(uri.try_into().unwrap())];
+            let key = rcgen::KeyPair::generate().unwrap();
+            parameters.self_signed(&key).unwrap().der().clone()
+        };
+        let known = KnownCertificates::new();
+        let count = || known.0.lock().unwrap().len();
+        for node in 0..KNOWN_MAX + 3 {
+            let certificate = [named(&format!("twinsite://demo/node/{node}"))];
+            for _ in 0..2 {
+                let identity = known.identify(Some(&certificate)).unwrap();
+                assert_eq!(identity.node, NodeId(node as u64));
+            }
+            assert_eq!(count(), (node + 1).min(KNOWN_MAX));
+        }
+        assert_eq!(known.identify(None), Err(IdentityError::Missing));
+        assert_eq!(known.identify(Some(&[])), Err(IdentityError::Missing));
+        assert_eq!(known.identify(Some(&[b"no".as_slice().into()])), Err(IdentityError::Unreadable));
+        assert_eq!(known.identify(Some(&[named("http://demo")])), Err(IdentityError::NotOneNode));
+        assert_eq!(count(), KNOWN_MAX);
     }
 }

@@ -11,7 +11,7 @@ mod server;
 mod tls;
 
 pub use client::GrpcTransport;
-pub use identity::{IdentityError, PeerIdentity};
+pub use identity::{IdentityError, KnownCertificates, PeerIdentity};
 pub use server::{PeerCheck, PeerService, service};
 pub use tls::{PeerTls, TlsError};
 

@@ -1,6 +1,6 @@
 //! The listening side: a service for the binary's own server.
 
-use super::identity::PeerIdentity;
+use super::identity::KnownCertificates;
 use super::{GENERATION, MESSAGE_BYTES_MAX, PIECE_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use crate::inbound::Inbound;
 use crate::local::Refused;
@@ -30,6 +30,7 @@ pub enum PeerCheck {
 pub struct PeerService<RT: AsyncRuntime> {
     inbound: Inbound<RT>,
     check: PeerCheck,
+    known: KnownCertificates,
 }
 
 /// The service to add to a server. The server should set `tcp_nodelay(true)`, and an HTTP/2 keep-alive.
@@ -37,7 +38,7 @@ pub fn service<RT: AsyncRuntime>(
     inbound: Inbound<RT>,
     check: PeerCheck,
 ) -> RaftServiceServer<PeerService<RT>> {
-    RaftServiceServer::new(PeerService { inbound, check })
+    RaftServiceServer::new(PeerService { inbound, check, known: KnownCertificates::new() })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
@@ -52,7 +53,7 @@ impl<RT: AsyncRuntime> PeerService<RT> {
             PeerCheck::Nothing => Ok(()),
             PeerCheck::Certificate(cluster) => {
                 let certificates = certificates.as_ref().map(|certificates| certificates.as_slice());
-                match PeerIdentity::from_peer_certs(certificates) {
+                match self.known.identify(certificates) {
                     Ok(identity) if identity.cluster == *cluster && identity.node == claimed => Ok(()),
                     _ => Err(Refused::OtherCertificate { claimed }),
                 }

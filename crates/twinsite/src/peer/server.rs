@@ -3,10 +3,9 @@
 use super::pb::{self, node_service_server::NodeService, node_service_server::NodeServiceServer};
 use super::{Peers, drill_wire, wire};
 use crate::node::{DrillDesk, Raft};
-use rustls_pki_types::CertificateDer;
 use tonic::{Request, Response, Status};
 use twinsite_agents::{Connections, Desk, Machine, RollRefused};
-use twinsite_consensus::grpc::PeerIdentity;
+use twinsite_consensus::grpc::{IdentityError, KnownCertificates, PeerIdentity};
 use twinsite_consensus::{ProposeError, ReadError, TokioRuntime};
 use twinsite_model::{ClusterName, Command, NodeId, encoding};
 use twinsite_sessions::Sessions;
@@ -30,7 +29,7 @@ pub struct Local {
 
 /// The service to add to the peer server.
 pub fn serve(local: Local) -> NodeServiceServer<Service> {
-    NodeServiceServer::new(Service(local))
+    NodeServiceServer::new(Service { local, known: KnownCertificates::new() })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
@@ -41,13 +40,18 @@ fn is_session_command(command: &Command) -> bool {
 }
 
 /// The generated service over [`Local`].
-pub struct Service(Local);
+pub struct Service {
+    local: Local,
+    known: KnownCertificates,
+}
 
 impl Service {
     /// The node that calls, by its certificate; it must be one of the cluster as it is now.
     fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
-        let caller = certified(request.peer_certs().as_deref().map(Vec::as_slice), &self.0.cluster)?;
-        check_member(caller, self.raft().is_retired(caller), self.0.desk.peers.knows(caller))?;
+        let certificates = request.peer_certs();
+        let identity = self.known.identify(certificates.as_deref().map(Vec::as_slice));
+        let caller = certified(identity, &self.local.cluster)?;
+        check_member(caller, self.raft().is_retired(caller), self.local.desk.peers.knows(caller))?;
         Ok(caller)
     }
 
@@ -57,13 +61,13 @@ impl Service {
     }
 
     fn raft(&self) -> &Raft {
-        &self.0.desk.raft
+        &self.local.desk.raft
     }
 }
 
 /// The node that a certificate of this cluster names.
-fn certified(certificates: Option<&[CertificateDer<'_>]>, cluster: &ClusterName) -> Result<NodeId, Status> {
-    match PeerIdentity::from_peer_certs(certificates) {
+fn certified(identity: Result<PeerIdentity, IdentityError>, cluster: &ClusterName) -> Result<NodeId, Status> {
+    match identity {
         Ok(identity) if identity.cluster == *cluster => Ok(identity.node),
         _ => Err(Status::permission_denied("the certificate names no node of this cluster")),
     }
@@ -97,14 +101,14 @@ impl NodeService for Service {
         self.check(&request, request.get_ref().node)?;
         let report = wire::report(request.into_inner())?;
         let heard =
-            self.0.desk.report(report).map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
+            self.local.desk.report(report).map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
         Ok(Response::new(pb::ReportResponse { leads: heard.leads, has_quorum: heard.has_quorum }))
     }
 
     async fn renew(&self, request: Request<pb::RenewRequest>) -> Result<Response<pb::RenewResponse>, Status> {
         self.check(&request, request.get_ref().node)?;
         let renewal = wire::renewal(request.into_inner())?;
-        Ok(Response::new(wire::answer_to_pb(self.0.desk.renew(renewal).await)))
+        Ok(Response::new(wire::answer_to_pb(self.local.desk.renew(renewal).await)))
     }
 
     async fn release(
@@ -112,10 +116,12 @@ impl NodeService for Service {
         request: Request<pb::ReleaseRequest>,
     ) -> Result<Response<pb::ReleaseResponse>, Status> {
         // Also of a node that is no member any more: what it lets go may be the last that others wait for.
-        let caller = certified(request.peer_certs().as_deref().map(Vec::as_slice), &self.0.cluster)?;
+        let certificates = request.peer_certs();
+        let identity = self.known.identify(certificates.as_deref().map(Vec::as_slice));
+        let caller = certified(identity, &self.local.cluster)?;
         check_claim(caller, request.get_ref().node)?;
         let release = wire::release(request.into_inner())?;
-        let noted = self.0.desk.release(release).await;
+        let noted = self.local.desk.release(release).await;
         let noted = noted.map_err(|busy| Status::resource_exhausted(busy.to_string()))?;
         let current = noted.current.map(wire::token_to_pb);
         Ok(Response::new(pb::ReleaseResponse { leads: noted.leads, current }))
@@ -157,7 +163,7 @@ impl NodeService for Service {
         request: Request<pb::SpreadPinsRequest>,
     ) -> Result<Response<pb::SpreadPinsResponse>, Status> {
         let from = self.caller(&request)?;
-        self.0.sessions.receive(wire::gossip(from, request.into_inner())?);
+        self.local.sessions.receive(wire::gossip(from, request.into_inner())?);
         Ok(Response::new(pb::SpreadPinsResponse {}))
     }
 
@@ -167,7 +173,7 @@ impl NodeService for Service {
     ) -> Result<Response<pb::AskPinResponse>, Status> {
         self.caller(&request)?;
         let room = wire::room(&request.into_inner().room)?;
-        let pin = self.0.sessions.answer(room).map(|pin| wire::pin_to_pb(room, &pin));
+        let pin = self.local.sessions.answer(room).map(|pin| wire::pin_to_pb(room, &pin));
         Ok(Response::new(pb::AskPinResponse { pin }))
     }
 
@@ -180,7 +186,7 @@ impl NodeService for Service {
         if self.raft().state().spec.as_ref().is_none_or(|spec| spec.floating_ip(&call.ip).is_none()) {
             return Err(Status::not_found("there is no such floating IP"));
         }
-        let taken = self.0.connections.receive(from, call, TokioRuntime::boot_now());
+        let taken = self.local.connections.receive(from, call, TokioRuntime::boot_now());
         let has = taken.map_err(|refused| match refused {
             RollRefused::TooMany(_) => Status::resource_exhausted(refused.to_string()),
             RollRefused::Old | RollRefused::NotTheHolder => Status::failed_precondition(refused.to_string()),
@@ -197,9 +203,9 @@ impl NodeService for Service {
         let dry_run = request.dry_run;
         let wish = drill_wire::drill_wish(request)?;
         let begun = if dry_run {
-            self.0.drills.may_begin(&wish).await.map(|()| 0)
+            self.local.drills.may_begin(&wish).await.map(|()| 0)
         } else {
-            self.0.drills.begin(wish).await
+            self.local.drills.begin(wish).await
         };
         Ok(Response::new(drill_wire::drill_begun_to_pb(begun)?))
     }
@@ -209,7 +215,7 @@ impl NodeService for Service {
         request: Request<pb::EndDrillRequest>,
     ) -> Result<Response<pb::EndDrillResponse>, Status> {
         self.check(&request, request.get_ref().runner)?;
-        let ended = self.0.drills.end(drill_wire::drill_ended(request.into_inner())?).await;
+        let ended = self.local.drills.end(drill_wire::drill_ended(request.into_inner())?).await;
         Ok(Response::new(pb::EndDrillResponse { refused: drill_wire::refused_to_pb(ended)? }))
     }
 
