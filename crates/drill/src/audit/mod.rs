@@ -4,12 +4,13 @@ mod store;
 
 pub use store::StoreFollower;
 
+use crate::engine::run::since;
 use crate::engine::{Check, WatchItem};
 use crate::measure::announced::{self, Settled};
 use crate::measure::hosts::Answering;
-use crate::measure::{Recording, dual, holders, kernel, rooms};
+use crate::measure::{Evidence, Recording, dual, holders, kernel, rooms};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use twinsite_model::{Event, Token};
 
 /// The check that needs a machine that runs: an announcement follows the address in its time.
@@ -59,12 +60,16 @@ impl Audit {
         self.evidence.extend(other.evidence);
     }
 
-    /// Takes in which hosts of a lab answered.
-    pub fn take_hosts(&mut self, answering: &Answering) {
+    /// Takes in which hosts of a lab answered; `zero` is when the report's first step began.
+    pub fn take_hosts(&mut self, answering: &Answering, zero: Instant) {
         // As above: what is not proven counts as broken.
         self.two_hosts_ms = Some(ceil_ms(answering.two_hosts.total).max(u64::from(answering.unproven)));
         self.dark_frames = Some(answering.dark_frames);
-        self.evidence.extend(answering.evidence.iter().cloned());
+        if answering.unproven {
+            let line = "probes to the hosts were not answered, or there was too much to keep";
+            self.evidence.push(line.to_owned());
+        }
+        self.evidence.extend(answering.evidence.iter().map(|evidence| dated(evidence, zero)));
     }
 
     /// Each thing that must hold.
@@ -116,19 +121,25 @@ impl Audit {
 }
 
 /// Audits one run, given what clients saw, the cluster's journal, the tokens of the store's writes in their order,
-/// and when nothing was moving.
-pub fn audit(recording: &Recording, journal: &[WatchItem], writes: &[Token], settled: &[Settled]) -> Audit {
+/// and when nothing was moving. Evidence is dated from `zero`, as everything in the report is.
+pub fn audit(
+    recording: &Recording,
+    journal: &[WatchItem],
+    writes: &[Token],
+    settled: &[Settled],
+    zero: Instant,
+) -> Audit {
     let slack = SLACK_MIN + recording.lag;
     let mut evidence = Vec::new();
 
     let dual = dual::find(&recording.answers, slack);
-    evidence.extend(dual.evidence);
+    evidence.extend(dual.evidence.iter().map(|evidence| dated(evidence, zero)));
     let listened = kernel::doubly_owned(&recording.listeners);
     if !listened.is_zero() {
         evidence.push(format!("two processes listened on the floating address for {listened:?}"));
     }
     let (held, lines) = holders::doubly_answered(&recording.holders);
-    evidence.extend(lines.into_iter().take(8));
+    evidence.extend(lines.iter().take(8).map(|evidence| dated(evidence, zero)));
     if dual.traced == 0 {
         evidence.push("no answer said who gave it, so nothing is proven".to_owned());
     }
@@ -148,7 +159,7 @@ pub fn audit(recording: &Recording, journal: &[WatchItem], writes: &[Token], set
     }
 
     let splits = rooms::splits(&recording.tunnels, slack);
-    evidence.extend(splits.iter().take(8).map(|split| split.evidence.clone()));
+    evidence.extend(splits.iter().take(8).map(|split| dated(&split.evidence, zero)));
     let (mismatch, line) = announced::mismatch(&recording.announced, settled);
     evidence.extend(line);
 
@@ -162,6 +173,11 @@ pub fn audit(recording: &Recording, journal: &[WatchItem], writes: &[Token], set
         dark_frames: None,
         evidence,
     }
+}
+
+/// With the time at which it was seen, as the timeline has it.
+fn dated(Evidence { at, line }: &Evidence, zero: Instant) -> String {
+    format!("{:+} ms: {line}", since(zero, *at))
 }
 
 /// Writes whose token is older than that of some earlier write.

@@ -31,7 +31,7 @@ fn a_clean_run_is_clean() {
     let start = Instant::now();
     let recording = Recording { answers: vec![answer(start, "gra-1", 1)], ..Recording::default() };
     let writes = [Token::new(1, 1), Token::new(1, 1), Token::new(1, 2), Token::new(2, 1)];
-    let found = audit(&recording, &[owner_changed(1), owner_changed(2)], &writes, &[]);
+    let found = audit(&recording, &[owner_changed(1), owner_changed(2)], &writes, &[], start);
     assert_eq!(found, Audit::clean());
     assert_eq!(found.broken(), Vec::<String>::new());
 }
@@ -41,7 +41,7 @@ fn stale_writes_and_shrinking_tokens_are_found() {
     let start = Instant::now();
     let recording = Recording { answers: vec![answer(start, "gra-1", 1)], ..Recording::default() };
     let writes = [Token::new(1, 2), Token::new(1, 1), Token::new(1, 2)];
-    let found = audit(&recording, &[owner_changed(2), owner_changed(2)], &writes, &[]);
+    let found = audit(&recording, &[owner_changed(2), owner_changed(2)], &writes, &[], start);
     assert_eq!((found.stale_epoch_writes, found.epochs_monotonic), (1, false));
     assert_eq!(found.broken().len(), 2);
 }
@@ -52,18 +52,18 @@ fn a_broken_fence_is_found() {
     let later = |ms| start + Duration::from_millis(ms);
     let answers =
         vec![answer(start, "gra-1", 1), answer(later(300), "sbg-1", 2), answer(later(340), "gra-1", 1)];
-    let found = audit(&Recording { answers, ..Recording::default() }, &[], &[], &[]);
+    let found = audit(&Recording { answers, ..Recording::default() }, &[], &[], &[], start);
     assert_eq!(found.dual_answer_ms, 40);
-    assert!(found.evidence[0].contains("gra-1 answered under 1.1"), "{:?}", found.evidence);
+    assert!(found.evidence[0].starts_with("+340 ms: gra-1 answered under 1.1"), "{:?}", found.evidence);
 }
 
 #[test]
 fn what_cannot_be_proven_is_not_passed_over() {
-    let found = audit(&Recording::default(), &[], &[], &[]);
+    let found = audit(&Recording::default(), &[], &[], &[], Instant::now());
     assert_eq!(found.dual_answer_ms, 1);
     let start = Instant::now();
     let answers = vec![answer(start, "gra-1", 1)];
-    let found = audit(&Recording { answers, overflow: true, ..Recording::default() }, &[], &[], &[]);
+    let found = audit(&Recording { answers, overflow: true, ..Recording::default() }, &[], &[], &[], start);
     assert_eq!(found.dual_answer_ms, 1);
 }
 
@@ -81,7 +81,7 @@ fn two_hosts_at_once_and_words_of_dark_ones_are_broken_and_so_is_what_is_not_pro
     let good = Answering::default();
     let seen = |answering: Answering| {
         let mut found = Audit::clean();
-        found.take_hosts(&answering);
+        found.take_hosts(&answering, Instant::now());
         (found.two_hosts_ms, found.dark_frames, found.broken().len())
     };
     assert_eq!(seen(good.clone()), (Some(0), Some(0), 0));

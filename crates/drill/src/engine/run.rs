@@ -217,13 +217,13 @@ impl<'a> Run<'a> {
 
         let whole = recorder.recording();
         let writes = store.map(|store| store.writes()).unwrap_or_default();
-        let mut audit = audit::audit(&whole, &journal.items(), &writes, &windows);
+        let mut audit = audit::audit(&whole, &journal.items(), &writes, &windows, fault);
         let observed = Period { from: fault, to: observed_at };
         let probing = prober.map(Prober::finish).transpose().map_err(super::BackendError::new)?;
         let answering = probing.map(|probing| who_answered(&probing, observed));
         let mut timeline = timeline(&layout, &seen, fault, fault_wall, &actions, &of_fault);
         if let Some(answering) = &answering {
-            audit.take_hosts(answering);
+            audit.take_hosts(answering, fault);
             let entry = |(at, what)| TimelineEntry { at_ms: since(fault, at), source: "probes".into(), what };
             timeline.extend(hosts::lines(answering, observed).into_iter().map(entry));
             timeline.sort_by_key(|entry| entry.at_ms);

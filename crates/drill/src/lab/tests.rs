@@ -311,7 +311,7 @@ fn two_hosts_are_found(lab: &Lab, layout: &Layout) {
     let both = found(prober);
     // Less by what is not proven, at most: on a busy machine the probes are apart.
     assert!(both.two_hosts.total + 4 * (both.apart + both.every) >= A_WHILE, "{both:?}");
-    assert!(both.evidence[0].starts_with("gra-1 and sbg-2 both answered probes for "), "{both:?}");
+    assert!(both.evidence[0].line.starts_with("gra-1 and sbg-2 both answered probes for "), "{both:?}");
 }
 
 /// A host that answers nobody, and says the address all the same: that would take the traffic.
@@ -339,7 +339,7 @@ fn what_a_dark_host_says_with_the_address_is_found() {
     let ignore = "/proc/sys/net/ipv4/icmp_echo_ignore_all";
     let Some(found) = what_a_dark_host_says(Family::Ipv4, ignore) else { return };
     assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
-    assert!(found.evidence[0].starts_with("gra-2 sent an ARP request with the address"), "{found:?}");
+    assert!(found.evidence[0].line.starts_with("gra-2 sent an ARP request with the address"), "{found:?}");
 }
 
 #[test]
@@ -347,5 +347,5 @@ fn what_a_dark_host_says_with_an_ipv6_address_is_found() {
     let ignore = "/proc/sys/net/ipv6/icmp/echo_ignore_all";
     let Some(found) = what_a_dark_host_says(Family::Ipv6, ignore) else { return };
     assert_eq!((found.dark_frames, found.two_hosts), (1, Share::default()), "{found:?}");
-    assert!(found.evidence[0].starts_with("gra-2 sent a packet with the address"), "{found:?}");
+    assert!(found.evidence[0].line.starts_with("gra-2 sent a packet with the address"), "{found:?}");
 }

@@ -63,7 +63,7 @@ impl Measured<'_> {
             aborted: self.aborted,
             spans,
         };
-        let audit = audit(&self.recording, &journal, &[], &[]);
+        let audit = audit(&self.recording, &journal, &[], &[], self.fault.0);
         let is_clean = audit.broken().is_empty();
         let on = measured_on(self.spec, self.limits);
         let mut report = judge_on(self.scenario, &on, self.began, vec![run], audit);

@@ -1,6 +1,6 @@
 //! Two owners that answer for the floating address at once: what must never be seen.
 
-use super::{Answer, Kind};
+use super::{Answer, Evidence, Kind};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ pub struct Dual {
     /// For how long two owners answered; a single such answer counts at least 1 ms.
     pub overlap: Duration,
     /// Up to a few of the answers that should not have been.
-    pub evidence: Vec<String>,
+    pub evidence: Vec<Evidence>,
     /// Answers that say who gave them under which token. With none, nothing is proven.
     pub traced: u64,
 }
@@ -47,7 +47,7 @@ pub fn find(answers: &[Answer], slack: Duration) -> Dual {
             if answer.sent.is_some_and(|sent| sent >= since) || late > slack {
                 let what = kind_word(answer.kind);
                 let asked = if answer.sent.is_some_and(|sent| sent >= since) { "asked and " } else { "" };
-                dual.note(late, || {
+                dual.note(late, answer.received, || {
                     format!(
                         "{} answered under {token} on {what}, {asked}{late:?} after {newer} had",
                         identity.node
@@ -65,7 +65,9 @@ pub fn find(answers: &[Answer], slack: Duration) -> Dual {
             Some(tenure) => {
                 let overlap = answer.received.duration_since(tenure.first);
                 let other = tenure.node.clone();
-                dual.note(overlap, || format!("{} and {other} both answered under {token}", identity.node));
+                dual.note(overlap, answer.received, || {
+                    format!("{} and {other} both answered under {token}", identity.node)
+                });
             }
         }
     }
@@ -73,10 +75,10 @@ pub fn find(answers: &[Answer], slack: Duration) -> Dual {
 }
 
 impl Dual {
-    fn note(&mut self, overlap: Duration, evidence: impl FnOnce() -> String) {
+    fn note(&mut self, overlap: Duration, at: Instant, line: impl FnOnce() -> String) {
         self.overlap = self.overlap.max(overlap).max(OVERLAP_MIN);
         if self.evidence.len() < EVIDENCE_MAX {
-            self.evidence.push(evidence());
+            self.evidence.push(Evidence { at, line: line() });
         }
     }
 }

@@ -4,6 +4,7 @@
 //! kernel ends the light long before it takes the address away. That both *answer* is what must never be (DESIGN,
 //! invariant 2).
 
+use super::Evidence;
 use crate::lab::holding::Holding;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,13 +34,17 @@ impl HolderPeriod {
 }
 
 /// For how long two hosts answered at once, over all periods, and which they were.
-pub fn doubly_answered(periods: &[HolderPeriod]) -> (Duration, Vec<String>) {
+pub fn doubly_answered(periods: &[HolderPeriod]) -> (Duration, Vec<Evidence>) {
     let doubled: Vec<_> = periods.iter().filter(|period| period.answering().count() > 1).collect();
     let lasted = |period: &HolderPeriod| period.to.duration_since(period.from).max(Duration::from_millis(1));
     let lines = doubled.iter().map(|period| {
         let names: Vec<_> = period.answering().map(NodeName::as_str).collect();
         let names = names.join(" and ");
-        format!("the floating address was on {names} at once, and dark on none, for {:?}", lasted(period))
+        let line = format!(
+            "the floating address was on {names} at once, and dark on none, for {:?}",
+            lasted(period)
+        );
+        Evidence { at: period.from, line }
     });
     (doubled.iter().map(|period| lasted(period)).sum(), lines.collect())
 }
@@ -105,6 +110,6 @@ mod tests {
         assert_eq!(doubly_answered(&legal), (Duration::ZERO, Vec::new()));
         let (lasted, lines) = doubly_answered(&[period(&[("gra-1", Gate::Missing), ("sbg-1", Gate::Light)])]);
         assert_eq!(lasted, Duration::from_millis(30));
-        assert!(lines[0].contains("gra-1 and sbg-1"), "{lines:?}");
+        assert!(lines[0].line.contains("gra-1 and sbg-1"), "{lines:?}");
     }
 }

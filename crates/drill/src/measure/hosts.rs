@@ -26,6 +26,7 @@
 //! before; it is held against a host that had answered no probe for longer than anything is late here, and did not
 //! answer the next ones.
 
+use super::Evidence;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -268,8 +269,8 @@ pub struct Answering {
     pub apart: Duration,
     /// Nobody ever answered, or not everything could be kept: nothing is proven.
     pub unproven: bool,
-    /// What should not have been, a line each.
-    pub evidence: Vec<String>,
+    /// What should not have been.
+    pub evidence: Vec<Evidence>,
 }
 
 /// What follows from the probes; who answered nobody, only within `window`.
@@ -285,23 +286,18 @@ pub fn find(probing: &Probing, window: Period) -> Answering {
             for (from, to) in at_once.iter().take(EVIDENCE_MAX.saturating_sub(found.evidence.len())) {
                 let long = to.duration_since(*from).max(OVERLAP_MIN);
                 let line = format!("{} and {} both answered probes for {long:?}", one.host, other.host);
-                found.evidence.push(line);
+                found.evidence.push(Evidence { at: *from, line });
             }
             together.extend(at_once);
         }
-        let (times, line) = frames_in_the_dark(one, FRAME_LATE + probing.apart);
+        let (times, first) = frames_in_the_dark(one, FRAME_LATE + probing.apart);
         found.dark_frames += times;
-        found.evidence.extend(line);
+        found.evidence.extend(first);
     }
     found.two_hosts = share(joined(together), OVERLAP_MIN);
     found.nobody = share(nobody(&probing.hosts, window), Duration::ZERO);
     let answers: u64 = probing.hosts.iter().map(|host| host.answers).sum();
     found.unproven = answers == 0 || probing.hosts.iter().any(|host| host.overflow);
-    if found.unproven {
-        found
-            .evidence
-            .push("probes to the hosts were not answered, or there was too much to keep".to_owned());
-    }
     found.hosts = probing
         .hosts
         .iter()
@@ -387,9 +383,9 @@ fn nobody(hosts: &[Asked], window: Period) -> Vec<(Instant, Instant)> {
     all
 }
 
-/// In how many times of darkness a host sent frames with the address, and a line about the first.
-fn frames_in_the_dark(asked: &Asked, late: Duration) -> (u64, Option<String>) {
-    let mut line = None;
+/// In how many times of darkness a host sent frames with the address, and the first of them.
+fn frames_in_the_dark(asked: &Asked, late: Duration) -> (u64, Option<Evidence>) {
+    let mut evidence = None;
     let mut times = 0;
     for span in asked.spans.iter().filter(|span| span.light.is_none()) {
         // What is counted together with later frames may have a pause at its end.
@@ -402,12 +398,14 @@ fn frames_in_the_dark(asked: &Asked, late: Duration) -> (u64, Option<String>) {
         });
         let Some((frame, at)) = seen else { continue };
         times += 1;
-        line.get_or_insert_with(|| {
+        evidence.get_or_insert_with(|| {
             let dark = at.duration_since(span.sent.0);
-            format!("{} sent {frame} with the address when it had been dark for {dark:?}", asked.host)
+            let line =
+                format!("{} sent {frame} with the address when it had been dark for {dark:?}", asked.host);
+            Evidence { at, line }
         });
     }
-    (times, line)
+    (times, evidence)
 }
 
 #[cfg(test)]

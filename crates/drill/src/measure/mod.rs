@@ -30,6 +30,15 @@ pub struct Identity {
     pub token: Option<Token>,
 }
 
+/// Something that should not have been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// When it was seen first.
+    pub at: Instant,
+    /// One line about it.
+    pub line: String,
+}
+
 /// On what kind of connection an answer came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {

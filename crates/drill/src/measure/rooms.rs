@@ -1,6 +1,6 @@
 //! Rooms whose participants were on two meeting instances at the same time.
 
-use super::Tunnel;
+use super::{Evidence, Tunnel};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ pub struct Split {
     pub room: usize,
     /// For how long, at least.
     pub overlap: Duration,
-    /// One line about it.
-    pub evidence: String,
+    /// When, and who.
+    pub evidence: Evidence,
 }
 
 /// Finds every room that was in two places for longer than `slack`, once each, with its longest overlap. A
@@ -30,11 +30,11 @@ pub fn splits(tunnels: &[Tunnel], slack: Duration) -> Vec<Split> {
         if let Some((overlap, a, b)) = overlaps.max_by_key(|(overlap, ..)| *overlap)
             && overlap > slack
         {
-            let evidence = format!(
+            let line = format!(
                 "room {room}: participant {} on {} and participant {} on {} for {overlap:?}",
                 a.participant, a.instance, b.participant, b.instance
             );
-            found.push(Split { room, overlap, evidence });
+            found.push(Split { room, overlap, evidence: Evidence { at: b.opened, line } });
         }
     }
     found
@@ -80,7 +80,7 @@ mod tests {
         ];
         let found = splits(&seen, 20 * MS);
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].overlap, 200 * MS);
+        assert_eq!((found[0].overlap, found[0].evidence.at), (200 * MS, start + 700 * MS));
         // Whoever is written down first.
         let reversed: Vec<_> = seen.into_iter().rev().collect();
         assert_eq!(splits(&reversed, 20 * MS)[0].overlap, 200 * MS);

@@ -81,7 +81,8 @@ fn two_hosts_are_found_for_as_long_as_both_answered() {
     let found = looked_at(vec![vec![(0, 200_000)], vec![(150_000, 300_000)]], 299_000);
     // The first answer of the one was read at 150.1 ms, the last answered probe to the other sent at 199.
     assert_eq!(found.two_hosts.total, Duration::from_micros(48_900));
-    assert_eq!(found.evidence, ["gra-1 and gra-2 both answered probes for 48.9ms"]);
+    assert_eq!(found.evidence[0].line, "gra-1 and gra-2 both answered probes for 48.9ms");
+    assert_eq!(found.evidence.len(), 1);
 }
 
 /// A thawed owner that says one word more.
@@ -155,7 +156,8 @@ fn what_a_dark_host_sends_is_held_against_it_and_what_comes_late_is_not() {
     let found = with(Frame::ArpRequest, &[0, 250]);
     assert_eq!(found.dark_frames, 1);
     let line = "gra-1 sent an ARP request with the address when it had been dark for 150ms";
-    assert_eq!(found.evidence, [line]);
+    assert_eq!(found.evidence[0].line, line);
+    assert_eq!(found.evidence.len(), 1);
 }
 
 /// Who is light one after the other, with times of darkness in between; light for longer than an answer can take and
