@@ -5,6 +5,7 @@
 mod accept;
 mod bench;
 mod exercises;
+mod judged;
 mod nextest;
 mod prerequisites;
 mod run;

@@ -1,17 +1,11 @@
 //! Running other programs, and saying what happened.
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use crate::judged::Held;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// How many of the last lines of a program that failed are quoted: the limits and audit of an exercise fit in.
-const QUOTED_LINES: usize = 12;
-
-/// The exit code of a drill on a machine that stood still meanwhile.
-const CODE_DISTURBED: i32 = 5;
-/// How often is tried what such a machine disturbs.
+/// How often is tried what a machine disturbs that stands still or is busy.
 pub const TRIES: u32 = 3;
 
 /// Why a task ended badly.
@@ -36,6 +30,9 @@ pub enum TaskError {
     /// What it measured says nothing, for this machine stood still meanwhile.
     #[error("{0}")]
     Disturbed(String),
+    /// Something was too late or came out otherwise, which a busy machine may explain, and nothing happened that must not.
+    #[error("{0}")]
+    Late(String),
     /// Some checks failed.
     #[error("{0}")]
     Failed(String),
@@ -89,31 +86,6 @@ pub fn run(command: &mut Command) -> Result<Duration, TaskError> {
     if status.success() { Ok(began.elapsed()) } else { Err(TaskError::Ended { program, status }) }
 }
 
-/// Like [`run`]; if it says no, the error quotes the end of what it printed, for summaries that are read alone.
-pub fn run_quoting(command: &mut Command) -> Result<(), TaskError> {
-    let program = describe(command);
-    let start = |source| TaskError::Start { program: program.clone(), source };
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(start)?;
-    let mut last = VecDeque::new();
-    for line in child.stdout.take().into_iter().flat_map(|printed| BufReader::new(printed).lines()) {
-        let line = line.map_err(start)?;
-        anstream::println!("{line}");
-        last.push_back(line);
-        last.drain(..last.len().saturating_sub(QUOTED_LINES));
-    }
-    let status = child.wait().map_err(start)?;
-    if status.success() {
-        return Ok(());
-    }
-    let quoted = last.make_contiguous().join("\n            ");
-    let said = format!("`{program}` ended with {status}; the end of what it printed:\n            {quoted}");
-    Err(if status.code() == Some(CODE_DISTURBED) {
-        TaskError::Disturbed(said)
-    } else {
-        TaskError::Failed(said)
-    })
-}
-
 /// Waits until what was written so far, by builds above all, is on the disk: it would slow the disk under those who
 /// are measured next.
 pub fn settle_disk() -> Result<(), TaskError> {
@@ -149,6 +121,7 @@ pub fn describe(command: &Command) -> String {
 #[derive(Default)]
 pub struct Checks {
     passed: Vec<(String, Duration)>,
+    slow: Vec<(String, String)>,
     failed: Vec<(String, String)>,
     left_out: Vec<(String, String)>,
 }
@@ -167,23 +140,44 @@ impl Checks {
         }
     }
 
-    /// Like [`Self::check`], for what says of itself that this machine stood still meanwhile. It is tried again, and left
-    /// out if the machine does not come to rest.
-    pub fn check_undisturbed(&mut self, name: &str, mut check: impl FnMut() -> Result<(), TaskError>) {
-        for _ in 0..TRIES {
-            let mut is_disturbed = false;
-            let failed = self.failed.len();
-            self.check(name, || {
-                let ended = check();
-                is_disturbed = matches!(ended, Err(TaskError::Disturbed(_)));
-                ended
-            });
-            if !is_disturbed {
-                return;
+    /// Like [`Self::check`], for what is told when it takes longer than it should.
+    pub fn check_time(&mut self, name: &str, max: Duration, check: impl FnOnce() -> Result<(), TaskError>) {
+        self.check(name, check);
+        let slow = self.passed.pop_if(|(passed, took)| passed == name && *took > max);
+        self.slow
+            .extend(slow.map(|(name, took)| (name, format!("{} s of {}", took.as_secs(), max.as_secs()))));
+    }
+
+    /// Like [`Self::check`], for an exercise. What a machine that stands still or is busy may have disturbed is tried again;
+    /// it is left out if the machine does not come to rest, and has failed if it fails each time.
+    pub fn check_exercise(&mut self, name: &str, mut exercise: impl FnMut() -> Result<Held, TaskError>) {
+        let mut ended = None;
+        let mut tries = 0;
+        while tries < TRIES {
+            tries += 1;
+            anstream::println!("\n== {name}");
+            let began = Instant::now();
+            let result = exercise();
+            match &result {
+                Ok(Held::Whole) => anstream::println!("pass ({:.1} s)", began.elapsed().as_secs_f64()),
+                Ok(Held::Slowly(limits)) => anstream::println!("pass, but slowly: {limits}"),
+                Err(error) => anstream::println!("{name}: {error}"),
             }
-            self.failed.truncate(failed);
+            let is_over = !matches!(result, Err(TaskError::Disturbed(_) | TaskError::Late(_)));
+            ended = Some((result, began.elapsed()));
+            if is_over {
+                break;
+            }
         }
-        self.leave_out(name, &format!("this machine stood still each of the {TRIES} times"));
+        match ended {
+            Some((Ok(Held::Whole), took)) if tries == 1 => self.passed.push((name.to_owned(), took)),
+            Some((Ok(Held::Whole), _)) => self.slow.push((name.to_owned(), format!("at the {tries}. try"))),
+            Some((Ok(Held::Slowly(limits)), _)) => self.slow.push((name.to_owned(), limits)),
+            Some((Err(TaskError::Disturbed(_)), _)) | None => {
+                self.leave_out(name, &format!("this machine stood still each of the {TRIES} times"));
+            }
+            Some((Err(error), _)) => self.failed.push((name.to_owned(), error.to_string())),
+        }
     }
 
     /// Notes a check that could not run here.
@@ -206,14 +200,46 @@ impl Checks {
         for (name, took) in &self.passed {
             anstream::println!("  passed    {name} ({:.1} s)", took.as_secs_f64());
         }
+        for (name, limits) in &self.slow {
+            anstream::println!(
+                "  slowly    {name}: {limits}; a machine with nothing else to do should be faster"
+            );
+        }
         for (name, why) in &self.left_out {
             anstream::println!("  left out  {name}: {why}");
         }
         for (name, why) in &self.failed {
             anstream::println!("  FAILED    {name}: {why}");
         }
-        let (passed, failed, skipped) = (self.passed.len(), self.failed.len(), self.left_out.len());
+        let (passed, failed, skipped) =
+            (self.passed.len() + self.slow.len(), self.failed.len(), self.left_out.len());
         anstream::println!("checks: {passed} passed, {failed} failed, {skipped} skipped");
         if failed == 0 { Ok(()) } else { Err(TaskError::Failed(format!("{failed} checks failed"))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// Everything above a package is built again when somebody asks for another feature of it. That took half as long again
+    /// as everything else before anybody noticed.
+    #[test]
+    fn the_program_and_its_tests_ask_for_the_same_features() {
+        let packages = |arguments: &[&str]| -> BTreeSet<String> {
+            let mut command =
+                cargo(&["tree", "--offline", "--locked", "--prefix", "none", "--format", "{p} {f}"]);
+            let printed = output(command.args(arguments)).unwrap();
+            printed.lines().map(|line| line.trim_end_matches(" (*)").trim_end().to_owned()).collect()
+        };
+        let run = packages(&["--edges", "no-dev", "--package", "twinsite"]);
+        let build = packages(&["--edges", "no-dev", "--workspace"]);
+        let test = packages(&["--workspace"]);
+        assert!(run.len() > 100);
+        let otherwise = |less: &BTreeSet<String>, more| less.difference(more).cloned().collect::<Vec<_>>();
+        let none: [&str; 0] = [];
+        assert_eq!(otherwise(&run, &build), none, "built otherwise by `cargo build --workspace`");
+        assert_eq!(otherwise(&build, &test), none, "built otherwise by `cargo test --workspace`");
     }
 }
