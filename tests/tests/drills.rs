@@ -234,8 +234,8 @@ fn xml_is_right(file: &Path, passed: bool) {
     assert_eq!(said.trim(), if passed { "passed" } else { "failed" }, "{parsed:?}");
 }
 
-/// A guardian that wakes beside its node finds the lease over and ends it, a moment after everything was started that did not
-/// run. On a real host its supervisor starts it again, and so does a drill.
+/// A guardian that wakes beside its node finds the lease over and ends it. On a real host its supervisor starts it again, and
+/// so does a drill, without a step that asks for it.
 #[test]
 fn a_node_that_its_guardian_had_to_end_is_started_again() {
     if !lab_is_possible("a whole host that stands still and wakes") {
@@ -248,7 +248,6 @@ fn a_node_that_its_guardian_had_to_end_is_started_again() {
                 [[step]]\ndo.freeze-host = { nodes = \"owner\" }\n\
                 [[step]]\ndo.wait = { until = \"owner-changed\", within = \"wait + 10s\" }\n\
                 [[step]]\ndo.thaw = { guardians = \"victims\", nodes = \"victims\" }\n\
-                [[step]]\ndo.start = { guardians = \"victims\", nodes = \"victims\" }\n\
                 [[step]]\ndo.wait = { until = \"healthy\", within = \"30s\" }\n\
                 [expect]\nowner = \"changed\"\n";
     fs::write(&file, text).unwrap();

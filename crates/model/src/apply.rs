@@ -317,7 +317,7 @@ impl State {
             | Command::CloseOperation { .. }
             | Command::AbortOperation { .. } => self.drive_operation(revision, proposal),
             Command::PinRoom { room, upstream, replace, token } => {
-                self.pin_room(*room, upstream, replace.as_ref(), *token)
+                self.pin_room(revision, *room, upstream, replace.as_ref(), *token)
             }
             Command::TouchRooms { rooms, token } => self.touch_rooms(rooms, *token),
             Command::ExpireRooms { before } => Ok(self.expire_rooms(*before)),

@@ -426,7 +426,13 @@ fn floating_ip() -> impl Strategy<Value = FloatingIpState> {
 }
 
 fn pin() -> impl Strategy<Value = Pin> {
-    (upstream(), token(), wall()).prop_map(|(upstream, token, touched)| Pin { upstream, token, touched })
+    let placed = of((0..u64::MAX).prop_map(Revision));
+    (upstream(), token(), wall(), placed).prop_map(|(upstream, token, touched, placed)| Pin {
+        upstream,
+        token,
+        touched,
+        placed,
+    })
 }
 
 /// Any state of a format that this program writes.
@@ -502,6 +508,9 @@ fn in_its_format(mut state: State) -> State {
     if state.format < Format::DRILLS {
         state.drill = None;
         state.drills.clear();
+    }
+    if state.format < Format::PLACES {
+        state.sessions.pins.values_mut().for_each(|pin| pin.placed = None);
     }
     state
 }

@@ -406,6 +406,7 @@ pub(crate) fn rich_state() -> State {
         upstream: upstream("gra-meet-1"),
         token: Token::new(2, 12),
         touched: WallTime(1_800_000_000_700),
+        placed: None,
     };
     State {
         revision: Revision(42),
@@ -444,6 +445,15 @@ pub(crate) fn rich_state() -> State {
         drill: None,
         drills: VecDeque::new(),
     }
+}
+
+/// A room that got its place at a known revision; the first format that has such.
+pub(crate) fn state_with_places() -> State {
+    let mut state = State { format: Format::PLACES, ..rich_state() };
+    for pin in state.sessions.pins.values_mut() {
+        pin.placed = Some(Revision(41));
+    }
+    state
 }
 
 /// A drill runs, and there was one before; the first format that has them.

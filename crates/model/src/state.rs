@@ -38,8 +38,10 @@ impl Format {
     pub const ERRANDS: Self = Self(2);
     /// Knows drills on the live cluster, and `[drills]` in the specification.
     pub const DRILLS: Self = Self(3);
+    /// Remembers with each room at which revision it got its place.
+    pub const PLACES: Self = Self(4);
     /// The newest that this program reads and writes.
-    pub const NEWEST: Self = Self::DRILLS;
+    pub const NEWEST: Self = Self::PLACES;
 }
 
 /// The replicated state.
@@ -223,6 +225,8 @@ pub struct Pin {
     pub token: Token,
     /// When it was written or last confirmed.
     pub touched: WallTime,
+    /// The revision that placed the room there; none if the format had no such thing then.
+    pub placed: Option<Revision>,
 }
 
 /// Session placement in the replicated state.

@@ -1,8 +1,11 @@
 //! The store in the replicated state: for demos and tiny set-ups without a Redis.
 //!
 //! Writes are commands proposed to the leader; reads come from this node's own copy of the state. What the state has
-//! acknowledged it never forgets, so there is nothing to refill. The version of a pin is the revision of the state in
-//! which it was seen. Connection counts and drains are not written: the nodes tell each other the first, and the
+//! acknowledged it never forgets, so there is nothing to refill. The version of a pin is the revision that placed the room
+//! there. So what a node decided in the meantime, while the leader was slow to answer, outranks the place that it gave up,
+//! and is written when the leader answers again; and what was agreed since outranks both. (Pins from before
+//! [`twinsite_model::Format::PLACES`] do not know when they were placed; they count as of the revision in which they are seen.)
+//! Connection counts and drains are not written: the nodes tell each other the first, and the
 //! state holds the second.
 
 use crate::pin::{NodeConnections, Pin, PinUpdate};
@@ -13,7 +16,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use twinsite_model::{Applied, Command, Effect, Refusal, RoomKey, State, Token, UpstreamName, WallTime};
+use twinsite_model::{
+    Applied, Command, Effect, Refusal, Revision, RoomKey, State, Token, UpstreamName, WallTime,
+};
 
 /// Rooms that one [`Store::keep`] writes anew at most; each is a command. The rest follows at the next interval.
 const PINS_WRITTEN_MAX: usize = 64;
@@ -58,7 +63,7 @@ impl<P: Proposer> EmbeddedStore<P> {
 
     fn known(state: &State, room: RoomKey) -> Option<Pin> {
         let pin = state.sessions.pins.get(&room)?;
-        Some(Pin { upstream: pin.upstream.clone(), version: state.revision.0, token: pin.token })
+        Some(Pin { upstream: pin.upstream.clone(), version: version(pin, state.revision), token: pin.token })
     }
 
     async fn pin(
@@ -72,8 +77,8 @@ impl<P: Proposer> EmbeddedStore<P> {
         match applied.result {
             Ok(Effect::Placed(pin)) => {
                 let new = !applied.events.is_empty();
-                let pin = Pin { upstream: pin.upstream, version: applied.revision.0, token: pin.token };
-                Ok(Placement::At { pin, new })
+                let version = version(&pin, applied.revision);
+                Ok(Placement::At { pin: Pin { upstream: pin.upstream, version, token: pin.token }, new })
             }
             Err(Refusal::StaleToken { seen, .. }) => {
                 Ok(Placement::Stale { seen, known: Self::known(&self.proposer.state(), room) })
@@ -107,6 +112,10 @@ impl<P: Proposer> EmbeddedStore<P> {
     }
 }
 
+fn version(pin: &twinsite_model::Pin, seen: Revision) -> u64 {
+    pin.placed.unwrap_or(seen).0
+}
+
 impl<P: Proposer> Store for EmbeddedStore<P> {
     fn place(&self, request: PlaceRequest) -> BoxFuture<'_, Result<Placement, StoreError>> {
         Box::pin(self.pin(request.room, request.proposal, request.replace, request.token))
@@ -132,20 +141,26 @@ impl<P: Proposer> Store for EmbeddedStore<P> {
             let mut agreed = Vec::new();
             let mut written = 0;
             for PinUpdate { room, pin } in pins {
-                match Self::known(&state, room) {
-                    Some(known) => {
+                let known = Self::known(&state, room);
+                let replace = match &known {
+                    Some(known) if known.upstream == pin.upstream || !pin.outranks(known) => {
                         agreed.push(room);
-                        stored.push(known);
+                        stored.push(known.clone());
+                        continue;
                     }
-                    None if written < PINS_WRITTEN_MAX => {
-                        written += 1;
-                        match self.pin(room, pin.upstream, None, token).await? {
-                            Placement::At { pin, .. } => stored.push(pin),
-                            Placement::Stale { seen, .. } => return Err(StoreError::Stale { seen }),
-                            Placement::AskPeersFirst => return Err(StoreError::Away(Why::Protocol)),
-                        }
-                    }
-                    None => stored.push(pin),
+                    // Decided here in the meantime: the place that the state has was given up.
+                    Some(given_up) => Some(given_up.upstream.clone()),
+                    None => None,
+                };
+                if written == PINS_WRITTEN_MAX {
+                    stored.push(pin);
+                    continue;
+                }
+                written += 1;
+                match self.pin(room, pin.upstream, replace, token).await? {
+                    Placement::At { pin, .. } => stored.push(pin),
+                    Placement::Stale { seen, .. } => return Err(StoreError::Stale { seen }),
+                    Placement::AskPeersFirst => return Err(StoreError::Away(Why::Protocol)),
                 }
             }
             self.touch(&state, &agreed, token, ttl).await?;

@@ -5,7 +5,7 @@ use twinsite_sim::cluster::{Mistake, Run, shrink, sweep};
 
 /// Seeds of the sample; `TWINSITE_SEEDS` asks for another number.
 fn seeds() -> u64 {
-    std::env::var("TWINSITE_SEEDS").map_or(200, |seeds| seeds.parse().unwrap())
+    std::env::var("TWINSITE_SEEDS").map_or(100, |seeds| seeds.parse().unwrap())
 }
 
 #[test]

@@ -459,7 +459,8 @@ async fn who_is_refused_stands_again() {
     }
     cluster.net.sent();
     cluster.net.block(Kind::PreVote, true);
-    cluster.net.detach(leader);
+    // Both ways, for a leader that hears nobody would still be heard.
+    cluster.net.cut(leader, &others, true);
     let asked = async || {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         while !cluster.net.sent().contains(&(others[0], others[1], Kind::PreVote)) {
@@ -472,7 +473,7 @@ async fn who_is_refused_stands_again() {
     let second = asked().await;
     assert!(second - first < ELECTION_MIN, "again after {:?}", second - first);
     cluster.net.block(Kind::PreVote, false);
-    wait_for(&cluster.nodes[&others[0]], "leading", |status| status.is_leader).await;
+    cluster.leader_among(&others).await;
 }
 
 /// A committed entry that cannot be read stops the node, now and after every restart; it is never skipped.

@@ -159,7 +159,7 @@ pub fn audit(
     }
 
     let splits = rooms::splits(&recording.tunnels, slack);
-    evidence.extend(splits.iter().take(8).map(|split| dated(&split.evidence, zero)));
+    evidence.extend(splits.iter().take(8).map(|split| of_split(split, zero)));
     let (mismatch, line) = announced::mismatch(&recording.announced, settled);
     evidence.extend(line);
 
@@ -178,6 +178,16 @@ pub fn audit(
 /// With the time at which it was seen, as the timeline has it.
 fn dated(Evidence { at, line }: &Evidence, zero: Instant) -> String {
     format!("{:+} ms: {line}", since(zero, *at))
+}
+
+/// Who met a room where, and when.
+fn of_split(split: &rooms::Split, zero: Instant) -> String {
+    let met = |place: &rooms::Place| {
+        let (from, to) = (since(zero, place.from), since(zero, place.to));
+        format!("participant {} on {} ({from:+} to {to:+} ms)", place.participant, place.instance)
+    };
+    let [first, second] = split.places.each_ref().map(met);
+    format!("room {}: {first}, {second}", split.room)
 }
 
 /// Writes whose token is older than that of some earlier write.

@@ -1,8 +1,9 @@
 //! Rooms whose participants were on two meeting instances at the same time.
 
-use super::{Evidence, Tunnel};
+use super::Tunnel;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use twinsite_model::UpstreamName;
 
 /// A room in two places.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +12,32 @@ pub struct Split {
     pub room: usize,
     /// For how long, at least.
     pub overlap: Duration,
-    /// When, and who.
-    pub evidence: Evidence,
+    /// Where it was, and where somebody else met it later.
+    pub places: [Place; 2],
+}
+
+/// Where one participant met a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Who.
+    pub participant: usize,
+    /// Where.
+    pub instance: UpstreamName,
+    /// From its welcome,
+    pub from: Instant,
+    /// to the last that was heard there.
+    pub to: Instant,
+}
+
+impl Place {
+    fn of(tunnel: &Tunnel) -> Self {
+        Self {
+            participant: tunnel.participant,
+            instance: tunnel.instance.clone(),
+            from: tunnel.opened,
+            to: tunnel.last,
+        }
+    }
 }
 
 /// Finds every room that was in two places for longer than `slack`, once each, with its longest overlap. A
@@ -30,11 +55,7 @@ pub fn splits(tunnels: &[Tunnel], slack: Duration) -> Vec<Split> {
         if let Some((overlap, a, b)) = overlaps.max_by_key(|(overlap, ..)| *overlap)
             && overlap > slack
         {
-            let line = format!(
-                "room {room}: participant {} on {} and participant {} on {} for {overlap:?}",
-                a.participant, a.instance, b.participant, b.instance
-            );
-            found.push(Split { room, overlap, evidence: Evidence { at: b.opened, line } });
+            found.push(Split { room, overlap, places: [Place::of(a), Place::of(b)] });
         }
     }
     found
@@ -43,7 +64,6 @@ pub fn splits(tunnels: &[Tunnel], slack: Duration) -> Vec<Split> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -80,7 +100,9 @@ mod tests {
         ];
         let found = splits(&seen, 20 * MS);
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].overlap, found[0].evidence.at), (200 * MS, start + 700 * MS));
+        let times = found[0].places.clone().map(|place| (place.from - start, place.to - start));
+        assert_eq!(found[0].overlap, 200 * MS);
+        assert_eq!(times, [(0 * MS, 900 * MS), (700 * MS, 1_000 * MS)]);
         // Whoever is written down first.
         let reversed: Vec<_> = seen.into_iter().rev().collect();
         assert_eq!(splits(&reversed, 20 * MS)[0].overlap, 200 * MS);

@@ -3,8 +3,8 @@
 use super::{Effect, Handled, Refusal};
 use crate::event::Event;
 use crate::faults::{Fault, Faults};
-use crate::ids::{RoomKey, Token, UpstreamName};
-use crate::state::{EMBEDDED_PINS_MAX, Pin, State};
+use crate::ids::{Revision, RoomKey, Token, UpstreamName};
+use crate::state::{EMBEDDED_PINS_MAX, Format, Pin, State};
 use crate::time::WallTime;
 
 impl State {
@@ -23,6 +23,7 @@ impl State {
 
     pub(super) fn pin_room(
         &mut self,
+        revision: Revision,
         room: RoomKey,
         upstream: &UpstreamName,
         replace: Option<&UpstreamName>,
@@ -41,7 +42,8 @@ impl State {
             return Err(Refusal::SessionsFull);
         }
         self.keep_session_token();
-        let pin = Pin { upstream: upstream.clone(), token, touched: self.wall };
+        let placed = (self.format >= Format::PLACES).then_some(revision);
+        let pin = Pin { upstream: upstream.clone(), token, touched: self.wall, placed };
         self.sessions.pins.insert(room, pin.clone());
         Ok((Effect::Placed(pin), vec![Event::RoomPinned { room, upstream: upstream.clone(), token }]))
     }

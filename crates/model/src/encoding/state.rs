@@ -59,6 +59,9 @@ pub(super) fn read(state: wire::Snapshot, newest: Format) -> Result<State, Decod
     if format < Format::DRILLS && (state.drill.is_some() || !state.drills.is_empty()) {
         return Err(DecodeError::invalid("drills", "this format has none"));
     }
+    if format < Format::PLACES && state.pins.iter().any(|pin| pin.placed.is_some()) {
+        return Err(DecodeError::invalid("pins", "this format does not say when they were placed"));
+    }
     let pins = table(state.pins, "pins", read_pin)?;
     let sessions = EmbeddedSessions { token: required_token(state.sessions_token)?, pins };
     let retired = state.retired_nodes.into_iter().map(NodeId);
@@ -235,6 +238,7 @@ fn write_pin((room, pin): (&RoomKey, &Pin)) -> wire::SnapshotPin {
         upstream: write_name(&pin.upstream),
         token: Some(write_token(pin.token)),
         touched_ms: pin.touched.0,
+        placed: pin.placed.map(|placed| placed.0),
     }
 }
 
@@ -243,6 +247,7 @@ fn read_pin(pin: wire::SnapshotPin) -> Result<(RoomKey, Pin), DecodeError> {
         upstream: read_name(pin.upstream, "upstream")?,
         token: required_token(pin.token)?,
         touched: WallTime(pin.touched_ms),
+        placed: pin.placed.map(Revision),
     };
     Ok((read_room(&pin.room)?, record))
 }

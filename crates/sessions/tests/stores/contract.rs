@@ -46,6 +46,7 @@ both!(
     the_highest_token_is_kept,
     the_token_is_raised_again_in_a_store_that_forgot,
     what_is_kept_is_there_and_what_is_there_stays,
+    a_place_given_up_without_the_store_is_written_when_it_answers,
     a_walk_finds_every_room,
 );
 
@@ -163,6 +164,30 @@ async fn what_is_kept_is_there_and_what_is_there_stays(bench: &mut impl StoreUnd
     assert!(!placed.outranks(&kept[0]), "{placed} before {}", kept[0]);
     assert_eq!(store.get(room(1)).await.unwrap().unwrap().upstream, name("one"));
     assert_eq!(store.get(room(2)).await.unwrap().unwrap().upstream, name("two"));
+}
+
+/// The store was too slow to be asked when the room's instance had died. When it answers again the room must not go back to
+/// where it was, however much else has happened there since.
+async fn a_place_given_up_without_the_store_is_written_when_it_answers(bench: &mut impl StoreUnderTest) {
+    let token = bench.raise();
+    let store = bench.store();
+    let (first, _) = place(store, wish(1, "one", token)).await;
+    let given_up = Pin { upstream: name("two"), version: first.version + 1, token };
+    let elsewhere = PinUpdate { room: room(1), pin: given_up.clone() };
+    for number in 2..10 {
+        place(store, wish(number, "one", token)).await;
+    }
+    assert!(!store.get(room(1)).await.unwrap().unwrap().outranks(&given_up), "older knowledge seen later");
+
+    let kept = store.keep(vec![elsewhere.clone()], token, ROOM_TTL).await.unwrap();
+    assert_eq!(kept[0].upstream, name("two"));
+    assert!(!given_up.outranks(&kept[0]));
+    assert_eq!(store.get(room(1)).await.unwrap().unwrap().upstream, name("two"));
+
+    let moved = PlaceRequest { replace: Some(name("two")), ..wish(1, "three", token) };
+    place(store, moved).await;
+    let kept = store.keep(vec![elsewhere], token, ROOM_TTL).await.unwrap();
+    assert_eq!(kept[0].upstream, name("three"), "what was agreed since stays");
 }
 
 async fn a_walk_finds_every_room(bench: &mut impl StoreUnderTest) {

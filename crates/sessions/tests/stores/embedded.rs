@@ -3,7 +3,7 @@
 use crate::contract::StoreUnderTest;
 use std::sync::{Arc, Mutex};
 use twinsite_model::spec::from_toml;
-use twinsite_model::{Applied, Command, Epoch, Proposal, State, Token, WallTime};
+use twinsite_model::{Applied, Command, Epoch, Format, Proposal, State, Token, WallTime};
 use twinsite_sessions::{BoxFuture, EmbeddedStore, ProposeFailed, Proposer, Store};
 
 const SPEC: &str = r#"
@@ -72,6 +72,7 @@ pub(crate) struct Embedded {
 impl Embedded {
     pub(crate) fn start() -> Self {
         let log = OneLog::default();
+        log.0.lock().unwrap().1.format = Format::NEWEST;
         let spec = Arc::new(from_toml(SPEC).unwrap());
         assert!(log.apply(Command::ApplySpec { spec }).result.is_ok());
         Self { store: EmbeddedStore::new(log.clone()), log }

@@ -407,7 +407,7 @@ pub fn applied_to_pb(applied: Applied) -> pb::ProposeSessionResponse {
             room: Vec::new(), // whoever asked knows it
             upstream: place.upstream.to_string(),
             token: Some(token_to_pb(place.token)),
-            version: revision,
+            version: place.placed.map_or(revision, |placed| placed.0),
         }),
         Ok(_) => Pb::Done(true),
         Err(Refusal::StaleToken { seen, .. }) => Pb::Stale(token_to_pb(seen)),
@@ -431,7 +431,8 @@ pub fn applied(command: &Command, m: pb::ProposeSessionResponse) -> Result<Appli
             if let (true, Command::PinRoom { room, .. }) = (m.changed, command) {
                 events.push(Event::RoomPinned { room: *room, upstream: upstream.clone(), token });
             }
-            Ok(Effect::Placed(twinsite_model::Pin { upstream, token, touched: WallTime(0) }))
+            let placed = Some(Revision(pin.version));
+            Ok(Effect::Placed(twinsite_model::Pin { upstream, token, touched: WallTime(0), placed }))
         }
         Pb::Done(_) => Ok(Effect::Done),
         Pb::Stale(seen) => Err(Refusal::StaleToken { seen: token(seen), given }),

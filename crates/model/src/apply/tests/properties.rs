@@ -78,7 +78,7 @@ impl Draft {
             0 => Command::ApplySpec { spec: Arc::new(self.spec()) },
             1 => Command::PutNode { node: samples::spec().nodes[(self.node as usize - 1) % 5].clone() },
             2 if self.number == 0 => Command::RetireNode { node },
-            2 => Command::RaiseFormat { format: Format(self.number as u32 % 4) },
+            2 => Command::RaiseFormat { format: Format(self.number as u32 % 5) },
             3 => Command::RecordLife {
                 node,
                 incarnation: Incarnation(self.number),

@@ -3,7 +3,7 @@
 use super::{Cluster, Command, Effect, Event, OperationKind, Refusal, Token, WallTime};
 use crate::ids::RoomKey;
 use crate::samples::upstream;
-use crate::state::{EMBEDDED_PINS_MAX, Pin};
+use crate::state::{EMBEDDED_PINS_MAX, Format, Pin};
 
 const ROOM: RoomKey = RoomKey([1; 16]);
 
@@ -43,6 +43,22 @@ fn a_place_is_replaced_only_by_who_knows_it() {
     assert_eq!(right.upstream, upstream("sbg-meet-1"));
     let unknown = upstream("nope");
     cluster.refused(pin(ROOM, "nope", None, token), &Refusal::UnknownUpstream(unknown));
+}
+
+/// By it a node tells what was agreed from what it decided by itself meanwhile.
+#[test]
+fn a_room_remembers_the_revision_that_placed_it_there() {
+    let mut cluster = Cluster::new();
+    let token = cluster.state.session_token();
+    let early = place(&mut cluster, pin(ROOM, "gra-meet-1", None, token));
+    assert_eq!(early.placed, None, "an older program could not say so");
+    cluster.state.format = Format::PLACES;
+    let same = place(&mut cluster, pin(ROOM, "gra-meet-2", None, token));
+    assert_eq!(same.placed, None);
+    let moved = place(&mut cluster, pin(ROOM, "gra-meet-2", Some("gra-meet-1"), token));
+    assert_eq!(moved.placed, Some(cluster.state.revision));
+    cluster.done(Command::TouchRooms { rooms: vec![ROOM], token });
+    assert_eq!(cluster.state.sessions.pins[&ROOM].placed, moved.placed, "confirmed where it is");
 }
 
 #[test]
