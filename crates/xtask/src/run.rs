@@ -148,6 +148,11 @@ impl Checks {
             .extend(slow.map(|(name, took)| (name, format!("{} s of {}", took.as_secs(), max.as_secs()))));
     }
 
+    /// Tests that passed, but not the first time.
+    pub fn note_again(&mut self, tests: Vec<String>) {
+        self.slow.extend(tests.into_iter().map(|test| (test, "not at the first try".to_owned())));
+    }
+
     /// Like [`Self::check`], for an exercise. What a machine that stands still or is busy may have disturbed is tried again;
     /// it is left out if the machine does not come to rest, and has failed if it fails each time.
     pub fn check_exercise(&mut self, name: &str, mut exercise: impl FnMut() -> Result<Held, TaskError>) {

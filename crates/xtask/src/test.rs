@@ -61,7 +61,12 @@ pub fn run_all() -> Result<(), TaskError> {
     // What an earlier run left out is not of this one; that there is none is no error.
     std::fs::remove_file(&left_out).ok();
     if found("cargo-nextest") {
-        checks.check("unit, property and end-to-end tests", || nextest::run_all(&left_out));
+        let mut again = Vec::new();
+        checks.check("unit, property and end-to-end tests", || {
+            again = nextest::run_all(&left_out)?;
+            Ok(())
+        });
+        checks.note_again(again);
     } else {
         for (name, mut command) in workspace_tests() {
             command.env("TWINSITE_LEFT_OUT", &left_out);

@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         let times = found[0].places.clone().map(|place| (place.from - start, place.to - start));
         assert_eq!(found[0].overlap, 200 * MS);
-        assert_eq!(times, [(0 * MS, 900 * MS), (700 * MS, 1_000 * MS)]);
+        assert_eq!(times, [(Duration::ZERO, 900 * MS), (700 * MS, 1_000 * MS)]);
         // Whoever is written down first.
         let reversed: Vec<_> = seen.into_iter().rev().collect();
         assert_eq!(splits(&reversed, 20 * MS)[0].overlap, 200 * MS);
