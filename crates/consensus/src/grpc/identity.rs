@@ -130,6 +130,7 @@ mod tests {
         assert_eq!(PeerIdentity::from_certificate(b"no"), Err(IdentityError::Unreadable));
         assert_eq!(PeerIdentity::from_peer_certs(None), Err(IdentityError::Missing));
     }
+
     #[test]
     fn a_certificate_is_read_once_and_what_cannot_be_read_never_known() {
         let named = |uri: &str| {

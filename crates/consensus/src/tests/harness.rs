@@ -225,6 +225,11 @@ impl Cluster {
         }
     }
 
+    /// All nodes but one.
+    pub(crate) fn others(&self, node: u64) -> Vec<u64> {
+        self.nodes.keys().copied().filter(|other| *other != node).collect()
+    }
+
     /// Waits for a leader that can commit, and gives it.
     pub(crate) async fn leader(&self) -> Node {
         self.leader_among(&self.nodes.keys().copied().collect::<Vec<_>>()).await

@@ -13,3 +13,4 @@ mod harness;
 mod membership;
 mod storage;
 mod traps;
+mod turns;

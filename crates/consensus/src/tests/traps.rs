@@ -13,10 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use twinsite_model::{Generation, NodeId};
 
-fn others(cluster: &Cluster, node: u64) -> Vec<u64> {
-    cluster.nodes.keys().copied().filter(|other| *other != node).collect()
-}
-
 /// Trap 1: a restarted voter has forgotten whom it granted its lease, so it keeps silent for one `election_max`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trap_1_a_restarted_node_neither_votes_nor_stands_before_the_old_lease_is_over() {
@@ -53,7 +49,7 @@ async fn trap_1_a_restarted_node_neither_votes_nor_stands_before_the_old_lease_i
 async fn trap_2_nothing_commits_without_a_quorum() {
     let cluster = Cluster::start(5).await;
     let leader = cluster.leader().await;
-    let away = others(&cluster, leader.node().0);
+    let away = cluster.others(leader.node().0);
     let before = leader.state().revision;
     cluster.net.cut(leader.node().0, &away[1..], true);
     let kept = away[0];
@@ -71,10 +67,10 @@ async fn trap_3_a_failed_transfer_leaves_a_bounded_hole() {
     let leader = cluster.leader().await;
     let to = NodeId(leader.node().0 % 3 + 1);
 
-    cluster.net.cut(to.0, &others(&cluster, to.0), true);
+    cluster.net.cut(to.0, &cluster.others(to.0), true);
     assert_eq!(leader.transfer_leadership(to).await, Err(TransferError::Unreachable(to)));
     assert!(leader.status().borrow().is_leader);
-    cluster.net.cut(to.0, &others(&cluster, to.0), false);
+    cluster.net.cut(to.0, &cluster.others(to.0), false);
     has(&cluster.nodes[&to.0], "ready").await;
 
     // The target answers, but the request to take over never reaches it.
@@ -177,7 +173,7 @@ async fn trap_5_a_wiped_node_is_refused_under_its_old_id() {
     cluster.stop(wiped).await;
     cluster.disks.insert(wiped, MemoryDisk::new(9_999));
     let node = cluster.boot(wiped).await;
-    let rest = others(&cluster, wiped);
+    let rest = cluster.others(wiped);
     cluster.propose_among("after", &rest).await;
 
     // Neither does the cluster speak to it, nor does its vote count.
@@ -215,7 +211,7 @@ async fn trap_6_a_restarted_leader_does_not_resume() {
     let alone = cluster.boot(leader).await;
     tokio::time::sleep(2 * timing().election_max).await;
     assert!(!alone.status().borrow().is_leader, "it leads without anybody");
-    for node in others(&cluster, leader).into_iter().chain((1..=3).filter(|node| *node != leader)) {
+    for node in cluster.others(leader).into_iter().chain((1..=3).filter(|node| *node != leader)) {
         cluster.boot(node).await;
     }
     cluster.propose("after").await;
@@ -249,7 +245,7 @@ async fn trap_7_two_nodes_never_lead_in_one_term() {
             let before = leaders.insert(status.term, leader.node());
             assert!(before.is_none_or(|before| before == leader.node()), "term {}", status.term);
         }
-        let rest = others(&cluster, leader.node().0);
+        let rest = cluster.others(leader.node().0);
         cluster.net.cut(leader.node().0, &rest, true);
         cluster.propose_among(&format!("round-{round}"), &rest).await;
         cluster.net.cut(leader.node().0, &rest, false);
@@ -340,9 +336,9 @@ async fn a_cut_off_node_does_not_raise_its_term() {
     let cluster = Cluster::start(3).await;
     cluster.propose("ready").await;
     let leader = cluster.leader().await;
-    let away = others(&cluster, leader.node().0)[0];
+    let away = cluster.others(leader.node().0)[0];
     let term = cluster.nodes[&away].status().borrow().term;
-    cluster.net.cut(away, &others(&cluster, away), true);
+    cluster.net.cut(away, &cluster.others(away), true);
     cluster.net.sent();
     let asked = async {
         let mut asked = 0;
@@ -355,7 +351,7 @@ async fn a_cut_off_node_does_not_raise_its_term() {
     };
     tokio::time::timeout(DEADLINE, asked).await.unwrap();
     assert_eq!(cluster.nodes[&away].status().borrow().term, term);
-    cluster.net.cut(away, &others(&cluster, away), false);
+    cluster.net.cut(away, &cluster.others(away), false);
     cluster.propose("after").await;
     has(&cluster.nodes[&away], "after").await;
     let now = cluster.leader().await;
@@ -379,101 +375,6 @@ fn the_bias_changes_only_the_lower_end() {
     let mut wrong = options(1);
     wrong.timing.election_min = wrong.timing.election_max;
     assert!(wrong.config().is_err());
-}
-
-/// When a leader dies, the node whose turn is first leads next, long before openraft's own timer would have run out.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_stand_for_election_in_turn() {
-    let mut cluster = Cluster::start(5).await;
-    for round in 0..6 {
-        // Nobody is behind: a voter grants nothing to a node with a shorter log than its own.
-        let request = format!("round {round}");
-        cluster.propose(&request).await;
-        cluster.everywhere(&request).await;
-        let leader = cluster.leader().await.node().0;
-        let mut others = others(&cluster, leader);
-        // Another order each time, so that no other preference can be mistaken for it.
-        others.rotate_left(round % 4);
-        for (place, node) in others.iter().enumerate() {
-            cluster.nodes[node].set_election_turn(u32::try_from(place).unwrap());
-        }
-        cluster.stop(leader).await;
-        let next = cluster.leader().await.node().0;
-        assert_eq!(next, others[0], "round {round}: {others:?}");
-        cluster.boot(leader).await;
-    }
-}
-
-/// A leader whose first heartbeats are slow is not unseated by the next in the order, whose vote it has.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_has_voted_gives_the_elected_the_time_to_be_heard() {
-    // So long that a machine which is busy for a quarter of a second is not taken for a node that stood too soon.
-    const HEARTBEAT: Duration = Duration::from_millis(300);
-    const ELECTION_MAX: Duration = Duration::from_millis(1_200);
-    let cluster = Cluster::start_with(5, |options| {
-        options.timing.heartbeat = HEARTBEAT;
-        options.timing.election_min = Duration::from_millis(800);
-        options.timing.election_max = ELECTION_MAX;
-    })
-    .await;
-    cluster.propose("before").await;
-    cluster.everywhere("before").await;
-    let leader = cluster.leader().await.node().0;
-    let others = others(&cluster, leader);
-    for (place, node) in others.iter().enumerate() {
-        cluster.nodes[node].set_election_turn(u32::try_from(place).unwrap());
-    }
-    let slow = |slow| [Kind::Heartbeat, Kind::Append].map(|kind| cluster.net.block(kind, slow));
-    slow(true);
-    cluster.net.detach(leader);
-    let elected = &cluster.nodes[&others[0]];
-    wait_for(elected, "leading", |status| status.is_leader).await;
-    let term = elected.status().borrow().term;
-    // Nothing is heard of it for as long as three places in the order lie apart, and it hears of no candidate.
-    cluster.net.cut(others[0], &others[1..], true);
-    tokio::time::sleep(HEARTBEAT * 3 / 2).await;
-    slow(false);
-    cluster.net.cut(others[0], &others[1..], false);
-    tokio::time::sleep(2 * ELECTION_MAX).await;
-    let status = elected.status().borrow().clone();
-    assert!(status.is_leader && status.term == term, "elected in term {term}, and now: {status:?}");
-}
-
-/// Who is refused, because others heard the leader later than it did, asks them again long before openraft's own timer
-/// would have run out.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_refused_stands_again() {
-    const ELECTION_MIN: Duration = Duration::from_millis(1_900);
-    let cluster = Cluster::start_with(3, |options| {
-        options.timing.heartbeat = Duration::from_millis(100);
-        options.timing.election_min = ELECTION_MIN;
-        options.timing.election_max = Duration::from_millis(2_000);
-    })
-    .await;
-    cluster.propose("before").await;
-    cluster.everywhere("before").await;
-    let leader = cluster.leader().await.node().0;
-    let others = others(&cluster, leader);
-    for (place, node) in others.iter().enumerate() {
-        cluster.nodes[node].set_election_turn(u32::try_from(place).unwrap());
-    }
-    cluster.net.sent();
-    cluster.net.block(Kind::PreVote, true);
-    // Both ways, for a leader that hears nobody would still be heard.
-    cluster.net.cut(leader, &others, true);
-    let asked = async || {
-        let deadline = tokio::time::Instant::now() + DEADLINE;
-        while !cluster.net.sent().contains(&(others[0], others[1], Kind::PreVote)) {
-            assert!(tokio::time::Instant::now() < deadline, "it never asked");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        tokio::time::Instant::now()
-    };
-    let first = asked().await;
-    let second = asked().await;
-    assert!(second - first < ELECTION_MIN, "again after {:?}", second - first);
-    cluster.net.block(Kind::PreVote, false);
-    cluster.leader_among(&others).await;
 }
 
 /// A committed entry that cannot be read stops the node, now and after every restart; it is never skipped.
@@ -581,7 +482,7 @@ async fn after_a_forced_recovery_the_old_generation_is_refused_in_both_direction
 async fn messages_that_are_not_for_this_node_are_refused() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
-    let gone = others(&cluster, leader.node().0)[0];
+    let gone = cluster.others(leader.node().0)[0];
     let kept = leader.inbound();
     let good = pb::Header {
         cluster: "test".into(),

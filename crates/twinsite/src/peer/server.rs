@@ -5,7 +5,7 @@ use super::{Peers, drill_wire, wire};
 use crate::node::{DrillDesk, Raft};
 use tonic::{Request, Response, Status};
 use twinsite_agents::{Connections, Desk, Machine, RollRefused};
-use twinsite_consensus::grpc::{IdentityError, KnownCertificates, PeerIdentity};
+use twinsite_consensus::grpc::KnownCertificates;
 use twinsite_consensus::{ProposeError, ReadError, TokioRuntime};
 use twinsite_model::{ClusterName, Command, NodeId, encoding};
 use twinsite_sessions::Sessions;
@@ -46,11 +46,18 @@ pub struct Service {
 }
 
 impl Service {
+    /// The node that the caller's certificate names; it must be of this cluster.
+    fn certified<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        let certificates = request.peer_certs();
+        match self.known.identify(certificates.as_deref().map(Vec::as_slice)) {
+            Ok(identity) if identity.cluster == self.local.cluster => Ok(identity.node),
+            _ => Err(Status::permission_denied("the certificate names no node of this cluster")),
+        }
+    }
+
     /// The node that calls, by its certificate; it must be one of the cluster as it is now.
     fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
-        let certificates = request.peer_certs();
-        let identity = self.known.identify(certificates.as_deref().map(Vec::as_slice));
-        let caller = certified(identity, &self.local.cluster)?;
+        let caller = self.certified(request)?;
         check_member(caller, self.raft().is_retired(caller), self.local.desk.peers.knows(caller))?;
         Ok(caller)
     }
@@ -62,14 +69,6 @@ impl Service {
 
     fn raft(&self) -> &Raft {
         &self.local.desk.raft
-    }
-}
-
-/// The node that a certificate of this cluster names.
-fn certified(identity: Result<PeerIdentity, IdentityError>, cluster: &ClusterName) -> Result<NodeId, Status> {
-    match identity {
-        Ok(identity) if identity.cluster == *cluster => Ok(identity.node),
-        _ => Err(Status::permission_denied("the certificate names no node of this cluster")),
     }
 }
 
@@ -116,9 +115,7 @@ impl NodeService for Service {
         request: Request<pb::ReleaseRequest>,
     ) -> Result<Response<pb::ReleaseResponse>, Status> {
         // Also of a node that is no member any more: what it lets go may be the last that others wait for.
-        let certificates = request.peer_certs();
-        let identity = self.known.identify(certificates.as_deref().map(Vec::as_slice));
-        let caller = certified(identity, &self.local.cluster)?;
+        let caller = self.certified(&request)?;
         check_claim(caller, request.get_ref().node)?;
         let release = wire::release(request.into_inner())?;
         let noted = self.local.desk.release(release).await;
