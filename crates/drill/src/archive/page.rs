@@ -151,7 +151,7 @@ fn drawn(html: &mut String, report: &Report) {
         }
         return;
     };
-    html.push_str("<section>\n");
+    html.push_str("<section class=\"long\">\n");
     picture(html, report, first);
     let others = report.runs.iter().filter(|run| run.run != first.run).take(DRAWN_MAX);
     for run in others {

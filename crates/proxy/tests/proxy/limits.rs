@@ -1,4 +1,4 @@
-//! How many connections a node takes.
+//! How much of a node its clients take: connections, and time of its processors.
 
 use crate::bench::{Bench, ask, get, until, upstream, websocket};
 use futures_util::StreamExt;
@@ -29,4 +29,31 @@ async fn tunnels_take_up_connections() {
         let answer = ask(to, &get("/web/")).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "there is room again: {answer}");
     }
+}
+
+/// Whoever renews the lease must not wait for clients.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn cores_give_way_to_the_rest_of_the_node() {
+    let nice_of = |stat: &str| -> i32 {
+        // `proc_pid_stat(5)`: the name is in brackets, and field 19 is how nice the thread is.
+        let (_, after_name) = stat.rsplit_once(") ").unwrap();
+        after_name.split(' ').nth(16).unwrap().parse().unwrap()
+    };
+    let usual = nice_of(&std::fs::read_to_string("/proc/thread-self/stat").unwrap());
+    let _bench = Bench::new(&[("one", upstream("one").await)]).await;
+    // The first thread of this process is named after its program, `proxy-` and a hash.
+    let is_core = |stat: &String| {
+        let number = stat.split_once("(proxy-").and_then(|(_, rest)| rest.split_once(") "));
+        number.is_some_and(|(number, _)| number.parse::<u8>().is_ok())
+    };
+    let cores = || -> Vec<i32> {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let stats =
+            threads.filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+        stats.filter(is_core).map(|stat| nice_of(&stat)).collect()
+    };
+    let nicer = (usual + 5).min(19);
+    until("every core is nicer", || !cores().is_empty() && cores().iter().all(|nice| *nice == nicer)).await;
+    assert_eq!(nice_of(&std::fs::read_to_string("/proc/thread-self/stat").unwrap()), usual);
 }
