@@ -8,8 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// A machine that stood still for this long or longer disturbs what is measured in milliseconds.
+/// A machine that stood still for this long or longer, of any half second, disturbs what is measured in milliseconds.
 pub const DISTURBS: Duration = Duration::from_millis(100);
+
+/// Stalls within so long add up: what is asked for every 25 ms and given up after 120 fails of three short ones as of one
+/// that is long.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 /// How often the threads want to wake.
 const EVERY: Duration = Duration::from_millis(5);
@@ -23,6 +27,8 @@ const PROCESSORS_MAX: usize = 16;
 /// A time in which a processor did not run what it should have.
 #[derive(Debug)]
 struct Stall {
+    /// Which processor it was, of those that are watched.
+    processor: usize,
     /// When the thread should have woken.
     from: Instant,
     /// When it did.
@@ -61,12 +67,18 @@ impl Pulse {
         Ok(pulse)
     }
 
-    /// The longest time between two moments, or reaching into it, for which a processor stood still. What is less than
-    /// 20 ms counts as nothing.
-    pub fn longest(&self, from: Instant, to: Instant) -> Duration {
+    /// For how long one processor stood still, of the half second between two moments in which it was longest; or longer,
+    /// if that was at one go. What is less than 20 ms counts as nothing.
+    pub fn most_lost(&self, from: Instant, to: Instant) -> Duration {
         let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
-        let meanwhile = stalls.iter().filter(|stall| stall.within(from, to));
-        meanwhile.map(Stall::length).max().unwrap_or_default()
+        let mut meanwhile: Vec<_> = stalls.iter().filter(|stall| stall.within(from, to)).collect();
+        meanwhile.sort_unstable_by_key(|stall| stall.from);
+        let lost_from = |first: usize| {
+            let (first, later) = (meanwhile[first], &meanwhile[first..]);
+            let together = later.iter().take_while(|stall| stall.from < first.from + TOGETHER);
+            together.filter(|stall| stall.processor == first.processor).map(|stall| stall.length()).sum()
+        };
+        (0..meanwhile.len()).map(lost_from).max().unwrap_or_default()
     }
 }
 
@@ -88,7 +100,7 @@ fn beat_on(processor: usize, stalls: &Mutex<Vec<Stall>>, ends: &AtomicBool) {
     while !ends.load(Ordering::Relaxed) {
         let due = Instant::now() + EVERY;
         thread::sleep(EVERY);
-        let stall = Stall { from: due, to: Instant::now() };
+        let stall = Stall { processor, from: due, to: Instant::now() };
         if stall.length() >= KEPT {
             let mut stalls = stalls.lock().unwrap_or_else(PoisonError::into_inner);
             if stalls.len() >= KEPT_MAX {
@@ -103,18 +115,30 @@ fn beat_on(processor: usize, stalls: &Mutex<Vec<Stall>>, ends: &AtomicBool) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_longest_stall_of_a_time_is_found_and_no_other() {
+    fn most_lost(stalls: &[(usize, u64, u64)], from: u64, to: u64) -> u128 {
         let zero = Instant::now();
         let at = |ms| zero + Duration::from_millis(ms);
+        let stall = |&(processor, from, to)| Stall { processor, from: at(from), to: at(to) };
         let pulse = Pulse { stalls: Arc::default(), ends: Arc::default(), threads: Vec::new() };
-        let stalls = [(100, 250), (400, 430), (900, 1_900)];
-        *pulse.stalls.lock().unwrap() = stalls.map(|(from, to)| Stall { from: at(from), to: at(to) }).into();
-        let longest = |from, to| pulse.longest(at(from), at(to)).as_millis();
-        assert_eq!(longest(0, 800), 150);
-        assert_eq!(longest(300, 800), 30);
-        assert_eq!(longest(500, 800), 0);
-        assert_eq!(longest(1_000, 1_100), 1_000, "it reaches into it");
+        *pulse.stalls.lock().unwrap() = stalls.iter().map(stall).collect();
+        pulse.most_lost(at(from), at(to)).as_millis()
+    }
+
+    #[test]
+    fn the_longest_stall_of_a_time_is_found_and_no_other() {
+        let stalls = [(0, 100, 250), (1, 600, 630), (0, 1_500, 2_500)];
+        assert_eq!(most_lost(&stalls, 0, 1_200), 150);
+        assert_eq!(most_lost(&stalls, 300, 1_200), 30);
+        assert_eq!(most_lost(&stalls, 700, 1_200), 0);
+        assert_eq!(most_lost(&stalls, 1_600, 1_700), 1_000, "it reaches into it");
+    }
+
+    #[test]
+    fn short_stalls_of_a_processor_add_up_within_half_a_second() {
+        let stalls = [(0, 100, 140), (1, 110, 170), (0, 300, 345), (0, 590, 620), (0, 700, 750)];
+        assert_eq!(most_lost(&stalls, 0, 1_000), 45 + 30 + 50, "from the second on");
+        assert_eq!(most_lost(&stalls, 0, 650), 40 + 45 + 30);
+        assert_eq!(most_lost(&stalls, 0, 200), 60, "the other one's");
     }
 
     #[test]

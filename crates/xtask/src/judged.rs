@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 /// A limit that is broken by more than this factor is broken on a busy machine too.
 const SLOW_MAX: u64 = 3;
 /// The exit code of a drill on a machine that stood still meanwhile.
-const CODE_DISTURBED: i32 = 5;
+pub const CODE_DISTURBED: i32 = 5;
 /// How many lines about what was seen are quoted.
 const EVIDENCE_MAX: usize = 12;
 

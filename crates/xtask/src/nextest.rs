@@ -75,7 +75,7 @@ impl FailedTest {
         let now = Instant::now();
         let ago = self.began.elapsed().unwrap_or_default();
         let began = now.checked_sub(ago).unwrap_or(now);
-        pulse.longest(began, began + self.took)
+        pulse.most_lost(began, began + self.took)
     }
 
     /// Whether it starts a whole cluster, whose nodes, clients and instances share this machine.

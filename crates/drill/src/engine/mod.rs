@@ -157,7 +157,7 @@ pub async fn run(
             Ok(run) => run.perform(number).await,
             Err(error) => Err(error),
         };
-        let stalled = pulse.longest(began, Instant::now());
+        let stalled = pulse.most_lost(began, Instant::now());
         let (mut report, found) = performed.map_err(|problem| excused(problem, stalled))?;
         report.machine_stalled_ms = Some(run::whole_ms(stalled));
         aborted = report.aborted;

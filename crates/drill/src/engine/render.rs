@@ -130,7 +130,7 @@ fn write_numbers(run: &RunReport, out: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     if let Some(stalled) = run.machine_stalled_ms.filter(|ms| *ms > 0) {
-        writeln!(out, "  machine: stood still for up to {stalled} ms")?;
+        writeln!(out, "  machine: stood still for up to {stalled} ms of half a second")?;
     }
     for (reason, count) in &run.requests.failures {
         writeln!(out, "    {count} requests: {reason}")?;

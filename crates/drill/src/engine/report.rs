@@ -181,8 +181,8 @@ pub struct RunReport {
     pub expectations: Vec<Check>,
     /// What did not go as the scenario says.
     pub broken: Vec<String>,
-    /// The longest time for which the machine that measured stood still meanwhile, in milliseconds; what is less than 20
-    /// counts as nothing. None where it was not watched.
+    /// For how long one processor of the machine that measured stood still within the worst half second, in milliseconds;
+    /// what is less than 20 counts as nothing. None where it was not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_stalled_ms: Option<u64>,
     /// Whether it was ended before its end.

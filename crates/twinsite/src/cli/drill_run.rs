@@ -131,10 +131,24 @@ pub fn conduct(plan: Plan, cluster: &ClusterArguments, outcome: &OutcomeArgument
     Ok(report.verdict.into())
 }
 
-/// Where the cluster's files are, until the end.
+/// A file system in memory that Linux has for everybody.
+const MEMORY: &str = "/dev/shm";
+/// What half an hour of a whole cluster may write, and be far from a full disk, in bytes.
+const MEMORY_MIN: u64 = 1 << 30;
+
+/// Where the cluster's files are, until the end: in memory, if that is large enough and `TMPDIR` does not say where. Nodes
+/// have disks of their own in reality; here all would share one, and wait for each other's writes.
 fn temporary_folder() -> Result<tempfile::TempDir, CliError> {
-    let made = tempfile::Builder::new().prefix("twinsite-").tempdir();
+    let mut named = tempfile::Builder::new();
+    named.prefix("twinsite-");
+    let in_memory = std::env::var_os("TMPDIR").is_none() && has_room(Path::new(MEMORY));
+    let made = if in_memory { named.tempdir_in(MEMORY) } else { named.tempdir() };
     made.map_err(|source| CliError::System { what: "make a folder for the cluster", source })
+}
+
+fn has_room(folder: &Path) -> bool {
+    let room = rustix::fs::statvfs(folder).map(|of| of.f_bavail.saturating_mul(of.f_frsize));
+    room.is_ok_and(|room| room >= MEMORY_MIN)
 }
 
 /// Where the report goes when there is one. What cannot be written is said before the drill, not after it.
