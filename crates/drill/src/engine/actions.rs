@@ -157,26 +157,31 @@ impl Run<'_> {
             Action::Switchover(destination) => {
                 let to = self.roles.site(&destination.to);
                 self.did(format!("switchover to {to}"));
-                let begun = patiently(|| self.api.switchover(&to)).await;
+                let api = self.api;
+                let begun = self.tended(patiently(|| api.switchover(&to))).await;
                 self.as_wanted(destination, begun)?;
             }
             Action::Failover(destination) => {
                 let to = self.roles.site(&destination.to);
                 self.did(format!("failover to {to}"));
-                let begun = patiently(|| self.api.failover(&to)).await;
+                let api = self.api;
+                let begun = self.tended(patiently(|| api.failover(&to))).await;
                 self.as_wanted(destination, begun)?;
             }
             Action::Pause(duration) => {
                 self.did(format!("pause for {duration}"));
-                patiently(|| self.api.pause(duration.0)).await?;
+                let api = self.api;
+                self.tended(patiently(|| api.pause(duration.0))).await?;
             }
             Action::Resume => {
                 self.did("resume".to_owned());
-                patiently(|| self.api.resume()).await?;
+                let api = self.api;
+                self.tended(patiently(|| api.resume())).await?;
             }
             Action::ResetBreaker => {
                 self.did("the breaker is closed".to_owned());
-                patiently(|| self.api.reset_breaker()).await?;
+                let api = self.api;
+                self.tended(patiently(|| api.reset_breaker())).await?;
             }
             Action::Lead(leadership) => self.lead(&leadership.to).await?,
             Action::Apply(change) => self.apply(change).await?,
@@ -218,7 +223,8 @@ impl Run<'_> {
             return Ok(());
         };
         self.did(format!("leadership to {next}"));
-        patiently(|| self.api.lead(&next)).await?;
+        let api = self.api;
+        self.tended(patiently(|| api.lead(&next))).await?;
         let deadline = Instant::now() + ASK_PATIENCE;
         while self.status().await.and_then(|status| status.leader).as_ref() != Some(&next) {
             if Instant::now() >= deadline {
@@ -232,10 +238,11 @@ impl Run<'_> {
     /// As an operator changes it: reads the agreed specification, changes it, and puts it back.
     async fn apply(&mut self, change: &SpecChange) -> Result<(), Failed> {
         self.did("a changed specification".to_owned());
-        let mut spec = patiently(|| self.api.spec()).await?;
+        let api = self.api;
+        let mut spec = self.tended(patiently(|| api.spec())).await?;
         let before = spec.clone();
         spec.policy = change.policy.applied_to(&spec.policy);
-        patiently(|| self.api.apply(&spec)).await?;
+        self.tended(patiently(|| api.apply(&spec))).await?;
         self.spec_before.get_or_insert(before);
         Ok(())
     }

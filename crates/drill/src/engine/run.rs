@@ -16,7 +16,7 @@ use crate::scenario::{Condition, LeaderPlace, Scenario, WayBackKind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use twinsite_model::spec::NodeKind;
 use twinsite_model::{ClusterSpec, SiteName, Timing, WallTime};
@@ -278,6 +278,17 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What is asked of the cluster, while supervisors go on with their work: an answer may need what they start.
+    pub(super) async fn tended<T>(&mut self, asked: impl Future<Output = T>) -> T {
+        let mut asked = std::pin::pin!(asked);
+        loop {
+            match timeout(TEND_EVERY, asked.as_mut()).await {
+                Ok(answer) => return answer,
+                Err(_) => self.tend(),
+            }
+        }
+    }
+
     async fn wait_settled(&mut self, within: Duration) {
         let deadline = Instant::now() + within;
         for condition in [Condition::Answering, Condition::MovesEnded, Condition::ParticipantsBack] {
@@ -356,7 +367,8 @@ impl<'a> Run<'a> {
         }
         super::conditions::wait_healthy(self.backend, self.api, within).await?;
         if let Some(spec) = self.spec_before.take() {
-            super::actions::patiently(|| self.api.apply(&spec)).await?;
+            let api = self.api;
+            self.tended(super::actions::patiently(|| api.apply(&spec))).await?;
         }
         Ok(())
     }

@@ -26,9 +26,9 @@ impl Disk {
         Ok(Self(at.to_owned()))
     }
 
-    /// Leaves no room.
+    /// Leaves no room. What a node has freed since, as it does with its log, is taken again.
     pub(crate) fn fill(&self) -> io::Result<()> {
-        let mut ballast = File::create(self.0.join(BALLAST))?;
+        let mut ballast = File::options().create(true).append(true).open(self.0.join(BALLAST))?;
         for piece in PIECES.map(|length| vec![0; length]) {
             loop {
                 match ballast.write_all(&piece) {
@@ -39,6 +39,11 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// Whether it was filled.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.join(BALLAST).exists()
     }
 
     /// Makes room again.

@@ -186,11 +186,15 @@ impl Cluster {
     }
 
     /// Starts what has ended by itself, like the node that its guardian had to end, as the units in `deploy/systemd` do:
-    /// a second later, and never what must not be restarted. What was ended on purpose stays so. Says what was started.
+    /// a second later, and never what must not be restarted. What was ended on purpose stays so, and what ended for its full
+    /// disk, which would end it again each second; and full disks stay full. Says what was started.
     pub fn tend(&mut self) -> Result<Vec<ProcessName>, ProcessError> {
+        for node in self.disks.iter().filter(|(_, disk)| disk.is_full()).map(|(node, _)| node) {
+            self.set_disk_full(node, true)?;
+        }
         let mut started = Vec::new();
         for (process, status) in self.children.ended_by_themselves() {
-            if status.code() == Some(NOT_AGAIN) {
+            if status.code() == Some(NOT_AGAIN) || self.has_full_disk(&process) {
                 continue;
             }
             let noticed = *self.ended.entry(process.clone()).or_insert_with(Instant::now);
@@ -200,6 +204,11 @@ impl Cluster {
             }
         }
         Ok(started)
+    }
+
+    fn has_full_disk(&self, process: &ProcessName) -> bool {
+        let ProcessName::Node(name) = process else { return false };
+        self.disks.get(name).is_some_and(Disk::is_full)
     }
 
     /// Starts a process that does not run.
