@@ -123,13 +123,11 @@ impl Core {
 const NICER: i32 = 5;
 
 /// Lets the rest of the node go first where processors are short: the lease, without which nobody is served, must not wait
-/// for the clients. Linux alone knows priorities of threads; elsewhere this would be the whole process's.
+/// for the clients. Linux has priorities of threads under the name of those of processes (`setpriority(2)`).
 fn give_way() {
-    if cfg!(target_os = "linux") {
-        let core = Some(gettid());
-        // Whoever may not do so is served in its turn, as without this.
-        getpriority_process(core).and_then(|nice| setpriority_process(core, nice + NICER)).ok();
-    }
+    let core = Some(gettid());
+    // Where it is not allowed a core is served in its turn, as without this.
+    getpriority_process(core).and_then(|nice| setpriority_process(core, nice + NICER)).ok();
 }
 
 /// Runs a core until it is stopped.

@@ -113,7 +113,8 @@ fn run_part(part: &str, arguments: &Arguments) -> Result<usize, TaskError> {
         job.command.env("TWINSITE_MEASURED", &times);
         let mut disturbed = 0;
         let (passed, measured) = if job.json {
-            let printed = undisturbed(&mut job.command, &mut disturbed)?;
+            let (printed, before) = undisturbed(&mut job.command)?;
+            disturbed = before;
             if !printed.status.success() {
                 anstream::println!("{part}: {}: ended with {}", job.item, printed.status);
                 anstream::print!("{}", String::from_utf8_lossy(&printed.stderr));
@@ -141,16 +142,18 @@ fn run_part(part: &str, arguments: &Arguments) -> Result<usize, TaskError> {
     Ok(report.items.values().filter(|item| !item.passed).count())
 }
 
-/// Runs a drill, and again, from its first run on, if the machine stood still: then it says nothing of the cluster.
-fn undisturbed(command: &mut Command, disturbed: &mut u32) -> Result<Output, TaskError> {
+/// Runs a drill, and again, from its first run on, if the machine stood still: then it says nothing of the cluster. How
+/// often that was is told too.
+fn undisturbed(command: &mut Command) -> Result<(Output, u32), TaskError> {
+    let mut disturbed = 0;
     loop {
         let printed = command
             .output()
             .map_err(|source| TaskError::Start { program: crate::run::describe(command), source })?;
-        if printed.status.code() != Some(CODE_DISTURBED) || *disturbed == DISTURBED_MAX {
-            return Ok(printed);
+        if printed.status.code() != Some(CODE_DISTURBED) || disturbed == DISTURBED_MAX {
+            return Ok((printed, disturbed));
         }
-        *disturbed += 1;
+        disturbed += 1;
         anstream::println!("this machine stood still meanwhile: once more");
     }
 }

@@ -110,11 +110,15 @@ pub fn found(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// A command as a person would type it.
+/// A command as a person would type it, in the folder of the project.
 pub fn describe(command: &Command) -> String {
     let program = Path::new(command.get_program());
     let name = program.file_name().unwrap_or(command.get_program()).to_string_lossy().into_owned();
-    command.get_args().fold(name, |line, argument| line + " " + &argument.to_string_lossy())
+    let root = root();
+    command.get_args().fold(name, |line, argument| {
+        let argument = Path::new(argument);
+        line + " " + &argument.strip_prefix(&root).unwrap_or(argument).to_string_lossy()
+    })
 }
 
 /// Checks that ran one after the other, for the summary.

@@ -1,7 +1,7 @@
 //! Doing the steps.
 
-use super::ApiError;
 use super::run::Run;
+use super::{ApiError, ClusterApi};
 use crate::process::ProcessName;
 use crate::scenario::{
     Action, Condition, Destination, NodeTarget, Processes, Recover, Repeat, SiteTarget, SpecChange, Step,
@@ -36,7 +36,27 @@ impl From<super::BackendError> for Failed {
     }
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Asks for something, and again, as a person does, while the leader is changing or something else comes first.
+    /// Supervisors go on with their work meanwhile: the answer may need what they start.
+    pub(super) async fn ask<'b, T>(
+        &mut self,
+        what: impl Fn(&'b dyn ClusterApi) -> BoxFuture<'b, Result<T, ApiError>>,
+    ) -> Result<T, ApiError>
+    where
+        'a: 'b,
+    {
+        let deadline = Instant::now() + ASK_PATIENCE;
+        loop {
+            match self.tended(what(self.api)).await {
+                Err(error) if error.retryable && !error.forbidden && Instant::now() < deadline => {
+                    sleep(ASK_AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// Does all steps, up to the first that cannot be done.
     pub(super) async fn perform_steps(&mut self) {
         let scenario = self.scenario;
@@ -157,31 +177,26 @@ impl Run<'_> {
             Action::Switchover(destination) => {
                 let to = self.roles.site(&destination.to);
                 self.did(format!("switchover to {to}"));
-                let api = self.api;
-                let begun = self.tended(patiently(|| api.switchover(&to))).await;
+                let begun = self.ask(|api| api.switchover(&to)).await;
                 self.as_wanted(destination, begun)?;
             }
             Action::Failover(destination) => {
                 let to = self.roles.site(&destination.to);
                 self.did(format!("failover to {to}"));
-                let api = self.api;
-                let begun = self.tended(patiently(|| api.failover(&to))).await;
+                let begun = self.ask(|api| api.failover(&to)).await;
                 self.as_wanted(destination, begun)?;
             }
             Action::Pause(duration) => {
                 self.did(format!("pause for {duration}"));
-                let api = self.api;
-                self.tended(patiently(|| api.pause(duration.0))).await?;
+                self.ask(|api| api.pause(duration.0)).await?;
             }
             Action::Resume => {
                 self.did("resume".to_owned());
-                let api = self.api;
-                self.tended(patiently(|| api.resume())).await?;
+                self.ask(|api| api.resume()).await?;
             }
             Action::ResetBreaker => {
                 self.did("the breaker is closed".to_owned());
-                let api = self.api;
-                self.tended(patiently(|| api.reset_breaker())).await?;
+                self.ask(|api| api.reset_breaker()).await?;
             }
             Action::Lead(leadership) => self.lead(&leadership.to).await?,
             Action::Apply(change) => self.apply(change).await?,
@@ -223,8 +238,7 @@ impl Run<'_> {
             return Ok(());
         };
         self.did(format!("leadership to {next}"));
-        let api = self.api;
-        self.tended(patiently(|| api.lead(&next))).await?;
+        self.ask(|api| api.lead(&next)).await?;
         let deadline = Instant::now() + ASK_PATIENCE;
         while self.status().await.and_then(|status| status.leader).as_ref() != Some(&next) {
             if Instant::now() >= deadline {
@@ -238,11 +252,10 @@ impl Run<'_> {
     /// As an operator changes it: reads the agreed specification, changes it, and puts it back.
     async fn apply(&mut self, change: &SpecChange) -> Result<(), Failed> {
         self.did("a changed specification".to_owned());
-        let api = self.api;
-        let mut spec = self.tended(patiently(|| api.spec())).await?;
+        let mut spec = self.ask(|api| api.spec()).await?;
         let before = spec.clone();
         spec.policy = change.policy.applied_to(&spec.policy);
-        self.tended(patiently(|| api.apply(&spec))).await?;
+        self.ask(|api| api.apply(&spec)).await?;
         self.spec_before.get_or_insert(before);
         Ok(())
     }
@@ -316,21 +329,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Asks again, as a person does, while the leader is changing or something else comes first.
-pub(super) async fn patiently<'a, T>(
-    ask: impl Fn() -> BoxFuture<'a, Result<T, ApiError>>,
-) -> Result<T, ApiError> {
-    let deadline = Instant::now() + ASK_PATIENCE;
-    loop {
-        match ask().await {
-            Err(error) if error.retryable && !error.forbidden && Instant::now() < deadline => {
-                sleep(ASK_AGAIN).await;
-            }
-            answer => return answer,
-        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::measure::kernel::Sampler;
 use crate::measure::{Kind, Recorder, Recording, gap};
 use crate::process::ProcessName;
 use crate::scenario::{Condition, LeaderPlace, Scenario, WayBackKind};
+use futures_util::future::BoxFuture;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
@@ -278,11 +279,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What is asked of the cluster, while supervisors go on with their work: an answer may need what they start.
-    pub(super) async fn tended<T>(&mut self, asked: impl Future<Output = T>) -> T {
-        let mut asked = std::pin::pin!(asked);
+    /// Waits for an answer and tends the cluster.
+    pub(super) async fn tended<T>(&mut self, mut answer: BoxFuture<'_, T>) -> T {
         loop {
-            match timeout(TEND_EVERY, asked.as_mut()).await {
+            match timeout(TEND_EVERY, &mut answer).await {
                 Ok(answer) => return answer,
                 Err(_) => self.tend(),
             }
@@ -367,8 +367,7 @@ impl<'a> Run<'a> {
         }
         super::conditions::wait_healthy(self.backend, self.api, within).await?;
         if let Some(spec) = self.spec_before.take() {
-            let api = self.api;
-            self.tended(super::actions::patiently(|| api.apply(&spec))).await?;
+            self.ask(|api| api.apply(&spec)).await?;
         }
         Ok(())
     }

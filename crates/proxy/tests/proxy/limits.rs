@@ -32,7 +32,6 @@ async fn tunnels_take_up_connections() {
 }
 
 /// Whoever renews the lease must not wait for clients.
-#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn cores_give_way_to_the_rest_of_the_node() {
     let nice_of = |stat: &str| -> i32 {

@@ -112,7 +112,8 @@ pub struct ClusterArguments {
     /// Use this Redis instead of starting one; on loopback addresses
     #[arg(long, value_name = "URL", conflicts_with = "embedded")]
     pub redis: Option<String>,
-    /// Put the cluster's files and logs into this folder, and leave them there
+    /// Put the cluster's files and logs into this folder, and leave them there; drills have them in memory otherwise, if there
+    /// is room (or where TMPDIR says)
     #[arg(long, value_name = "DIR")]
     pub keep: Option<PathBuf>,
 }

@@ -26,6 +26,10 @@ use twinsite_model::Profile;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a drill may take to go its way back and to take its cluster down.
 const WAY_BACK_MAX: Duration = Duration::from_mins(5);
+/// A file system in memory that Linux has for everybody.
+const MEMORY: &str = "/dev/shm";
+/// How much room it must have, in bytes.
+const MEMORY_MIN: u64 = 1 << 30;
 
 /// What is to be done.
 pub struct Plan {
@@ -130,11 +134,6 @@ pub fn conduct(plan: Plan, cluster: &ClusterArguments, outcome: &OutcomeArgument
     reports.say_where();
     Ok(report.verdict.into())
 }
-
-/// A file system in memory that Linux has for everybody.
-const MEMORY: &str = "/dev/shm";
-/// What half an hour of a whole cluster may write, and be far from a full disk, in bytes.
-const MEMORY_MIN: u64 = 1 << 30;
 
 /// Where the cluster's files are, until the end: in memory, if that is large enough and `TMPDIR` does not say where. Nodes
 /// have disks of their own in reality; here all would share one, and wait for each other's writes.
