@@ -81,6 +81,30 @@ pub(crate) struct TableLimits {
     pub events_max: usize,
 }
 
+/// What becomes of a known pin in view of another.
+enum Verdict {
+    /// The other stands from now on.
+    Yields { to: Pin, confirmed: bool },
+    /// The known one stands.
+    Stands,
+    /// The known one stands, and whoever said the other is behind: the store and the other nodes must hear of it, also
+    /// if nobody comes to the room here. Else they would never agree.
+    Insists,
+}
+
+impl Verdict {
+    /// By rank alone.
+    fn of(known: &Pin, heard: Pin, confirmed: bool) -> Self {
+        if heard.outranks(known) {
+            Self::Yields { to: heard, confirmed }
+        } else if known.upstream == heard.upstream {
+            Self::Stands
+        } else {
+            Self::Insists
+        }
+    }
+}
+
 /// Pins to be confirmed in the store.
 #[derive(Debug, Default)]
 pub(crate) struct Dirty {
@@ -187,11 +211,12 @@ impl PinTable {
         self.update(room, answer, true, |known, answer| {
             if known.upstream == answer.upstream {
                 let version = answer.version.max(known.version);
-                Some((Pin { version, ..answer }, true))
+                Verdict::Yields { to: Pin { version, ..answer }, confirmed: true }
             } else if Some(&known.upstream) == replace && !answer.outranks(known) {
-                Some((Pin { version: known.version.saturating_add(1), ..answer }, false))
+                let version = known.version.saturating_add(1);
+                Verdict::Yields { to: Pin { version, ..answer }, confirmed: false }
             } else {
-                answer.outranks(known).then_some((answer, true))
+                Verdict::of(known, answer, true)
             }
         })
     }
@@ -217,7 +242,11 @@ impl PinTable {
     /// write it to the store.
     pub(crate) fn adopt_heard(&self, room: RoomKey, heard: Pin, to_keep: bool) -> Pin {
         self.update(room, heard, !to_keep, |known, heard| {
-            (*known == heard || heard.outranks(known)).then_some((heard, !to_keep))
+            if *known == heard {
+                Verdict::Yields { to: heard, confirmed: !to_keep }
+            } else {
+                Verdict::of(known, heard, !to_keep)
+            }
         })
     }
 
@@ -235,7 +264,11 @@ impl PinTable {
         let pin = self.update(room, fresh, false, |known, fresh| {
             decided = Some(&known.upstream) == replace;
             let version = known.version.saturating_add(1);
-            decided.then_some((Pin { version, ..fresh }, false))
+            if decided {
+                Verdict::Yields { to: Pin { version, ..fresh }, confirmed: false }
+            } else {
+                Verdict::Stands
+            }
         });
         (pin, decided)
     }
@@ -264,8 +297,7 @@ impl PinTable {
     }
 
     /// The one place where a room's entry changes. A room of which nothing is known gets the candidate; else `against`
-    /// compares it with the known pin and returns what shall stand, and whether the store has it; `None`: the known
-    /// one.
+    /// compares it with the known pin. `confirmed`: the store has the candidate.
     ///
     /// Only a change of a known place is told: nobody can be elsewhere in a room that was not known, and should a
     /// tunnel be, [`PinTable::touch_live`] finds it.
@@ -274,14 +306,22 @@ impl PinTable {
         room: RoomKey,
         candidate: Pin,
         confirmed: bool,
-        against: impl FnOnce(&Pin, Pin) -> Option<(Pin, bool)>,
+        against: impl FnOnce(&Pin, Pin) -> Verdict,
     ) -> Pin {
         let now = self.runtime.now();
         let mut shard = self.shard(room);
         if let Some(known) = shard.rooms.get_mut(&room) {
             if self.alive(known, now) {
                 known.touched = now;
-                let Some((pin, confirmed)) = against(&known.pin, candidate) else { return known.pin.clone() };
+                let (pin, confirmed) = match against(&known.pin, candidate) {
+                    Verdict::Yields { to, confirmed } => (to, confirmed),
+                    Verdict::Stands => return known.pin.clone(),
+                    Verdict::Insists => {
+                        let pin = known.pin.clone();
+                        shard.note_use(room);
+                        return pin;
+                    }
+                };
                 if known.pin.upstream != pin.upstream {
                     self.tell(PinEvent::Changed { room, upstream: pin.upstream.clone() });
                 }

@@ -189,6 +189,25 @@ async fn only_a_change_of_place_is_told() {
 }
 
 #[tokio::test]
+async fn who_knows_better_than_the_others_says_so_though_nobody_comes() {
+    let mut options = options();
+    options.keep_interval = Duration::from_millis(40);
+    let bench = bench(options, Script::default());
+    // Decided by a node that lost its power before the store heard of it; the others have what the store has.
+    let tell =
+        |pin| Gossip { from: NodeId(2), pins: vec![PinUpdate { room: room(1), pin }], connections: None };
+    bench.sessions.receive(tell(pin("two", 9)));
+    let told = bench.peers.broadcasts();
+    eventually("two turns of the keeper", || bench.peers.broadcasts() >= told + 2).await;
+    assert_eq!(bench.store.kept().len(), 0, "what is heard is written by who decided it");
+    bench.sessions.receive(tell(pin("one", 8)));
+    eventually("the store hears of it", || !bench.store.kept().is_empty()).await;
+    let ours = PinUpdate { room: room(1), pin: pin("two", 9) };
+    assert_eq!(bench.store.kept()[0].0, ours);
+    eventually("the others hear of it", || bench.peers.told().contains(&ours)).await;
+}
+
+#[tokio::test]
 async fn the_walk_through_a_large_store_goes_on_where_it_stopped() {
     let step = |number| vec![PinUpdate { room: room(number), pin: pin("two", 9) }];
     let pages = vec![Ok(step(1)), Ok(Vec::new()), Err(()), Ok(step(2)), Err(()), Err(()), Ok(step(3))];

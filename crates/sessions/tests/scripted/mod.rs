@@ -183,7 +183,7 @@ impl Store for ScriptedStore {
 #[derive(Default)]
 pub(crate) struct Peers {
     answer: Mutex<(PeersAnswer, bool)>,
-    broadcasts: AtomicUsize,
+    broadcasts: Mutex<Vec<Gossip>>,
 }
 
 impl Peers {
@@ -193,13 +193,18 @@ impl Peers {
     }
 
     pub(crate) fn broadcasts(&self) -> usize {
-        self.broadcasts.load(Ordering::Relaxed)
+        self.broadcasts.lock().unwrap().len()
+    }
+
+    /// All pins that they were told.
+    pub(crate) fn told(&self) -> Vec<PinUpdate> {
+        self.broadcasts.lock().unwrap().iter().flat_map(|gossip| gossip.pins.clone()).collect()
     }
 }
 
 impl Spread for Peers {
-    fn broadcast(&self, _gossip: Gossip) {
-        self.broadcasts.fetch_add(1, Ordering::Relaxed);
+    fn broadcast(&self, gossip: Gossip) {
+        self.broadcasts.lock().unwrap().push(gossip);
     }
 
     fn ask_peers(&self, _room: RoomKey, within: Duration) -> BoxFuture<'_, PeersAnswer> {
