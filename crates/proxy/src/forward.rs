@@ -130,7 +130,14 @@ impl Forwarding<'_> {
             };
             attached.upstream = Some(next.load.open(false));
             match self.attempt(route, next, prepared).await {
-                Ok(answered) => return self.take(route, next, answered),
+                Ok(answered) => match self.take(route, next, answered)? {
+                    Taken::Exchanged(exchanged) => return Ok(exchanged),
+                    Taken::RoomMoved { room, again } => {
+                        fixed = Some(self.upstream_of_room(route, room).await?);
+                        tried.push(next.name.clone());
+                        prepared = *again;
+                    }
+                },
                 Err(Failed::Unreached(again)) => {
                     self.core.failed(&next.name);
                     tried.push(next.name.clone());
@@ -205,7 +212,8 @@ impl Forwarding<'_> {
                     return Err(Failed::Unreached(Box::new(Prepared { request, client, room })));
                 }
             };
-            let again = (reused && repeatable(&request)).then(|| copy_of(&request));
+            let tunnel_of_room = client.is_some() && room.is_some();
+            let again = ((reused || tunnel_of_room) && repeatable(&request)).then(|| copy_of(&request));
             let unanswered = Upload::unanswered(request.body().upload(), route.response_timeout);
             let outcome = tokio::select! {
                 biased;
@@ -213,12 +221,14 @@ impl Forwarding<'_> {
                 () = unanswered => return Err(Failed::Lost(Problem::Late)),
             };
             match outcome {
-                Outcome::Answer(response) => return Ok(Answered { response, sender, client, room }),
+                Outcome::Answer(response) => {
+                    return Ok(Answered { response, sender, client, room, request: again });
+                }
                 Outcome::Unsent(unsent) if reused => (request, fresh) = (unsent, true),
                 Outcome::Unsent(unsent) => {
                     return Err(Failed::Unreached(Box::new(Prepared { request: unsent, client, room })));
                 }
-                Outcome::Failed(error) => match again {
+                Outcome::Failed(error) => match again.filter(|_| reused) {
                     Some(copy) => (request, fresh) = (copy, true),
                     None if error.is_user() => return Err(Failed::Client(fault_of_body(&error))),
                     None => {
@@ -231,15 +241,18 @@ impl Forwarding<'_> {
     }
 
     /// Takes an upstream's answer, and starts the tunnel if it is one.
-    fn take(&self, route: &Route, upstream: &Upstream, answered: Answered) -> Result<Exchanged, Problem> {
-        let Answered { mut response, sender, client, room } = answered;
+    ///
+    /// A handshake may take so long that its room has moved meanwhile: nobody shall be where the others are not, not
+    /// even for the moment after which the tunnel would be ended, so the handshake is made anew where the room is.
+    fn take(&self, route: &Route, upstream: &Upstream, answered: Answered) -> Result<Taken, Problem> {
+        let Answered { mut response, sender, client, room, request } = answered;
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let silence = route.body_idle_timeout;
         let address = Arc::clone(&upstream.address);
         match (switching, client) {
             (false, _) => {
                 headers::prepare_answer(response.headers_mut(), false);
-                Ok(Exchanged { response, sender: Some(sender), upstream: address, silence })
+                Ok(Taken::Exchanged(Exchanged { response, sender: Some(sender), upstream: address, silence }))
             }
             (true, None) => Err(Problem::BadAnswer),
             (true, Some(client)) => {
@@ -248,10 +261,17 @@ impl Forwarding<'_> {
                     return Err(Problem::BadAnswer);
                 }
                 let server = hyper::upgrade::on(&mut response);
+                // Noted before the look, so that no move falls between the two.
                 let tunnel = Tunnel::new(self.core, self.context, upstream, room, route.tunnel_idle_timeout);
+                if let (Some(room), Some(request)) = (room, request)
+                    && self.core.rooms.remembered(room).is_some_and(|place| place != upstream.name)
+                {
+                    let again = Box::new(Prepared { request, client: Some(client), room: Some(room) });
+                    return Ok(Taken::RoomMoved { room, again });
+                }
                 tokio::task::spawn_local(tunnel.run(client, server));
                 headers::prepare_answer(response.headers_mut(), true);
-                Ok(Exchanged { response, sender: None, upstream: address, silence })
+                Ok(Taken::Exchanged(Exchanged { response, sender: None, upstream: address, silence }))
             }
         }
     }
@@ -263,6 +283,16 @@ struct Answered {
     sender: SendRequest<RequestBody>,
     client: Option<OnUpgrade>,
     room: Option<RoomKey>,
+    /// What was asked, if it can be asked again.
+    request: Option<Request<RequestBody>>,
+}
+
+/// What became of an upstream's answer.
+enum Taken {
+    /// It is the client's.
+    Exchanged(Exchanged),
+    /// A tunnel to where its room is no more.
+    RoomMoved { room: RoomKey, again: Box<Prepared> },
 }
 
 /// An answer for the client.

@@ -58,6 +58,13 @@ impl Rooms for Book {
     }
 }
 
+impl Book {
+    /// Every room is there now.
+    pub(crate) fn move_all(&self, to: &UpstreamName) {
+        self.rooms.lock().unwrap().values_mut().for_each(|place| place.clone_from(to));
+    }
+}
+
 pub(crate) struct Held {
     ip: FloatingIpName,
     pub(crate) holds: AtomicBool,
@@ -115,7 +122,7 @@ pub(crate) async fn read_until(stream: &mut (impl AsyncRead + Unpin), end: &[u8]
     read
 }
 
-async fn serve(name: &'static str, mut stream: TcpStream) {
+pub(crate) async fn serve(name: &'static str, mut stream: TcpStream) {
     let mut peeked = [0; 4_096];
     let count = stream.peek(&mut peeked).await.unwrap_or(0);
     if String::from_utf8_lossy(&peeked[..count]).to_lowercase().contains("upgrade: websocket") {

@@ -1,6 +1,8 @@
 //! What passes, what is refused, and what ends when.
 
-use crate::bench::{Bench, Book, SOON, ask, get, name, options, public, until, upstream, websocket};
+use crate::bench::{
+    Bench, Book, SOON, ask, get, name, options, public, scripted, serve, until, upstream, websocket,
+};
 use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::protocol::Message;
 use twinsite_model::Verdict;
 use twinsite_proxy::{Closing, Proxy};
@@ -141,6 +144,37 @@ async fn a_room_that_moved_takes_its_tunnels_along() {
     assert!(socket.next().await.unwrap().unwrap().is_text());
     bench.proxy.room_moved(room, &name(if home == "one" { "two" } else { "one" }));
     assert!(tokio::time::timeout(SOON, socket.next()).await.unwrap().unwrap().unwrap().is_close());
+}
+
+#[tokio::test]
+async fn a_room_that_moves_during_a_handshake_is_met_where_it_is() {
+    let (asked, mut asking) = tokio::sync::mpsc::unbounded_channel();
+    let answers = watch::Sender::new(false);
+    let late = |at: &'static str| {
+        let (asked, answers) = (asked.clone(), answers.subscribe());
+        scripted(move |stream| {
+            let (asked, mut answers) = (asked.clone(), answers.clone());
+            async move {
+                asked.send(at).unwrap();
+                answers.wait_for(|answers| *answers).await.unwrap();
+                serve(at, stream).await;
+            }
+        })
+    };
+    let bench = Bench::new(&[("one", late("one").await), ("two", late("two").await)]).await;
+    let to = bench.own;
+    let client = tokio::spawn(async move { websocket(to, "/rooms/?roomId=e").await });
+    let home = tokio::time::timeout(SOON, asking.recv()).await.unwrap().unwrap();
+    let other = if home == "one" { "two" } else { "one" };
+    bench.book.move_all(&name(other));
+    answers.send_replace(true);
+    let mut socket = tokio::time::timeout(SOON, client).await.unwrap().unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap().into_text().unwrap().as_str(), other);
+    socket.send(Message::text("we are all here")).await.unwrap();
+    assert!(socket.next().await.unwrap().unwrap().is_text());
+    let tunnels = bench.proxy.live_rooms();
+    assert_eq!(tunnels.iter().map(|(_, at)| at.clone()).collect::<Vec<_>>(), [name(other)]);
+    assert_eq!(bench.proxy.connections(), BTreeMap::from([(name(other), 1)]), "nobody is left at {home}");
 }
 
 #[tokio::test]
