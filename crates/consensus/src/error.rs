@@ -1,6 +1,7 @@
 //! What can go wrong, by what was asked. `retryable()` says whether the same call may succeed later.
 
 use crate::disk::DiskError;
+use std::time::Duration;
 use twinsite_model::{Generation, NodeId};
 
 /// Why the node no longer takes part in the consensus. It never comes back by itself: the process must end.
@@ -229,6 +230,14 @@ pub enum TransferError {
     /// The target did not answer just now. Nothing was tried.
     #[error("node {0} does not answer")]
     Unreachable(NodeId),
+    /// The target answers, but so late that others would stand for election before it has taken over. Nothing was tried.
+    #[error("node {node} does not answer within {} ms, and would take over too late", .within.as_millis())]
+    TooSlow {
+        /// The node.
+        node: NodeId,
+        /// In what time it would have had to.
+        within: Duration,
+    },
     /// The target lacks entries. Nothing was tried.
     #[error("node {node} is {behind} log entries behind")]
     NotCaughtUp {

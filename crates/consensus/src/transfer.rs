@@ -3,7 +3,7 @@
 //! From the moment a transfer is tried, the old leader takes no commands and sends no heartbeats, and openraft gives it
 //! no way back (a leader ignores `trigger().elect`). If the target never stands, the timers end the hole: after one
 //! `election_max` without a heartbeat the voters' lease is over, and whoever's turn it is stands (`turns.rs`). Hence:
-//! ask the target first, and require that it has everything, so that a hole is rare.
+//! ask the target first, and require that it answers quickly and has everything, so that a hole is rare.
 
 use crate::consensus::Consensus;
 use crate::error::TransferError;
@@ -13,8 +13,12 @@ use openraft::{AsyncRuntime, Instant, RaftMetrics, ServerState};
 use std::time::Duration;
 use twinsite_model::NodeId;
 
+/// The request to take over, the votes and the first word of the new leader are two round trips, and the voters' timers
+/// run meanwhile: if one of them ends first, two stand at once. A third round trip is for what varies.
+const ROUND_TRIPS: u32 = 3;
+
 impl<RT: AsyncRuntime> Consensus<RT> {
-    /// Hands leadership to a voter that has caught up and answers just now.
+    /// Hands leadership to a voter that has caught up and answers quickly just now.
     pub async fn transfer_leadership(&self, to: NodeId) -> Result<(), TransferError> {
         let timing = self.shared.options.timing;
         let term = self.check_transfer(to)?;
@@ -30,6 +34,10 @@ impl<RT: AsyncRuntime> Consensus<RT> {
         };
         if !self.metrics_become(timing.election_min, answers).await {
             return Err(TransferError::Unreachable(to));
+        }
+        let within = timing.election_min / ROUND_TRIPS;
+        if RT::Instant::now() - asked_at > within {
+            return Err(TransferError::TooSlow { node: to, within });
         }
         let complete = |metrics: &RaftMetrics<Types<RT>>| {
             let matched: Option<LogId> =

@@ -49,6 +49,7 @@ struct Links {
     cut: BTreeSet<(u64, u64)>,
     blocked: BTreeSet<Kind>,
     sent: Vec<(u64, u64, Kind)>,
+    answers_take: Duration,
 }
 
 /// The network.
@@ -106,6 +107,11 @@ impl Net {
         };
     }
 
+    /// Every answer is so late from now on.
+    pub(crate) fn delay_answers(&self, by: Duration) {
+        self.links.lock().unwrap().answers_take = by;
+    }
+
     pub(crate) fn sent(&self) -> Vec<(u64, u64, Kind)> {
         std::mem::take(&mut self.links.lock().unwrap().sent)
     }
@@ -128,6 +134,10 @@ impl Net {
     }
 
     async fn release(&self) {
+        let late = self.links.lock().unwrap().answers_take;
+        if !late.is_zero() {
+            tokio::time::sleep(late).await;
+        }
         let mut hold = self.hold_answers.subscribe();
         if *hold.borrow() {
             self.held.send_modify(|held| *held += 1);

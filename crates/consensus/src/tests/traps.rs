@@ -85,6 +85,33 @@ async fn trap_3_a_failed_transfer_leaves_a_bounded_hole() {
     assert_eq!(leader.transfer_leadership(NodeId(9)).await.unwrap_err().retryable(), leader_moved(&leader));
 }
 
+/// Trap 3, over a slow network: with a third of a second for a round trip, a transfer left a hole of two seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trap_3_who_would_take_over_too_late_is_not_asked_to() {
+    // Above a third of `election_min`, and below a heartbeat's time.
+    const LATE: Duration = Duration::from_millis(100);
+    const HEARTBEAT: Duration = Duration::from_millis(150);
+    let within = timing().election_min / 3;
+    assert!(within < LATE && LATE < HEARTBEAT);
+    let cluster = Cluster::start_with(3, |options| options.timing.heartbeat = HEARTBEAT).await;
+    cluster.propose("ready").await;
+    let leader = cluster.leader().await;
+    let to = NodeId(leader.node().0 % 3 + 1);
+    has(&cluster.nodes[&to.0], "ready").await;
+    cluster.net.delay_answers(LATE);
+    cluster.net.sent();
+    let refused = leader.transfer_leadership(to).await;
+    assert_eq!(refused, Err(TransferError::TooSlow { node: to, within }));
+    assert!(cluster.net.sent().iter().all(|(_, _, kind)| *kind != Kind::Transfer), "nothing was tried");
+    assert!(leader.status().borrow().is_leader);
+    cluster.net.delay_answers(Duration::ZERO);
+    // Answers that were under way are still late.
+    let began = Instant::now();
+    while let Err(refused) = leader.transfer_leadership(to).await {
+        assert!(refused.retryable() && began.elapsed() < DEADLINE, "{refused}");
+    }
+}
+
 fn leader_moved(node: &Node) -> bool {
     !node.status().borrow().is_leader
 }
