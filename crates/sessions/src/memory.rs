@@ -82,7 +82,7 @@ pub(crate) struct TableLimits {
 }
 
 /// What becomes of a known pin in view of another.
-enum Verdict {
+enum Ruling {
     /// The other stands from now on.
     Yields { to: Pin, confirmed: bool },
     /// The known one stands.
@@ -92,7 +92,7 @@ enum Verdict {
     Insists,
 }
 
-impl Verdict {
+impl Ruling {
     /// By rank alone.
     fn of(known: &Pin, heard: Pin, confirmed: bool) -> Self {
         if heard.outranks(known) {
@@ -211,12 +211,12 @@ impl PinTable {
         self.update(room, answer, true, |known, answer| {
             if known.upstream == answer.upstream {
                 let version = answer.version.max(known.version);
-                Verdict::Yields { to: Pin { version, ..answer }, confirmed: true }
+                Ruling::Yields { to: Pin { version, ..answer }, confirmed: true }
             } else if Some(&known.upstream) == replace && !answer.outranks(known) {
                 let version = known.version.saturating_add(1);
-                Verdict::Yields { to: Pin { version, ..answer }, confirmed: false }
+                Ruling::Yields { to: Pin { version, ..answer }, confirmed: false }
             } else {
-                Verdict::of(known, answer, true)
+                Ruling::of(known, answer, true)
             }
         })
     }
@@ -243,9 +243,9 @@ impl PinTable {
     pub(crate) fn adopt_heard(&self, room: RoomKey, heard: Pin, to_keep: bool) -> Pin {
         self.update(room, heard, !to_keep, |known, heard| {
             if *known == heard {
-                Verdict::Yields { to: heard, confirmed: !to_keep }
+                Ruling::Yields { to: heard, confirmed: !to_keep }
             } else {
-                Verdict::of(known, heard, !to_keep)
+                Ruling::of(known, heard, !to_keep)
             }
         })
     }
@@ -265,9 +265,9 @@ impl PinTable {
             decided = Some(&known.upstream) == replace;
             let version = known.version.saturating_add(1);
             if decided {
-                Verdict::Yields { to: Pin { version, ..fresh }, confirmed: false }
+                Ruling::Yields { to: Pin { version, ..fresh }, confirmed: false }
             } else {
-                Verdict::Stands
+                Ruling::Stands
             }
         });
         (pin, decided)
@@ -306,7 +306,7 @@ impl PinTable {
         room: RoomKey,
         candidate: Pin,
         confirmed: bool,
-        against: impl FnOnce(&Pin, Pin) -> Verdict,
+        against: impl FnOnce(&Pin, Pin) -> Ruling,
     ) -> Pin {
         let now = self.runtime.now();
         let mut shard = self.shard(room);
@@ -314,9 +314,9 @@ impl PinTable {
             if self.alive(known, now) {
                 known.touched = now;
                 let (pin, confirmed) = match against(&known.pin, candidate) {
-                    Verdict::Yields { to, confirmed } => (to, confirmed),
-                    Verdict::Stands => return known.pin.clone(),
-                    Verdict::Insists => {
+                    Ruling::Yields { to, confirmed } => (to, confirmed),
+                    Ruling::Stands => return known.pin.clone(),
+                    Ruling::Insists => {
                         let pin = known.pin.clone();
                         shard.note_use(room);
                         return pin;
