@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use twinsite_model::{Fault, Faults, RoomKey, Token, UpstreamName};
 
-/// The share of the placement time that the store gets before the peers are asked, in hundredths.
-const STORE_SHARE: u32 = 60;
-/// The share in which a decision must be ready: the rest covers its way back to the caller.
+/// How much longer than for the store a caller may wait, so that the peers can be asked when the store does not answer: a
+/// room that they know and that is given another place is split until the nodes hear of each other.
+const WHOLE_TIMES: u32 = 3;
+/// The share of the whole time in which a decision must be ready: the rest covers its way back to the caller.
 const DECISION_SHARE: u32 = 90;
 /// What peers may take when they are asked before the store.
 const ASK_FIRST_MAX: Duration = Duration::from_millis(20);
@@ -106,7 +107,7 @@ impl Inner {
         wish: Wish,
         proposal: UpstreamName,
     ) -> Result<Placed, Refused> {
-        let limit = self.options.placement_timeout;
+        let limit = self.options.store_timeout * WHOLE_TIMES;
         if let Some(mut decision) = self.join(&wish, &proposal)
             && let Some(Ok(decision)) = self.timeout(limit, decision.wait_for(Option::is_some)).await
             && let Some(decision) = decision.clone()
@@ -119,8 +120,8 @@ impl Inner {
     /// The whole way: a local replica, the store, the peers, the proposal.
     pub(crate) async fn decide(&self, wish: &Wish, proposal: UpstreamName) -> Result<Placed, Refused> {
         let begun = self.now();
-        let deadline = begun + share(self.options.placement_timeout, DECISION_SHARE);
-        let store_deadline = begun + share(self.options.placement_timeout, STORE_SHARE);
+        let deadline = begun + share(self.options.store_timeout * WHOLE_TIMES, DECISION_SHARE);
+        let store_deadline = begun + self.options.store_timeout;
         if let Some(pin) = self.store.replica(wish.room) {
             let pin = self.table.adopt_placement(wish.room, pin, wish.replace.as_ref());
             if wish.is_met_by(&pin) {
@@ -186,7 +187,8 @@ impl Inner {
                 Ok(Placement::AskPeersFirst) | Err(_) => break,
             }
         }
-        if asked.is_none()
+        // Who was silent in the short time before the store may answer in the time that is left.
+        if asked != Some(true)
             && let Asked::Found(found) = self.ask_peers(wish, deadline).await
         {
             return Ok(found);

@@ -49,8 +49,9 @@ pub struct SessionsOptions {
     pub new_rooms_burst: u32,
     /// See `new_rooms_burst`.
     pub new_rooms_per_second: u32,
-    /// How long the first placement of a room may take, all in all.
-    pub placement_timeout: Duration,
+    /// How long the first placement of a room may wait for the store. When the store does not answer, the other nodes
+    /// are asked, and it may take three times as long, all in all.
+    pub store_timeout: Duration,
     /// How often rooms in use are confirmed in the store and to the other nodes.
     pub keep_interval: Duration,
     /// How long one write to the store, off the request path, may take.
@@ -66,7 +67,7 @@ pub struct SessionsOptions {
 }
 
 impl SessionsOptions {
-    /// The defaults: 50 ms to place a room, an hour for an unused one, two minutes for one that nobody was seen in,
+    /// The defaults: 50 ms for the store to place a room, an hour for an unused one, two minutes for one that nobody was seen in,
     /// 200,000 rooms. A node creates a thousand rooms at once, as when a whole site's clients come back, and fifty a
     /// second after that, so that names made up by a stranger take a small part of the memory before they are
     /// forgotten.
@@ -77,7 +78,7 @@ impl SessionsOptions {
             unproven_ttl: Duration::from_mins(2),
             new_rooms_burst: 1_000,
             new_rooms_per_second: 50,
-            placement_timeout: Duration::from_millis(50),
+            store_timeout: Duration::from_millis(50),
             keep_interval: Duration::from_secs(5),
             write_timeout: Duration::from_millis(500),
             settle: Duration::from_secs(5),
@@ -265,7 +266,7 @@ impl Sessions {
     /// node proposes the same. `replace` names the upstream that may be left behind (because it is unhealthy); a room
     /// that is elsewhere by now stays there.
     ///
-    /// Answers within the placement timeout, from any runtime. Concurrent calls for one room share one decision.
+    /// Answers within three times [`SessionsOptions::store_timeout`], from any runtime. Concurrent calls for one room share one decision.
     pub async fn place(
         &self,
         room: RoomKey,

@@ -29,7 +29,7 @@ struct Bench {
 fn options() -> SessionsOptions {
     let mut options = SessionsOptions::new(NodeId(1));
     // Generous: this is not about speed, and machines that run tests are slow.
-    options.placement_timeout = Duration::from_secs(2);
+    options.store_timeout = Duration::from_secs(2);
     options
 }
 

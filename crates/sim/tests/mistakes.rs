@@ -1,56 +1,73 @@
 //! Every rule is needed: with any one of them left out of the real controller or holder, the simulation notices.
 //!
 //! `cargo test --release -p twinsite-sim --features seeded-faults`
+//!
+//! `mistakes.json` remembers a seed that showed each mistake, which is tried first. When the simulation has changed and
+//! that seed no longer shows it, the seeds from 1 on are tried, and the line printed says which one to write down.
+//! `TWINSITE_MISTAKE_SEEDS` gives every mistake so many seeds, whatever was found: how rare each is.
 #![cfg(feature = "seeded-faults")]
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use twinsite_model::{Fault, Faults};
 use twinsite_sim::cluster::{Mistake, Run};
 use twinsite_sim::{Settings, sweep::sweep};
 
-/// Seeds within which each mistake must show. All but one do so within some thousand; that a stop is followed by another before
-/// the first has ended, and the address is held again in between, is rare.
+/// Seeds of the controller's simulation within which each mistake must show. All but one do so within some thousand; that
+/// a stop is followed by another before the first has ended, and the address is held again in between, is rare.
 const WITHIN: u64 = 150_000;
 
-#[test]
-fn every_mistake_of_the_controller_is_noticed() {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    for fault in Fault::ALL.into_iter().take(Fault::OF_CONTROLLER) {
-        let settings = Settings { faults: Faults::only(fault), ..Settings::default() };
-        let found = sweep(1, WITHIN, threads, 1, &settings, &|_| {});
-        assert!(!found.violations.is_empty(), "{fault:?} was not noticed within {WITHIN} seeds");
-        println!("{fault:?}: {} after {} seeds", found.violations[0].1, found.seeds);
+/// Seeds of whole clusters within which each must.
+const WITHIN_CLUSTERS: u64 = 1_000;
+
+/// A seed that showed each mistake once, by the simulation's name and the mistake's.
+struct Remembered(BTreeMap<String, BTreeMap<String, u64>>);
+
+impl Remembered {
+    fn read() -> Self {
+        Self(serde_json::from_str(include_str!("mistakes.json")).expect("the file beside this one is JSON"))
+    }
+
+    fn seed(&self, simulation: &str, mistake: &str) -> Option<u64> {
+        self.0.get(simulation)?.get(mistake).copied()
     }
 }
 
-/// Seeds that every mistake is given, and how many more if none of those shows it.
-const SEEDS: u64 = 20;
-const SEEDS_MAX: u64 = 1_000;
+#[test]
+fn every_mistake_of_the_controller_is_noticed() {
+    let remembered = Remembered::read();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    for fault in Fault::ALL.into_iter().take(Fault::OF_CONTROLLER) {
+        let settings = Settings { faults: Faults::only(fault), ..Settings::default() };
+        let search = |first, seeds| sweep(first, seeds, threads, 1, &settings, &|_| {}).violations;
+        let known = remembered.seed("controller", &format!("{fault:?}"));
+        let mut found = known.map_or_else(Vec::new, |seed| search(seed, 1));
+        if found.is_empty() {
+            found = search(1, WITHIN);
+        }
+        assert!(!found.is_empty(), "{fault:?} was not noticed within {WITHIN} seeds");
+        println!("{fault:?}: {} at seed {}", found[0].1, found[0].0);
+    }
+}
 
 /// The same of the whole cluster, with mistakes below and around the consensus as well. `TWINSITE_MISTAKE` asks for those
 /// alone that have this in their names.
 #[test]
 fn every_mistake_is_noticed_in_the_cluster() {
     let asked = std::env::var("TWINSITE_MISTAKE").unwrap_or_default();
+    let every = std::env::var("TWINSITE_MISTAKE_SEEDS").map(|seeds| seeds.parse().expect("a number of seeds")).ok();
     let mut mistakes = Mistake::all();
     mistakes.retain(|mistake| format!("{mistake:?}").contains(&asked));
     assert_ne!(mistakes, [], "there is no {asked}");
-    let next = std::sync::atomic::AtomicUsize::new(0);
+    let remembered = Remembered::read();
+    let next = AtomicUsize::new(0);
     let missed = std::sync::Mutex::new(Vec::new());
     let work = || {
-        while let Some(mistake) = mistakes.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-            let (mut seeds, mut found, mut first) = (0, 0, None);
-            // Shown in the other simulation already, which lives through a hundred times as many seeds.
-            let shown =
-                matches!(mistake, Mistake::Rule(fault) if Fault::ALL[..Fault::OF_CONTROLLER].contains(fault));
-            while seeds < SEEDS || (found == 0 && !shown && seeds < SEEDS_MAX) {
-                seeds += 1;
-                if let Some(violation) = Run::of(seeds).with(*mistake).live().violation {
-                    found += 1;
-                    first.get_or_insert((seeds, violation.rule));
-                }
-            }
-            println!("{mistake:?}: in {found} of {seeds} seeds, first {first:?}");
-            if found == 0 && !shown {
+        while let Some(mistake) = mistakes.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let known = remembered.seed("cluster", &format!("{mistake:?}"));
+            // Shown in the other simulation, which lives through a hundred times as many seeds.
+            let shown = matches!(mistake, Mistake::Rule(fault) if Fault::ALL[..Fault::OF_CONTROLLER].contains(fault));
+            if !try_seeds(*mistake, known, every, shown) && !shown {
                 missed.lock().unwrap().push(*mistake);
             }
         }
@@ -65,5 +82,22 @@ fn every_mistake_is_noticed_in_the_cluster() {
     });
     std::panic::set_hook(loud);
     let missed = missed.into_inner().unwrap();
-    assert!(missed.is_empty(), "not noticed within {SEEDS_MAX} seeds: {missed:?}");
+    assert!(missed.is_empty(), "not noticed within {WITHIN_CLUSTERS} seeds: {missed:?}");
+}
+
+/// Whether `mistake` showed: at the seed `known`, or at the first of the others; or in any of `every`, if so many were
+/// asked for. Who is `shown` elsewhere is not searched for.
+fn try_seeds(mistake: Mistake, known: Option<u64>, every: Option<u64>, shown: bool) -> bool {
+    let violated = |seed| Run::of(seed).with(mistake).live().violation.map(|violation| (seed, violation.rule));
+    if let Some(every) = every {
+        let found: Vec<_> = (1..=every).filter_map(violated).collect();
+        println!("{mistake:?}: in {} of {every} seeds, first {:?}", found.len(), found.first());
+        if !found.is_empty() {
+            return true;
+        }
+    }
+    let others = if shown { 0 } else { WITHIN_CLUSTERS };
+    let found = known.into_iter().chain(1..=others).find_map(violated);
+    println!("{mistake:?}: {found:?}");
+    found.is_some()
 }

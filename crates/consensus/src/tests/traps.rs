@@ -100,7 +100,12 @@ async fn trap_3_who_would_take_over_too_late_is_not_asked_to() {
     has(&cluster.nodes[&to.0], "ready").await;
     cluster.net.delay_answers(LATE);
     cluster.net.sent();
-    let refused = leader.transfer_leadership(to).await;
+    let began = Instant::now();
+    let mut refused = leader.transfer_leadership(to).await;
+    // A machine that is late itself makes more of LATE than `election_min`: then the target counts as away.
+    while refused == Err(TransferError::Unreachable(to)) && began.elapsed() < DEADLINE {
+        refused = leader.transfer_leadership(to).await;
+    }
     assert_eq!(refused, Err(TransferError::TooSlow { node: to, within }));
     assert!(cluster.net.sent().iter().all(|(_, _, kind)| *kind != Kind::Transfer), "nothing was tried");
     assert!(leader.status().borrow().is_leader);

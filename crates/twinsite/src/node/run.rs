@@ -137,7 +137,7 @@ async fn live(loaded: Loaded, credentials: Credentials) -> Result<(), CliError> 
     let store = rooms::store(&loaded, &raft, &peers)?;
     let mut options = SessionsOptions::new(loaded.me.id);
     options.room_ttl = loaded.spec.sessions.room_ttl.0;
-    options.placement_timeout = loaded.spec.sessions.placement_timeout.0;
+    options.store_timeout = loaded.spec.sessions.placement_timeout.0;
     let spread = Arc::new(PeerSpread::new(peers.clone()));
     let sessions = Sessions::start(options, store, spread, quorum.view());
     let proxy = start_proxy(&loaded, incarnation, &sessions)?;
