@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use twinsite_consensus::Change;
-use twinsite_controller::election_turn;
+use twinsite_controller::election_order;
 use twinsite_model::spec::FloatingIpSpec;
 use twinsite_model::{ClusterSpec, Event, FloatingIpName, Incarnation, NodeId, Revision, State, Step, Token};
 
@@ -117,9 +117,7 @@ impl<M: Machine, P: Peers, S: Surroundings> Follower<M, P, S> {
             self.surroundings.configure(spec);
             self.appointments.follow(spec, &self.employer, |ip| self.surroundings.tools(ip));
         }
-        if let Some(place) = election_turn(state, self.employer.me) {
-            self.employer.raft.set_election_turn(place);
-        }
+        self.employer.raft.set_election_order(&election_order(state));
         self.surroundings.follow(state, events.unwrap_or_default());
         self.follow_drains(state);
     }

@@ -107,9 +107,9 @@ impl<RT: AsyncRuntime> Consensus<RT> {
         let status = RaftStatus::read(&raft.metrics().borrow_watched(), &published, false);
         let shared = Arc::new(Shared {
             proposals: Semaphore::new(options.proposals_max),
+            turns: Arc::new(Turns::new(options.node)),
             options,
             published,
-            turns: Arc::new(Turns::new()),
             local,
             disk,
             status: watch::Sender::new(status),

@@ -52,7 +52,7 @@ impl<RT: AsyncRuntime> Inbound<RT> {
             _ => self.admit(message.header.as_ref())?,
         };
         let answer = match message.body.ok_or(Refused::Malformed)? {
-            Ask::Append(append) => Answer::Append(self.append(append).await?),
+            Ask::Append(append) => Answer::Append(self.append(from, append).await?),
             Ask::Vote(ballot) => {
                 // At once, because a vote takes its time to reach the disk: only who was granted a round of pre-votes
                 // asks for one.
@@ -60,6 +60,7 @@ impl<RT: AsyncRuntime> Inbound<RT> {
                 Answer::Vote(self.voted(self.raft.vote(to_vote_request(ballot)?).await)?)
             }
             Ask::PreVote(ballot) => {
+                self.turns.another_asks();
                 Answer::PreVote(self.voted(self.raft.pre_vote(to_vote_request(ballot)?).await)?)
             }
             Ask::Greeting(pb::Blank {}) => Answer::Greeting(pb::Blank {}),
@@ -80,7 +81,7 @@ impl<RT: AsyncRuntime> Inbound<RT> {
         let installed = self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: content }).await;
         let answer = installed.map_err(|_| Refused::NotTakingPart)?;
         if answer.vote == vote {
-            self.turns.heard_leader();
+            self.turns.heard_leader(from);
         }
         Ok(pb::InstallSnapshotResponse {
             header: Some(self.local.header(from)),
@@ -101,7 +102,7 @@ impl<RT: AsyncRuntime> Inbound<RT> {
         Ok(from)
     }
 
-    async fn append(&self, append: pb::Append) -> Result<pb::Appended, Refused> {
+    async fn append(&self, from: NodeId, append: pb::Append) -> Result<pb::Appended, Refused> {
         let request = AppendEntriesRequest {
             vote: wire::to_vote(append.vote)?,
             prev_log_id: append.previous.map(wire::to_log_id),
@@ -110,7 +111,7 @@ impl<RT: AsyncRuntime> Inbound<RT> {
         };
         let response = self.raft.append_entries(request).await.map_err(|_| Refused::NotTakingPart)?;
         if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-            self.turns.heard_leader();
+            self.turns.heard_leader(from);
         }
         let result = match response {
             AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_) => {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use twinsite_model::spec::{NodeKind, NodeSpec};
 use twinsite_model::{BootTime, NodeId, State};
 
-/// The place of a voter in the order in which nodes stand for election, 0 for the first. Every node that has applied
-/// the same state computes the same order; nothing but speed depends on that.
-pub fn election_turn(state: &State, node: NodeId) -> Option<u32> {
-    let spec = state.spec.as_ref()?;
+/// The order in which voters stand for election. Every node that has applied the same state computes the same; nothing but
+/// speed depends on that. Empty without a spec.
+pub fn election_order(state: &State) -> Vec<NodeId> {
+    let Some(spec) = &state.spec else { return Vec::new() };
     let owned = |node: &NodeSpec| {
         let sites = spec.floating_ips.iter().filter_map(|ip| state.owner_site(&ip.name));
         sites.filter(|site| **site == node.site).count()
@@ -16,8 +16,7 @@ pub fn election_turn(state: &State, node: NodeId) -> Option<u32> {
     let mut voters: Vec<_> = spec.nodes.iter().filter(|node| node.kind.votes()).collect();
     // A witness has the least to offer: it would hand leadership on at once.
     voters.sort_by_key(|node| (node.kind == NodeKind::Witness, owned(node), node.id));
-    let place = voters.iter().position(|voter| voter.id == node)?;
-    u32::try_from(place).ok()
+    voters.iter().map(|voter| voter.id).collect()
 }
 
 /// How long a tenure must have lasted, and how long lies between two attempts. A transfer that fails costs an

@@ -37,7 +37,7 @@ pub use explain::{
 };
 pub use grantor::{Release, ReleasedBy, Renewal, RenewalAnswer, RenewalRefusal};
 pub use input::{CallId, Effect, Input, ProposeFailed, RoundFailed, RoundId, Ticket};
-pub use leadership::election_turn;
+pub use leadership::election_order;
 pub use lease::{Holder, HolderInput, HolderOutput, StopReason};
 pub use notice::{Alarm, Decision, Drift, Notice};
 pub use operator::{

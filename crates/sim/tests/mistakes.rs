@@ -55,7 +55,8 @@ fn every_mistake_of_the_controller_is_noticed() {
 #[test]
 fn every_mistake_is_noticed_in_the_cluster() {
     let asked = std::env::var("TWINSITE_MISTAKE").unwrap_or_default();
-    let every = std::env::var("TWINSITE_MISTAKE_SEEDS").map(|seeds| seeds.parse().expect("a number of seeds")).ok();
+    let every =
+        std::env::var("TWINSITE_MISTAKE_SEEDS").map(|seeds| seeds.parse().expect("a number of seeds")).ok();
     let mut mistakes = Mistake::all();
     mistakes.retain(|mistake| format!("{mistake:?}").contains(&asked));
     assert_ne!(mistakes, [], "there is no {asked}");
@@ -66,7 +67,8 @@ fn every_mistake_is_noticed_in_the_cluster() {
         while let Some(mistake) = mistakes.get(next.fetch_add(1, Ordering::Relaxed)) {
             let known = remembered.seed("cluster", &format!("{mistake:?}"));
             // Shown in the other simulation, which lives through a hundred times as many seeds.
-            let shown = matches!(mistake, Mistake::Rule(fault) if Fault::ALL[..Fault::OF_CONTROLLER].contains(fault));
+            let shown =
+                matches!(mistake, Mistake::Rule(fault) if Fault::ALL[..Fault::OF_CONTROLLER].contains(fault));
             if !try_seeds(*mistake, known, every, shown) && !shown {
                 missed.lock().unwrap().push(*mistake);
             }
@@ -88,7 +90,8 @@ fn every_mistake_is_noticed_in_the_cluster() {
 /// Whether `mistake` showed: at the seed `known`, or at the first of the others; or in any of `every`, if so many were
 /// asked for. Who is `shown` elsewhere is not searched for.
 fn try_seeds(mistake: Mistake, known: Option<u64>, every: Option<u64>, shown: bool) -> bool {
-    let violated = |seed| Run::of(seed).with(mistake).live().violation.map(|violation| (seed, violation.rule));
+    let violated =
+        |seed| Run::of(seed).with(mistake).live().violation.map(|violation| (seed, violation.rule));
     if let Some(every) = every {
         let found: Vec<_> = (1..=every).filter_map(violated).collect();
         println!("{mistake:?}: in {} of {every} seeds, first {:?}", found.len(), found.first());

@@ -2,11 +2,13 @@
 
 use super::harness::{Cluster, DEADLINE, Kind, wait_for};
 use std::time::Duration;
+use twinsite_model::NodeId;
 
 /// These nodes come one after the other.
 fn take_turns(cluster: &Cluster, order: &[u64]) {
-    for (place, node) in order.iter().enumerate() {
-        cluster.nodes[node].set_election_turn(u32::try_from(place).unwrap());
+    let nodes: Vec<_> = order.iter().copied().map(NodeId).collect();
+    for node in order {
+        cluster.nodes[node].set_election_order(&nodes);
     }
 }
 

@@ -29,10 +29,11 @@ use crate::audit::Audit;
 use crate::layout::{Ground, Store};
 use crate::measure::Recorder;
 use crate::scenario::{LeaderPlace, NetworkNeeded, Scenario, StoreNeeded};
+use report::disturbs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use twinsite_machine::{DISTURBS, Pulse};
+use twinsite_machine::Pulse;
 
 /// How a scenario is run.
 #[derive(Debug, Clone)]
@@ -158,7 +159,8 @@ pub async fn run(
             Err(error) => Err(error),
         };
         let stalled = pulse.most_lost(began, Instant::now());
-        let (mut report, found) = performed.map_err(|problem| excused(problem, stalled))?;
+        let (mut report, found) =
+            performed.map_err(|problem| excused(problem, stalled, disturbs(backend.layout().profile)))?;
         report.machine_stalled_ms = Some(run::whole_ms(stalled));
         aborted = report.aborted;
         audit.merge(found);
@@ -171,13 +173,13 @@ pub async fn run(
 }
 
 /// What a machine that stood still for this long explains, which is what did not come about in time.
-fn excused(problem: EngineError, stalled: Duration) -> EngineError {
+fn excused(problem: EngineError, stalled: Duration, disturbs: Duration) -> EngineError {
     let is_late = match &problem {
         EngineError::Guard(_) | EngineError::NotHealthy { .. } | EngineError::Api(_) => true,
         EngineError::Backend(error) => error.is_late(),
         EngineError::Store(_) | EngineError::Io(_) | EngineError::Disturbed { .. } => false,
     };
-    if stalled < DISTURBS || !is_late {
+    if stalled < disturbs || !is_late {
         return problem;
     }
     let stalled = Duration::from_millis(run::whole_ms(stalled));

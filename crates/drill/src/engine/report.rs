@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use twinsite_machine::DISTURBS;
+use twinsite_model::{Profile, Timing};
 
 /// The version of the report's JSON. It grows when something in it changes its meaning or goes away.
 pub const REPORT_VERSION: u32 = 1;
@@ -345,10 +346,17 @@ pub struct TimelineEntry {
     pub what: String,
 }
 
+/// For how long a machine must stand still within half a second to disturb what is measured with these timings: a node
+/// stands for election when it has heard nothing for `election_min`, of which the heartbeat is late anyway.
+pub(crate) fn disturbs(profile: Profile) -> Duration {
+    let timing = Timing::of(profile);
+    DISTURBS.min(timing.election_min.saturating_sub(timing.heartbeat))
+}
+
 impl RunReport {
     /// Whether the machine that measured stood still for so long that its milliseconds mean nothing.
-    pub fn is_disturbed(&self) -> bool {
-        self.machine_stalled_ms.is_some_and(|ms| Duration::from_millis(ms) >= DISTURBS)
+    pub fn is_disturbed(&self, profile: Profile) -> bool {
+        self.machine_stalled_ms.is_some_and(|ms| Duration::from_millis(ms) >= disturbs(profile))
     }
 }
 
