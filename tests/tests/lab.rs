@@ -99,6 +99,9 @@ fn systems_are_compared_and_two_hosts_at_once_are_found_where_they_are() {
     assert_eq!(killed["trials"][0]["after"].as_array().unwrap().len(), 2, "{killed:#}");
 }
 
+/// As `twinsite help drill run` says.
+const CODE_DISTURBED: i32 = 5;
+
 /// Whatever becomes of the runner, nothing stays: the next lab takes away what it left.
 #[test]
 fn a_killed_lab_leaves_nothing_to_the_next_one() {
@@ -117,7 +120,8 @@ fn a_killed_lab_leaves_nothing_to_the_next_one() {
     first.wait().unwrap();
     assert!(!lab_namespaces(first.id()).is_empty(), "nobody was there to remove them");
     let said = exercise("leader-lost");
-    assert_eq!(said.code, 0, "{said:?}");
+    // Also disturbed by a busy machine: it ran, and this is not about its times.
+    assert!(matches!(said.code, 0 | CODE_DISTURBED), "{said:?}");
     assert_eq!(lab_namespaces(first.id()), Vec::<String>::new());
     let names =
         fs::read_dir("/run/netns").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());

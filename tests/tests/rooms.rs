@@ -20,8 +20,9 @@ fn rooms_stay_whole_without_redis() {
 fn rooms_stay_whole(exercise: &[&str]) {
     let rounds = count("TWINSITE_ROUNDS", 1).to_string();
     let report = run_for_long(&[&["demo", "--json", "--runs", &rounds, "--exercise"], exercise].concat());
-    assert_eq!(report["verdict"], "pass", "{report:#}");
     assert_eq!(report["audit"]["split_rooms"], 0, "{report:#}");
+    // Also on a machine that stood still: an owner that loses its lease to that splits no room either.
+    assert!(report["verdict"] == "pass" || report["verdict"] == "disturbed", "{report:#}");
 }
 
 fn run_for_long(arguments: &[&str]) -> serde_json::Value {
