@@ -2,6 +2,10 @@
 //! a second (its hypervisor gave the processors to others, somebody suspended it) has measured itself. `OVERVIEW.md` has
 //! the argument and the numbers.
 
+mod awake;
+
+pub use awake::Awake;
+
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
-use twinsite_machine::{DISTURBS, Pulse};
+use twinsite_machine::{Awake, DISTURBS, Pulse};
 
 /// More tests than these do not fail because a machine stood still.
 const AGAIN_MAX: usize = 20;
@@ -22,6 +22,7 @@ const NEVER: &str = r"(dual_answer_ms|stale_epoch_writes|split_rooms|two_hosts_m
 /// Runs all tests of the workspace; names those that had to be run more than once.
 pub fn run_all(left_out: &Path) -> Result<Vec<String>, TaskError> {
     let report = target().join("nextest/default/junit.xml");
+    let _awake = Awake::keep();
     let pulse = Pulse::start().map_err(|error| TaskError::Failed(error.to_string()))?;
     let mut command = nextest(left_out);
     let mut again = Vec::new();

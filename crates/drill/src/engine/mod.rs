@@ -33,7 +33,7 @@ use report::disturbs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use twinsite_machine::Pulse;
+use twinsite_machine::{Awake, Pulse};
 
 /// How a scenario is run.
 #[derive(Debug, Clone)]
@@ -142,6 +142,7 @@ pub async fn run(
     let mut reports = Vec::new();
     let mut audit = Audit::clean();
     let mut aborted = false;
+    let _awake = Awake::keep();
     let pulse = Pulse::start()?;
     for number in 1..=runs {
         let mut tell = |now: &str, clients: Option<&Arc<Recorder>>| {

@@ -28,6 +28,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use twinsite_machine::Awake;
 use twinsite_model::{NodeName, Profile};
 
 /// What keeps the address.
@@ -163,6 +164,7 @@ pub async fn compare(
     connect: &Connect<'_>,
     tell: &mut (dyn FnMut(&str) + Send),
 ) -> Comparison {
+    let _awake = Awake::keep();
     let mut trials: BTreeMap<(System, Cause), Vec<Trial>> = BTreeMap::new();
     let mut failed = Vec::new();
     let mut systems = options.systems.clone();
