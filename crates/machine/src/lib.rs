@@ -3,6 +3,7 @@
 //! the argument and the numbers.
 
 mod awake;
+mod stolen;
 
 pub use awake::Awake;
 
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use stolen::Stolen;
 
 /// A machine that stood still for this long or longer, of any half second, disturbs what is measured in milliseconds.
 pub const DISTURBS: Duration = Duration::from_millis(100);
@@ -53,6 +55,7 @@ impl Stall {
 #[derive(Debug)]
 pub struct Pulse {
     stalls: Arc<Mutex<Vec<Stall>>>,
+    stolen: Arc<Stolen>,
     ends: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -62,17 +65,26 @@ impl Pulse {
     pub fn start() -> std::io::Result<Self> {
         let allowed = sched_getaffinity(None)?;
         let processors = (0..CpuSet::MAX_CPU).filter(|processor| allowed.is_set(*processor));
-        let mut pulse = Self { stalls: Arc::default(), ends: Arc::default(), threads: Vec::new() };
+        let mut pulse = Self {
+            stalls: Arc::default(),
+            stolen: Arc::default(),
+            ends: Arc::default(),
+            threads: Vec::new(),
+        };
         for processor in processors.take(PROCESSORS_MAX) {
             let (stalls, ends) = (Arc::clone(&pulse.stalls), Arc::clone(&pulse.ends));
             let beat = thread::Builder::new().name("pulse".to_owned());
             pulse.threads.push(beat.spawn(move || beat_on(processor, &stalls, &ends))?);
         }
+        let (stolen, ends) = (Arc::clone(&pulse.stolen), Arc::clone(&pulse.ends));
+        let reader = thread::Builder::new().name("stolen".to_owned());
+        pulse.threads.push(reader.spawn(move || stolen.watch(&ends))?);
         Ok(pulse)
     }
 
     /// For how long one processor stood still, of the half second between two moments in which it was longest; or longer,
-    /// if that was at one go. What is less than 20 ms counts as nothing.
+    /// if that was at one go. What is less than 20 ms counts as nothing, unless the kernel's account says that a hypervisor
+    /// gave more than that of half a second to others, in however short pieces.
     pub fn most_lost(&self, from: Instant, to: Instant) -> Duration {
         let stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
         let mut meanwhile: Vec<_> = stalls.iter().filter(|stall| stall.within(from, to)).collect();
@@ -82,7 +94,9 @@ impl Pulse {
             let together = later.iter().take_while(|stall| stall.from < first.from + TOGETHER);
             together.filter(|stall| stall.processor == first.processor).map(|stall| stall.length()).sum()
         };
-        (0..meanwhile.len()).map(lost_from).max().unwrap_or_default()
+        let stood: Duration = (0..meanwhile.len()).map(lost_from).max().unwrap_or_default();
+        let stolen = self.stolen.most_lost(from, to);
+        stood.max(if stolen < KEPT { Duration::ZERO } else { stolen })
     }
 }
 
@@ -123,7 +137,12 @@ mod tests {
         let zero = Instant::now();
         let at = |ms| zero + Duration::from_millis(ms);
         let stall = |&(processor, from, to)| Stall { processor, from: at(from), to: at(to) };
-        let pulse = Pulse { stalls: Arc::default(), ends: Arc::default(), threads: Vec::new() };
+        let pulse = Pulse {
+            stalls: Arc::default(),
+            stolen: Arc::default(),
+            ends: Arc::default(),
+            threads: Vec::new(),
+        };
         *pulse.stalls.lock().unwrap() = stalls.iter().map(stall).collect();
         pulse.most_lost(at(from), at(to)).as_millis()
     }
