@@ -3,7 +3,7 @@
 //! A virtual processor with nothing to do for a moment is given back to the hypervisor, and comes late when it is wanted
 //! again. A cluster with its clients on one machine sleeps and wakes some thousand times a second, so that a hypervisor
 //! with other guests takes half of its time away, and nothing of that of a busy loop. Here such a loop runs in the class of
-//! the scheduler below all others (`SCHED_IDLE`, sched(7)): whoever has work takes the processor from it at once.
+//! the scheduler below all others (`SCHED_IDLE` of sched(7)): whoever has work takes the processor from it at once.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;

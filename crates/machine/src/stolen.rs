@@ -1,4 +1,4 @@
-//! Time that a hypervisor gave to others while this machine had work: proc_pid_stat(5)'s `steal`, for each processor.
+//! Time that a hypervisor gave to others while this machine had work: the column `steal` of `/proc/stat`, for each processor.
 //!
 //! Many short pieces do as much harm as one long one, and no thread that wakes now and then sees them: half of a half second
 //! was gone by the kernel's account in a run in which nothing woke up more than 29 ms late.
