@@ -25,10 +25,10 @@ fn the_same_seed_is_the_same_life() {
 
 #[test]
 fn a_life_that_breaks_a_rule_is_made_shorter() {
-    let mistake = Mistake::NoKernelDeadline;
+    let mistake = Mistake::ScriptForgetsMaximum;
     let breaks = |run: &Run| run.live().violation.map(|violation| violation.rule);
-    // One in which much had happened by then, and not so much that each of some hundred attempts takes long.
-    let is_long = |run: &Run| breaks(run).is_some() && (15..=25).contains(&run.live().events);
+    // One in which a few things had happened by then: every one more costs some more attempts, half a second each.
+    let is_long = |run: &Run| breaks(run).is_some() && (10..=25).contains(&run.live().events);
     let run = (1..1_000).map(|seed| Run::of(seed).with(mistake)).find(is_long).unwrap();
     let short = shrink(&run, |_| {}).unwrap();
     assert_eq!(breaks(&short), breaks(&run));
