@@ -160,6 +160,21 @@ mod tests {
 
     type Instant = <TokioRuntime as AsyncRuntime>::Instant;
 
+    #[tokio::test]
+    async fn the_first_question_of_each_silence_counts() {
+        let turns = Turns::<TokioRuntime>::new(NodeId(1));
+        let asked = || {
+            turns.another_asks();
+            turns.0.borrow().asked.unwrap()
+        };
+        let first = asked();
+        assert_eq!(asked(), first, "who is cut off asks again and again");
+        turns.heard_leader(NodeId(2));
+        let second = asked();
+        assert!(second > first, "another silence");
+        assert_eq!(asked(), second);
+    }
+
     #[test]
     fn a_turn_comes_again_ever_more_seldom_until_a_leader_is_heard() {
         let timing = Timing::of(Profile::Lan);

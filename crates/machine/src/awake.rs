@@ -2,7 +2,7 @@
 //!
 //! A virtual processor with nothing to do for a moment is given back to the hypervisor, and comes late when it is wanted
 //! again. A cluster with its clients on one machine sleeps and wakes some thousand times a second, so that a hypervisor
-//! with other guests takes half of its time away, and nothing of that of a busy loop. Here such a loop runs in the class of
+//! with other guests took up to half of its time away, and next to nothing of a busy loop's. Here such a loop runs in the class of
 //! the scheduler below all others (`SCHED_IDLE` of sched(7)): whoever has work takes the processor from it at once.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -21,7 +21,7 @@ use thread_priority::{Error, ThreadPriority};
 const TURNS: u32 = 10_000;
 
 /// Keeps all processors that this process may use from sleeping, until it is dropped. On real ones it does nothing, and
-/// where the time of this process is limited (cgroups' `cpu.max`): there it would use up what is to be measured.
+/// where the time of this process is limited (`cpu.max` of cgroups v2): there it would use up what is to be measured.
 #[derive(Debug)]
 pub struct Awake {
     ends: Arc<AtomicBool>,
@@ -59,7 +59,7 @@ impl Drop for Awake {
 fn spin(processor: usize, ends: &AtomicBool) {
     let mut only = CpuSet::new();
     only.set(processor);
-    // In any other class, or beside another such thread, it would take time from those who have work.
+    // In any other class it would take time from those who have work, and two on one processor leave the other asleep.
     if sched_setaffinity(None, &only).is_err() || yield_to_all().is_err() {
         return;
     }

@@ -1,7 +1,6 @@
 //! Time that a hypervisor gave to others while this machine had work: the column `steal` of `/proc/stat`, for each processor.
 //!
-//! Many short pieces do as much harm as one long one, and no thread that wakes now and then sees them: half of a half second
-//! was gone by the kernel's account in a run in which nothing woke up more than 29 ms late.
+//! Many short pieces do as much harm as one long one, and no thread that wakes now and then sees them.
 
 use crate::{PROCESSORS_MAX, TOGETHER};
 use std::collections::VecDeque;

@@ -67,10 +67,10 @@ pub struct SessionsOptions {
 }
 
 impl SessionsOptions {
-    /// The defaults: 50 ms for the store to place a room, an hour for an unused one, two minutes for one that nobody was seen in,
-    /// 200,000 rooms. A node creates a thousand rooms at once, as when a whole site's clients come back, and fifty a
-    /// second after that, so that names made up by a stranger take a small part of the memory before they are
-    /// forgotten.
+    /// The defaults: 50 ms for the store to place a room, an hour for an unused one, two minutes for one that nobody
+    /// was seen in, 200,000 rooms. A node creates a thousand rooms at once, as when a whole site's clients come back,
+    /// and fifty a second after that, so that names made up by a stranger take a small part of the memory before they
+    /// are forgotten.
     pub fn new(node: NodeId) -> Self {
         Self {
             node,
@@ -266,7 +266,8 @@ impl Sessions {
     /// node proposes the same. `replace` names the upstream that may be left behind (because it is unhealthy); a room
     /// that is elsewhere by now stays there.
     ///
-    /// Answers within three times [`SessionsOptions::store_timeout`], from any runtime. Concurrent calls for one room share one decision.
+    /// Answers within three times [`SessionsOptions::store_timeout`], from any runtime. Concurrent calls for one room
+    /// share one decision.
     pub async fn place(
         &self,
         room: RoomKey,

@@ -275,6 +275,31 @@ impl Runtime for Standing {
     }
 }
 
+/// A peer that knows the room, and needs so long to say so.
+struct Slow(Duration);
+
+impl Spread for Slow {
+    fn broadcast(&self, _gossip: Gossip) {}
+
+    fn ask_peers(&self, _room: RoomKey, within: Duration) -> BoxFuture<'_, PeersAnswer> {
+        Box::pin(async move {
+            tokio::time::sleep(self.0.min(within)).await;
+            let pin = (self.0 <= within).then(|| pin("two", 9));
+            PeersAnswer { complete: pin.is_some(), pin }
+        })
+    }
+}
+
+#[tokio::test]
+async fn who_was_silent_before_the_store_is_asked_again_after_it() {
+    let store = Arc::new(ScriptedStore::new(Script { young: true, ..Script::default() }));
+    let view = watch::Sender::new(ClusterView { token: TOKEN, quorum: Quorum::Known });
+    let peers = Arc::new(Slow(Duration::from_millis(100)));
+    let sessions = Sessions::start(options(), store, peers, view.subscribe());
+    let placed = sessions.place(room(1), name("one"), None).await.unwrap();
+    assert_eq!((placed.upstream, placed.by), (name("two"), PlacedBy::Peer));
+}
+
 /// Peers that know nothing, and after whose answer the asking process stands still.
 struct StandsStill(Arc<AtomicU64>);
 

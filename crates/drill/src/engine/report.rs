@@ -346,8 +346,8 @@ pub struct TimelineEntry {
     pub what: String,
 }
 
-/// For how long a machine must stand still within half a second to disturb what is measured with these timings: a node
-/// stands for election when it has heard nothing for `election_min`, of which the heartbeat is late anyway.
+/// For how long a machine must stand still within half a second to disturb what is measured with these timings: nodes
+/// begin to stand for election `election_min` after a heartbeat, of which one interval passes in any case.
 pub(crate) fn disturbs(profile: Profile) -> Duration {
     let timing = Timing::of(profile);
     DISTURBS.min(timing.election_min.saturating_sub(timing.heartbeat))
