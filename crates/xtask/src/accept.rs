@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Instant;
+use twinsite_machine::Awake;
 
 /// Which parts.
 #[derive(Args)]
@@ -88,6 +89,7 @@ pub fn run_parts(arguments: &Arguments) -> Result<(), TaskError> {
     };
     run(&mut build())?;
     settle_disk()?;
+    let _awake = Awake::keep();
     let mut failed = 0;
     for part in wanted {
         failed += run_part(part, arguments)?;
@@ -174,8 +176,8 @@ fn jobs(part: &str, freezes: u32) -> Result<Vec<Job>, TaskError> {
     Ok(match part {
         "exercises" => exercises()?,
         "scenarios" => scenarios()?,
-        "rooms" => vec![tests("rooms, 20", "twinsite-tests", "rooms", ("TWINSITE_ROUNDS", "20"))],
-        "kills" => vec![tests("kills, 200", "twinsite-tests", "kills", ("TWINSITE_KILLS", "200"))],
+        "rooms" => vec![tests("rooms, 20", &["--test", "rooms"], "rooms", ("TWINSITE_ROUNDS", "20"))],
+        "kills" => vec![tests("kills, 200", &["--test", "kills"], "kills", ("TWINSITE_KILLS", "200"))],
         "fuzz" => vec![Job {
             item: "3,000,000 inputs for every decoder".to_owned(),
             command: {
@@ -189,9 +191,9 @@ fn jobs(part: &str, freezes: u32) -> Result<Vec<Job>, TaskError> {
             let count = freezes.to_string();
             let item =
                 format!("{count} frozen holders of an address of each kind, with each layer of the dead-man");
-            vec![tests(&item, "twinsite-floating-ip", "frozen", ("TWINSITE_FREEZES", &count))]
+            vec![tests(&item, &["--test", "netlink"], "frozen", ("TWINSITE_FREEZES", &count))]
         }
-        "flips" => vec![tests("every byte", "twinsite-consensus", "flip", ("TWINSITE_FLIPS", "all"))],
+        "flips" => vec![tests("every byte", &["--lib"], "flip", ("TWINSITE_FLIPS", "all"))],
         _ => vec![
             seeds("20,000 seeds of whole clusters", "release/twinsite", &["sim", "--seeds", "20000"]),
             seeds("200,000 seeds of the controller", "release/twinsite-sim", &["--seeds", "200000"]),
@@ -257,20 +259,22 @@ fn numbers(mut measured: serde_json::Value) -> serde_json::Value {
     measured
 }
 
-/// Tests with their full count instead of their sample.
-fn tests(item: &str, package: &str, filter: &str, (variable, count): (&str, &str)) -> Job {
-    let mut command = test_runner(package, filter);
+/// Tests with their full count instead of their sample. Of the whole workspace, because a package by itself would be built
+/// again, with the features that it alone asks for.
+fn tests(item: &str, targets: &[&str], filter: &str, (variable, count): (&str, &str)) -> Job {
+    let mut command = if found("cargo-nextest") {
+        let mut command =
+            cargo(&["nextest", "run", "--release", "--profile", "accept", "--workspace", "--no-tests=fail"]);
+        command.args(targets).arg(filter);
+        command
+    } else {
+        let mut command = cargo(&["test", "--release", "--workspace"]);
+        // One cluster at a time, as .config/nextest.toml has it.
+        command.args(targets).args([filter, "--", "--test-threads=1"]);
+        command
+    };
     command.env(variable, count);
     Job { item: item.to_owned(), command, json: false }
-}
-
-fn test_runner(package: &str, filter: &str) -> Command {
-    if found("cargo-nextest") {
-        cargo(&["nextest", "run", "--release", "--profile", "accept", "--package", package, filter])
-    } else {
-        // One cluster at a time, as .config/nextest.toml has it.
-        cargo(&["test", "--release", "--package", package, filter, "--", "--test-threads=1"])
-    }
 }
 
 impl Report {

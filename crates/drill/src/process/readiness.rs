@@ -67,7 +67,7 @@ pub(super) async fn wait(
 ) -> Result<(), ProcessError> {
     let start = Instant::now();
     let client = layout.client(15_999);
-    for (stage, signs) in signs(layout) {
+    for (stage, signs) in signs(layout).into_iter().filter(|(_, signs)| !signs.is_empty()) {
         let of = signs.len();
         let mut missing = signs;
         progress(Progress { stage, done: 0, of });

@@ -1,12 +1,13 @@
 //! The dead-man of a holder that stands still: all its layers together, each by itself, and what would be without each.
 
 use crate::holder::{self, ALL, Holder, LEASE};
-use crate::hosts::{Hosts, hosts_or_return};
+use crate::hosts::{Hosts, left_out};
 use crate::measured::{Times, count};
 use crate::outside::{Kind, Watch};
 use crate::{GRANULARITY, LIT_AT_MOST, V4, V6};
+use std::fmt::Debug;
 use std::net::{IpAddr, TcpStream};
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 use twinsite_floating_ip::Layer;
 
@@ -16,6 +17,24 @@ use twinsite_floating_ip::Layer;
 const ADDRESS_OUTLIVES: Duration = Duration::from_millis(4_500);
 /// Open sockets of the holder would ask for their peer, or say something again, within so long.
 const AFTERWARDS: Duration = Duration::from_millis(500);
+
+/// Does something with every kind of address, or of what else there is of a kind, at once: each has hosts of its own, and
+/// most of the time all of them wait.
+fn at_once<T: Copy + Debug + Sync>(test: &str, kinds: &[T], work: impl Fn(&Hosts, T) + Sync) {
+    let hosts: Result<Vec<_>, _> =
+        kinds.iter().map(|kind| Hosts::for_test(&format!("{test} {kind:?}"))).collect();
+    let hosts = match hosts {
+        Ok(hosts) => hosts,
+        Err(why) => return left_out(&format!("netlink: {test}"), &why),
+    };
+    thread::scope(|scope| {
+        for (hosts, kind) in hosts.iter().zip(kinds) {
+            // A holder asks the thread which test it belongs to.
+            let thread = thread::Builder::new().name(thread::current().name().unwrap().to_owned());
+            thread.spawn_scoped(scope, || work(hosts, *kind)).unwrap();
+        }
+    });
+}
 
 /// A holder that has just been frozen, with a client to whom it was talking: an open socket, whose kernel would ask for its
 /// peer, and say again what nobody has confirmed.
@@ -28,6 +47,7 @@ struct Frozen {
 impl Frozen {
     fn new(hosts: &Hosts, watch: &Watch, mut holder: Holder, address: IpAddr, epoch: u64) -> Self {
         holder.hold(epoch);
+        watch.forget();
         let lit = Instant::now();
         watch.wait("it answers", hosts, |watch| watch.seen_after(Kind::Answer, lit) > 0);
         let client = hosts.connect(address);
@@ -59,19 +79,18 @@ fn the_kernel_of_a_frozen_holder_goes_dark() {
     if holder::is_played() {
         return;
     }
-    let hosts = hosts_or_return!("the_kernel_of_a_frozen_holder_goes_dark");
-    for address in [V4, V6] {
-        let watch = Watch::start(&hosts, address);
-        let mut holder = Holder::start(&hosts, "a", address);
+    at_once("the_kernel_of_a_frozen_holder_goes_dark", &[V4, V6], |hosts, address| {
+        let watch = Watch::start(hosts, address);
+        let mut holder = Holder::start(hosts, "a", address);
         let limit = LIT_AT_MOST + GRANULARITY;
         let mut times = Times::new(format!("{address}: spoke after its holder was frozen"), limit);
         for round in 0..count("TWINSITE_FREEZES", 5) {
-            let frozen = Frozen::new(&hosts, &watch, holder, address, 2 * round as u64 + 1);
+            let frozen = Frozen::new(hosts, &watch, holder, address, 2 * round as u64 + 1);
             times.note(frozen.spoke_for(&watch, limit));
             holder = frozen.thaw(&watch);
             holder.release();
         }
-    }
+    });
 }
 
 /// Somebody flushes the packet filter while the holder stands still: the address's own lifetime ends it.
@@ -80,20 +99,19 @@ fn a_frozen_holder_goes_dark_without_its_rules_too() {
     if holder::is_played() {
         return;
     }
-    let hosts = hosts_or_return!("a_frozen_holder_goes_dark_without_its_rules_too");
-    for address in [V4, V6] {
-        let watch = Watch::start(&hosts, address);
-        let mut holder = Holder::start(&hosts, "a", address);
+    at_once("a_frozen_holder_goes_dark_without_its_rules_too", &[V4, V6], |hosts, address| {
+        let watch = Watch::start(hosts, address);
+        let mut holder = Holder::start(hosts, "a", address);
         let what = format!("{address}: spoke after its holder was frozen and its rules were flushed");
         let mut times = Times::new(what, ADDRESS_OUTLIVES);
         for round in 0..count("TWINSITE_FREEZES", 1) {
-            let frozen = Frozen::new(&hosts, &watch, holder, address, 2 * round as u64 + 1);
+            let frozen = Frozen::new(hosts, &watch, holder, address, 2 * round as u64 + 1);
             hosts.at("a", "nft flush ruleset");
             times.note(frozen.spoke_for(&watch, ADDRESS_OUTLIVES));
             holder = frozen.thaw(&watch);
             holder.release();
         }
-    }
+    });
 }
 
 /// Each layer ends the address with the others left out, as fast as it can.
@@ -102,22 +120,21 @@ fn each_layer_alone_ends_a_frozen_holder() {
     if holder::is_played() {
         return;
     }
-    let hosts = hosts_or_return!("each_layer_alone_ends_a_frozen_holder");
     let limits = [LIT_AT_MOST + GRANULARITY, LEASE + GRANULARITY, ADDRESS_OUTLIVES];
-    for address in [V4, V6] {
-        let watch = Watch::start(&hosts, address);
-        for (layer, limit) in ALL.into_iter().zip(limits) {
-            let what = format!("{address}: spoke after its holder was frozen, {layer:?} alone");
-            let mut times = Times::new(what, limit);
-            for epoch in 1..=count("TWINSITE_FREEZES", 2) as u64 {
-                let holder = Holder::with_layers(&hosts, "a", address, &[layer]);
-                let frozen = Frozen::new(&hosts, &watch, holder, address, epoch);
-                times.note(frozen.spoke_for(&watch, limit));
-                let mut holder = frozen.thaw(&watch);
-                holder.release();
-            }
+    let layers = ALL.into_iter().zip(limits);
+    let kinds: Vec<_> = layers.flat_map(|layer| [V4, V6].map(|address| (address, layer))).collect();
+    at_once("each_layer_alone_ends_a_frozen_holder", &kinds, |hosts, (address, (layer, limit))| {
+        let watch = Watch::start(hosts, address);
+        let what = format!("{address}: spoke after its holder was frozen, {layer:?} alone");
+        let mut times = Times::new(what, limit);
+        for epoch in 1..=count("TWINSITE_FREEZES", 2) as u64 {
+            let holder = Holder::with_layers(hosts, "a", address, &[layer]);
+            let frozen = Frozen::new(hosts, &watch, holder, address, epoch);
+            times.note(frozen.spoke_for(&watch, limit));
+            let mut holder = frozen.thaw(&watch);
+            holder.release();
         }
-    }
+    });
 }
 
 /// Without the timeout of the element it is as late as the lease; the deadline and the lifetime end it no sooner.
@@ -126,16 +143,16 @@ fn without_its_element_a_frozen_holder_answers_until_its_lease_ends() {
     if holder::is_played() {
         return;
     }
-    let hosts = hosts_or_return!("without_its_element_a_frozen_holder_answers_until_its_lease_ends");
-    for address in [V4, V6] {
-        let watch = Watch::start(&hosts, address);
-        let holder = Holder::with_layers(&hosts, "a", address, &[Layer::Deadline, Layer::Lifetime]);
-        let frozen = Frozen::new(&hosts, &watch, holder, address, 1);
+    let test = "without_its_element_a_frozen_holder_answers_until_its_lease_ends";
+    at_once(test, &[V4, V6], |hosts, address| {
+        let watch = Watch::start(hosts, address);
+        let holder = Holder::with_layers(hosts, "a", address, &[Layer::Deadline, Layer::Lifetime]);
+        let frozen = Frozen::new(hosts, &watch, holder, address, 1);
         let spoke = frozen.spoke_for(&watch, LEASE + GRANULARITY);
         assert!(spoke > LEASE / 2, "{address}: {spoke:?}");
         assert!(spoke <= LEASE + GRANULARITY, "{address}: {spoke:?}");
         frozen.thaw(&watch).release();
-    }
+    });
 }
 
 /// Without the lifetime of the address nothing ends it once the rules are gone.
@@ -144,14 +161,13 @@ fn without_its_lifetime_a_frozen_holder_answers_for_ever_when_its_rules_are_flus
     if holder::is_played() {
         return;
     }
-    let hosts =
-        hosts_or_return!("without_its_lifetime_a_frozen_holder_answers_for_ever_when_its_rules_are_flushed");
-    for address in [V4, V6] {
-        let watch = Watch::start(&hosts, address);
-        let holder = Holder::with_layers(&hosts, "a", address, &[Layer::Element, Layer::Deadline]);
-        let frozen = Frozen::new(&hosts, &watch, holder, address, 1);
+    let test = "without_its_lifetime_a_frozen_holder_answers_for_ever_when_its_rules_are_flushed";
+    at_once(test, &[V4, V6], |hosts, address| {
+        let watch = Watch::start(hosts, address);
+        let holder = Holder::with_layers(hosts, "a", address, &[Layer::Element, Layer::Deadline]);
+        let frozen = Frozen::new(hosts, &watch, holder, address, 1);
         hosts.at("a", "nft flush ruleset");
         let spoke = frozen.spoke_for(&watch, ADDRESS_OUTLIVES);
         assert!(spoke > ADDRESS_OUTLIVES, "{address}: {spoke:?}");
-    }
+    });
 }

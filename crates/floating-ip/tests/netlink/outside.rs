@@ -65,6 +65,11 @@ impl Watch {
         Self { seen, over }
     }
 
+    /// Forgets what it saw, so that looking at it does not take ever longer.
+    pub(crate) fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
     pub(crate) fn seen(&self, kind: Kind) -> usize {
         self.times(kind).len()
     }
