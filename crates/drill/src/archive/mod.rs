@@ -1,4 +1,5 @@
-//! Reports as files: a folder for each drill, with the report as JSON, as JUnit XML and as a page, and the scenario.
+//! Reports as files: a folder for each drill, with the report as JSON, as JUnit XML and as a page, and the scenario; what
+//! the nodes and guardians wrote last too, if it failed.
 //!
 //! A report is written under another name and renamed, so that it is there whole or not at all. The newest
 //! [`ENTRIES_MAX`] are kept. Who runs a drill holds the archive's [`Claim`], by which it is found and can be aborted.
@@ -33,6 +34,7 @@ pub const PAGE: &str = "report.html";
 const JSON: &str = "report.json";
 const JUNIT: &str = "report.xml";
 const SCENARIO: &str = "scenario.toml";
+const LOGS: &str = "logs";
 /// What is not whole yet has this at the beginning of its name, then whose it is.
 const NEW: &str = ".new-";
 /// As much of a scenario's name as goes into that of an entry.
@@ -131,6 +133,7 @@ impl Archive {
             write(&new.join(JSON), &json)?;
             write(&new.join(JUNIT), &junit(report))?;
             write(&new.join(PAGE), &page(report))?;
+            write_logs(&new.join(LOGS), report)?;
             scenario.map_or(Ok(()), |text| write(&new.join(SCENARIO), text))
         });
         let kept = written.and_then(|()| self.name(&new, report));
@@ -259,6 +262,18 @@ pub fn read(path: &Path) -> Result<Report, ArchiveError> {
         return Err(unreadable(problem));
     }
     serde_json::from_slice(&json).map_err(is_none)
+}
+
+/// `logs/1/node-gra-1.log`: of each run that has some.
+fn write_logs(folder: &Path, report: &Report) -> io::Result<()> {
+    for run in report.runs.iter().filter(|run| !run.logs.is_empty()) {
+        let folder = folder.join(run.run.to_string());
+        DirBuilder::new().recursive(true).create(&folder)?;
+        for log in &run.logs {
+            File::create_new(folder.join(format!("{}.log", log.name)))?.write_all(&log.end)?;
+        }
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> io::Result<()> {

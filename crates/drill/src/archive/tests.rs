@@ -1,6 +1,7 @@
 use super::*;
 use crate::audit::Audit;
 use crate::engine::{Origin, RunReport, Verdict};
+use crate::process::Log;
 use serde_json::json;
 
 /// A report as it is read back, of a failover in a lab or on loopback addresses.
@@ -62,6 +63,16 @@ const BEGAN: u64 = 1_795_862_661_000;
 
 /// Makes something of a report not hold.
 type Breaks = fn(&mut Report);
+
+#[test]
+fn what_processes_wrote_is_kept_beside_the_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut failed = report("owner-killed", BEGAN);
+    failed.runs[0].logs.push(Log { name: "node-gra-1".to_owned(), end: b"said\n".to_vec() });
+    let kept = Archive::at(folder.path()).keep(&failed, None).unwrap();
+    let run = failed.runs[0].run;
+    assert_eq!(fs::read(kept.join(format!("{LOGS}/{run}/node-gra-1.log"))).unwrap(), b"said\n");
+}
 
 #[test]
 fn what_is_kept_is_found_again_and_nothing_else_is_left() {

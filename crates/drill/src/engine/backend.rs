@@ -4,7 +4,7 @@ use crate::lab::Prober;
 use crate::lab::holding::HostKernel;
 use crate::layout::Layout;
 use crate::meeting::Answers;
-use crate::process::{Cluster, PidTable, ProcessError, ProcessName};
+use crate::process::{Cluster, Log, PidTable, ProcessError, ProcessName, Restarted};
 use crate::wan;
 use futures_util::future::BoxFuture;
 use std::time::Duration;
@@ -108,7 +108,10 @@ pub trait Backend: Send {
     fn rebuild(&mut self) -> BoxFuture<'_, Result<(), BackendError>>;
 
     /// Starts what has ended by itself, as a supervisor does; what was ended on purpose stays so. Says what was started.
-    fn tend(&mut self) -> Result<Vec<ProcessName>, BackendError>;
+    fn tend(&mut self) -> Result<Vec<Restarted>, BackendError>;
+
+    /// The ends of what the nodes and guardians have written.
+    fn logs(&self) -> Vec<Log>;
 
     /// Waits until everything that is visible from outside is healthy, and tends the cluster meanwhile.
     fn wait_healthy(&mut self, within: Duration) -> BoxFuture<'_, Result<(), BackendError>>;
@@ -214,8 +217,12 @@ impl Backend for Cluster {
         Box::pin(async move { Self::rebuild(self, &mut |_| ()).await.map_err(BackendError::new) })
     }
 
-    fn tend(&mut self) -> Result<Vec<ProcessName>, BackendError> {
+    fn tend(&mut self) -> Result<Vec<Restarted>, BackendError> {
         Self::tend(self).map_err(BackendError::new)
+    }
+
+    fn logs(&self) -> Vec<Log> {
+        Self::logs(self)
     }
 
     fn wait_healthy(&mut self, within: Duration) -> BoxFuture<'_, Result<(), BackendError>> {

@@ -163,6 +163,7 @@ pub async fn run(
         let (mut report, found) =
             performed.map_err(|problem| excused(problem, stalled, disturbs(backend.layout().profile)))?;
         report.machine_stalled_ms = Some(run::whole_ms(stalled));
+        report.logs = backend.logs();
         aborted = report.aborted;
         audit.merge(found);
         reports.push(report);
@@ -170,7 +171,11 @@ pub async fn run(
             break;
         }
     }
-    Ok(verdict::judge(scenario, backend.layout(), began, reports, audit, aborted))
+    let mut report = verdict::judge(scenario, backend.layout(), began, reports, audit, aborted);
+    if matches!(report.verdict, Verdict::Pass | Verdict::Aborted) {
+        report.runs.iter_mut().for_each(|run| run.logs.clear());
+    }
+    Ok(report)
 }
 
 /// What a machine that stood still for this long explains, which is what did not come about in time.

@@ -3,6 +3,7 @@
 use super::spans::Spans;
 use crate::audit::Audit;
 use crate::measure::{Counts, gap};
+use crate::process::Log;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -194,6 +195,9 @@ pub struct RunReport {
     pub spans: Spans,
     /// What happened, in order.
     pub timeline: Vec<TimelineEntry>,
+    /// What the nodes and guardians wrote last, where it went wrong; an archive keeps each as a file of its own.
+    #[serde(skip)]
+    pub logs: Vec<Log>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

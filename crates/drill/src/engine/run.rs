@@ -252,6 +252,8 @@ impl<'a> Run<'a> {
             aborted,
             spans,
             timeline,
+            // Known to whoever has the processes.
+            logs: Vec::new(),
         };
         Ok((report, audit))
     }

@@ -57,6 +57,8 @@ impl Measured<'_> {
             owner_before: self.owners.0.clone(),
             owner_after: self.owners.1.clone(),
             timeline: self.timeline(),
+            // They are on other machines.
+            logs: Vec::new(),
             machine_stalled_ms: None,
             expectations: self.expectations,
             broken: self.broken,

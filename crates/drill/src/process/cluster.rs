@@ -11,7 +11,11 @@ use crate::meeting::Answers;
 use crate::wan::{self, Holder, Wan};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::process::Command;
@@ -29,6 +33,9 @@ const OWN_HOST_NICE: i32 = -10;
 /// How long a process may take to end when it is asked to.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 
+/// So much of what a process has written is kept when a drill fails, in bytes.
+const LOG_KEPT: u64 = 256 * 1024;
+
 /// What kind of cluster to start.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
@@ -44,6 +51,30 @@ pub struct ClusterOptions {
     pub store: Store,
     /// The network on which it runs; none for loopback addresses.
     pub lab: Option<Arc<Lab>>,
+}
+
+/// A process that had ended by itself and was started again.
+#[derive(Debug, Clone)]
+pub struct Restarted {
+    /// Which.
+    pub process: ProcessName,
+    /// How it had ended.
+    pub ended: ExitStatus,
+}
+
+impl fmt::Display for Restarted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.process, self.ended)
+    }
+}
+
+/// The end of what a process wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Whose, fit to be the name of a file.
+    pub name: String,
+    /// Its bytes.
+    pub end: Vec<u8>,
 }
 
 /// A running cluster. [`Cluster::stop`] ends it in order; dropping it ends it at once.
@@ -188,7 +219,7 @@ impl Cluster {
     /// Starts what has ended by itself, like the node that its guardian had to end, as the units in `deploy/systemd` do:
     /// a second later, and never what must not be restarted. What was ended on purpose stays so, and what ended for its full
     /// disk, which would end it again each second; and full disks stay full. Says what was started.
-    pub fn tend(&mut self) -> Result<Vec<ProcessName>, ProcessError> {
+    pub fn tend(&mut self) -> Result<Vec<Restarted>, ProcessError> {
         for node in self.disks.iter().filter(|(_, disk)| disk.is_full()).map(|(node, _)| node) {
             self.set_disk_full(node, true)?;
         }
@@ -200,7 +231,7 @@ impl Cluster {
             let noticed = *self.ended.entry(process.clone()).or_insert_with(Instant::now);
             if noticed.elapsed() >= RESTART_AFTER {
                 self.start_process(&process)?;
-                started.push(process);
+                started.push(Restarted { process, ended: status });
             }
         }
         Ok(started)
@@ -209,6 +240,16 @@ impl Cluster {
     fn has_full_disk(&self, process: &ProcessName) -> bool {
         let ProcessName::Node(name) = process else { return false };
         self.disks.get(name).is_some_and(Disk::is_full)
+    }
+
+    /// The ends of what the nodes and guardians have written. What cannot be read is left out.
+    pub fn logs(&self) -> Vec<Log> {
+        let own = |process: &ProcessName| matches!(process, ProcessName::Node(_) | ProcessName::Guardian(_));
+        let log = |process: ProcessName| {
+            let end = end_of(&self.log(&process)).ok()?;
+            Some(Log { name: process.to_string().replace(' ', "-"), end })
+        };
+        self.processes().into_iter().filter(own).filter_map(log).collect()
     }
 
     /// Starts a process that does not run.
@@ -460,4 +501,19 @@ fn holder(layout: &Layout, pids: PidTable) -> Holder {
         *known.lock().unwrap_or_else(PoisonError::into_inner) = (sockets, Some(holder.clone()));
         Some(holder)
     })
+}
+
+/// The end of a log, from the beginning of a line if it is long.
+fn end_of(log: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    let skipped = length.saturating_sub(LOG_KEPT);
+    file.seek(SeekFrom::Start(skipped))?;
+    let mut end = Vec::new();
+    file.take(LOG_KEPT).read_to_end(&mut end)?;
+    if skipped > 0 {
+        let line = end.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        end.drain(..line);
+    }
+    Ok(end)
 }

@@ -17,7 +17,7 @@ mod readiness;
 pub use block::{Block, NoBlock};
 pub use certificates::{Authority, CertificateError};
 pub use children::{PidTable, ProcessName};
-pub use cluster::{Cluster, ClusterOptions};
+pub use cluster::{Cluster, ClusterOptions, Log, Restarted};
 pub use files::FilesError;
 pub use keepalived::Keepalived;
 pub use launcher::Launcher;

@@ -3,7 +3,7 @@
 use super::super::{ApiError, Backend, BackendError, ClusterApi, ClusterStatus, WatchItem};
 use crate::layout::{Layout, Shape, Store};
 use crate::meeting::{Answers, Meeting, MeetingConfig};
-use crate::process::{Block, PidTable, ProcessName};
+use crate::process::{Block, Log, PidTable, ProcessName, Restarted};
 use crate::wan;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
@@ -319,8 +319,12 @@ impl Backend for Fake {
         Box::pin(async { Ok(()) })
     }
 
-    fn tend(&mut self) -> Result<Vec<ProcessName>, BackendError> {
+    fn tend(&mut self) -> Result<Vec<Restarted>, BackendError> {
         Ok(Vec::new())
+    }
+
+    fn logs(&self) -> Vec<Log> {
+        vec![Log { name: "node-gra-1".to_owned(), end: b"said\n".to_vec() }]
     }
 
     fn wait_healthy(&mut self, _: Duration) -> BoxFuture<'_, Result<(), BackendError>> {

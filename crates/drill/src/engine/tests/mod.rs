@@ -38,6 +38,7 @@ async fn a_failover_is_measured_and_passes() {
     assert!(run.gap_ms.websocket.unwrap() >= 60);
     assert!(run.phases_ms.detect.unwrap() >= 50 && run.phases_ms.verify.is_some(), "{:?}", run.phases_ms);
     assert_eq!((run.tunnels.lost, run.tunnels.back), (6, 6));
+    assert!(run.logs.is_empty(), "nobody asks for them");
     assert!(run.requests.ok > 20 && run.connects.failed > 0, "{:?} {:?}", run.requests, run.connects);
     let what: Vec<_> = run.timeline.iter().map(|entry| entry.what.as_str()).collect();
     for line in ["kill -9: node gra-1", "sbg-1 owns under 1.2", "first answer from sbg-1 (1.2)"] {
@@ -73,6 +74,7 @@ async fn broken_limits_and_steps_are_named() {
     assert!(!report.passed());
     let [line] = report.broken.as_slice() else { panic!("{:?}", report.broken) };
     assert!(line.starts_with("http_gap: median ") && line.ends_with(" ms, limit 1 ms"), "{line}");
+    assert_eq!(report.runs[0].logs.len(), 1, "they may say why");
 
     let report = drill(Fence::Works, "[[step]]\ndo.switchover = { to = \"other-site\" }\n").await;
     assert_eq!(report.broken, ["run 1: step 1: target-healthy: no healthy upstream"]);
