@@ -372,7 +372,7 @@ fn a_lab_that_does_not_come_up_leaves_nothing() {
     let mut up = up.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut words = BufReader::new(up.stderr.take().unwrap());
     let mut said = String::new();
-    while !said.contains("session store") {
+    while !said.contains("meeting instances") {
         assert_ne!(words.read_line(&mut said).unwrap(), 0, "{said}");
     }
     let record = fs::read_to_string(Path::new(ROOT).join(&name).join("lab.json")).unwrap();
