@@ -103,6 +103,7 @@ fn every_command_answers_for_people_and_for_programs() {
     }
     looking(&demo);
     moving(&demo);
+    configuring(&demo);
     keeping(&demo);
 }
 
@@ -168,6 +169,40 @@ fn moving(demo: &Demo) {
     // Nothing moves, so there is nothing to call off, and that is said in one line.
     demo.ask(&["abort", "--reason", "a test"]).assert_one_line(&["twinsite: "]);
     demo.ask(&["abort", "--json"]).assert_one_line(&["twinsite: "]);
+}
+
+fn configuring(demo: &Demo) {
+    let file = demo.directory().join("cluster.toml");
+    let name = file.display().to_string();
+    assert!(demo.text(&["apply", &name]).contains("nothing changes"));
+    let text = fs::read_to_string(&file).unwrap();
+    let robots =
+        "[[route]]\nname = \"robots\"\npath = \"/robots.txt\"\nrespond = { body = \"none\" }\n\n[[route]]";
+    let changed = demo.directory().join("changed.toml");
+    fs::write(&changed, text.replacen("[[route]]", robots, 1)).unwrap();
+    let changed_name = changed.display().to_string();
+
+    let dry = demo.text(&["apply", &changed_name, "--dry-run"]);
+    assert!(dry.contains("+ route (robots): {") && dry.contains("nothing was changed"), "{dry}");
+    let dry = demo.json(&["apply", &changed_name, "--dry-run"]);
+    assert_eq!(
+        (dry["changes"].as_array().map(Vec::len), &dry["changes"][0]["before"]),
+        (Some(1), &Value::Null)
+    );
+    assert!(demo.text(&["apply", &name]).contains("nothing changes"), "a dry run changed something");
+
+    // A node that has just begun to read the newest format may not have said so yet.
+    let deadline = Instant::now() + SOON;
+    while demo.ask(&["apply", &changed_name]).code != 0 {
+        assert!(Instant::now() < deadline, "{:?}", demo.ask(&["apply", &changed_name]));
+    }
+    assert!(demo.text(&["apply", &changed_name]).contains("nothing changes"), "it is agreed");
+    let back = demo.json(&["apply", &name]);
+    assert!(back["revision"].is_u64(), "{back}");
+
+    fs::write(&changed, text.replacen("[[route]]", "[[rout]]", 1)).unwrap();
+    demo.ask(&["apply", &changed_name]).assert_one_line(&["changed.toml", "rout"]);
+    demo.ask(&["apply", "/nonexistent.toml"]).assert_one_line(&["/nonexistent.toml", "No such file"]);
 }
 
 fn keeping(demo: &Demo) {

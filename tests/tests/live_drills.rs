@@ -154,13 +154,13 @@ async fn what_must_not_be_done_to_people_is_refused_in_one_line() {
     let mut forbidden = agreed.clone();
     forbidden.drills.allowed = false;
     for (spec, why) in [(blocked, "drills.blocked"), (forbidden, "drills.allowed")] {
-        client.apply_spec(String::from_utf8(to_json(&spec)).unwrap()).await.unwrap();
+        client.apply_spec(String::from_utf8(to_json(&spec)).unwrap(), None).await.unwrap();
         run(&lab, &[&file]).assert_one_line(&[why]);
         let plan = run(&lab, &[&file, "--plan"]);
         assert_eq!(plan.code, 1, "{plan:?}");
         assert!(plan.out.contains("FAILS"), "{}", plan.out);
     }
-    client.apply_spec(String::from_utf8(to_json(&agreed)).unwrap()).await.unwrap();
+    client.apply_spec(String::from_utf8(to_json(&agreed)).unwrap(), None).await.unwrap();
     assert_eq!(lab.ask(&["pause", "--for", "5m", "--reason", "work"]).code, 0);
     run(&lab, &[&file]).assert_one_line(&["paused by operator demo"]);
     assert_eq!(lab.ask(&["resume"]).code, 0);

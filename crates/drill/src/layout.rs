@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use twinsite_model::dial::DialRule;
 use twinsite_model::spec::{
-    AnnounceMode, Balance, Cidr, FloatingIpSpec, HealthSpec, HumanDuration, NodeKind, NodeSpec, PolicySpec,
+    AnnounceMode, Cidr, FloatingIpSpec, HealthSpec, HumanDuration, NodeKind, NodeSpec, PolicySpec,
     ProviderKind, RouteSpec, SessionStoreKind, SessionsSpec, SiteSpec, UpstreamSpec,
 };
 use twinsite_model::{
@@ -449,16 +449,11 @@ impl Layout {
                 on_quorum_unknown: None,
             }],
             routes: vec![RouteSpec {
-                name: name("meeting"),
-                hosts: Vec::new(),
-                path: "/*".to_owned(),
-                upstreams: Vec::new(),
-                balance: Balance::IpHash,
                 room_query: Some("roomId".to_owned()),
                 connect_timeout: ms(500),
                 response_timeout: ms(10_000),
                 body_idle_timeout: ms(10_000),
-                tunnel_idle_timeout: ms(600_000),
+                ..RouteSpec::new(name("meeting"))
             }],
             health,
             sessions: SessionsSpec { store, url: self.redis_url(), audit: true, ..SessionsSpec::default() },

@@ -327,7 +327,7 @@ impl Command {
         match self {
             Self::SendErrand { .. } | Self::RecallErrand { .. } | Self::EndErrand { .. } => Format::ERRANDS,
             Self::BeginDrill { .. } | Self::StopDrill { .. } | Self::EndDrill { .. } => Format::DRILLS,
-            Self::ApplySpec { spec } if !spec.drills.is_default() => Format::DRILLS,
+            Self::ApplySpec { spec } => spec.required_format(),
             _ => Format::FIRST,
         }
     }

@@ -142,6 +142,31 @@ pub(crate) fn spec_with_windows() -> ClusterSpec {
     toml::from_str(&format!("{SPEC}\n{windows}")).unwrap()
 }
 
+/// The same with a proxy in front that is trusted, and routes that do more than to choose an upstream.
+pub(crate) fn spec_with_routes() -> ClusterSpec {
+    let more = r#"
+[[route]]
+name = "to-tls"
+match = { methods = ["GET", "HEAD"], scheme = "http", headers = { Host = "meet.*" }, query = { a = "*b" } }
+redirect = { to = "https://{host}{uri}", status = 301 }
+
+[[route]]
+name = "robots"
+path = "/robots.txt"
+respond = { status = 200, body = "{{{path}}}" }
+response_headers = { remove = ["server"], set = { cache-control = "no-store" }, add = { x-id = "{request_id}" } }
+
+[[route]]
+name = "edited"
+compress = ["zstd", "gzip"]
+request_headers = { set = { x-client = "{client_ip} {remote_ip} {header.User-Agent} {query.a}" } }
+
+[proxy]
+trusted_proxies = ["10.9.0.0/24", "2001:db8::/32"]
+"#;
+    toml::from_str(&format!("{SPEC}\n{more}")).unwrap()
+}
+
 /// The same without what is not allowed any more.
 pub(crate) fn sound_spec() -> ClusterSpec {
     from_toml(&sound_text()).unwrap()
@@ -323,6 +348,7 @@ pub(crate) fn proposals() -> Vec<(&'static str, Proposal)> {
             },
         ),
         ("apply-spec-drills", Command::ApplySpec { spec: Arc::new(spec_with_windows()) }),
+        ("apply-spec-routes", Command::ApplySpec { spec: Arc::new(spec_with_routes()) }),
     ];
     let proposal = |(name, command)| {
         let proposal = Proposal {

@@ -1,5 +1,6 @@
 //! Bodies on their way through: bounded in size, and in silence.
 
+use crate::compress::Encoder;
 use crate::group::Counted;
 use crate::pool::Returning;
 use crate::table::Opened;
@@ -168,7 +169,16 @@ impl Drop for Attached {
 /// An answer on its way to a client.
 pub(crate) struct AnswerBody {
     source: Source,
+    encoding: Option<Box<Encoding>>,
     _attached: Attached,
+}
+
+/// An answer that is compressed as it goes.
+struct Encoding {
+    /// None when all of the body has gone out.
+    encoder: Option<Encoder>,
+    /// What comes after it.
+    trailers: Option<Frame<Bytes>>,
 }
 
 enum Source {
@@ -178,7 +188,7 @@ enum Source {
 
 impl AnswerBody {
     pub(crate) fn own(bytes: Bytes, attached: Attached) -> Self {
-        Self { source: Source::Own(Full::new(bytes)), _attached: attached }
+        Self { source: Source::Own(Full::new(bytes)), encoding: None, _attached: attached }
     }
 
     /// `returning` gives the connection back to the pool when the body has come to its end.
@@ -195,18 +205,21 @@ impl AnswerBody {
             returning.give_back();
         }
         let patience = Patience::new(silence);
-        Self { source: Source::Upstream { inner, patience, returning }, _attached: attached }
+        Self { source: Source::Upstream { inner, patience, returning }, encoding: None, _attached: attached }
     }
 }
 
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Box<dyn StdError + Send + Sync>;
+/// Why an answer was cut off.
+type AnswerError = Box<dyn StdError + Send + Sync>;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+impl AnswerBody {
+    /// The same, compressed.
+    pub(crate) fn through(mut self, encoder: Encoder) -> Self {
+        self.encoding = Some(Box::new(Encoding { encoder: Some(encoder), trailers: None }));
+        self
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match &mut self.source {
             Source::Own(full) => Pin::new(full).poll_frame(cx).map_err(|never| match never {}),
             Source::Upstream { inner, patience, returning } => {
@@ -224,7 +237,63 @@ impl Body for AnswerBody {
         }
     }
 
+    /// What the source gives, compressed. What it gives goes out when it has no more for the moment, so that nobody waits
+    /// for what is there.
+    fn poll_encoded(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        loop {
+            let is_over = self.encoding.as_ref().is_none_or(|encoding| encoding.encoder.is_none());
+            if is_over {
+                let trailers = self.encoding.as_mut().and_then(|encoding| encoding.trailers.take());
+                return Poll::Ready(trailers.map(Ok));
+            }
+            let polled = self.poll_source(cx);
+            let Some(encoding) = self.encoding.as_mut() else { return polled };
+            let Some(encoder) = encoding.encoder.as_mut() else { return polled };
+            let out = match polled {
+                Poll::Pending => match encoder.flush()? {
+                    Some(out) => out,
+                    None => return Poll::Pending,
+                },
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => match encoder.write(&data)? {
+                        Some(out) => out,
+                        None => continue,
+                    },
+                    Err(trailers) => {
+                        encoding.trailers = Some(trailers);
+                        encoding.finish()?
+                    }
+                },
+                Poll::Ready(None) => encoding.finish()?,
+            };
+            return Poll::Ready(Some(Ok(Frame::data(out))));
+        }
+    }
+}
+
+impl Encoding {
+    fn finish(&mut self) -> std::io::Result<Bytes> {
+        self.encoder.take().map_or(Ok(Bytes::new()), Encoder::finish)
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = &mut *self;
+        if this.encoding.is_some() { this.poll_encoded(cx) } else { this.poll_source(cx) }
+    }
+
     fn is_end_stream(&self) -> bool {
+        if let Some(encoding) = &self.encoding {
+            return encoding.encoder.is_none() && encoding.trailers.is_none();
+        }
         match &self.source {
             Source::Own(full) => full.is_end_stream(),
             Source::Upstream { inner, .. } => inner.is_end_stream(),
@@ -232,6 +301,9 @@ impl Body for AnswerBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.encoding.is_some() {
+            return SizeHint::default();
+        }
         match &self.source {
             Source::Own(full) => full.size_hint(),
             Source::Upstream { inner, .. } => inner.size_hint(),

@@ -2,7 +2,11 @@
 
 use crate::balance::{choose, place_of_room};
 use crate::body::{AnswerBody, Attached, BodyError, RequestBody, Upload};
+use crate::client_address::Origin;
+use crate::compress::Wish;
 use crate::connection::Context;
+use crate::edits::EditsOf;
+use crate::facts::Facts;
 use crate::group::What;
 use crate::headers;
 use crate::host::Host;
@@ -17,6 +21,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, hea
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::upgrade::OnUpgrade;
+use std::cell::OnceCell;
 use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -74,6 +79,14 @@ struct Forwarding<'a> {
     table: &'a RoutingTable,
 }
 
+/// What is known of a request when it is passed on.
+struct Asked<'a> {
+    route: &'a Route,
+    host: Host,
+    origin: Origin,
+    edits: Option<EditsOf<'a>>,
+}
+
 /// A request, ready for an upstream.
 struct Prepared {
     request: Request<RequestBody>,
@@ -83,8 +96,49 @@ struct Prepared {
 }
 
 impl Forwarding<'_> {
-    async fn forward(&self, request: Request<Incoming>, mut attached: Attached) -> Response<AnswerBody> {
-        match self.exchange(request, &mut attached).await {
+    async fn forward(&self, request: Request<Incoming>, attached: Attached) -> Response<AnswerBody> {
+        let Some(host) = Host::of(&request) else { return refused(&Problem::NoHost, attached) };
+        if request.method() == Method::CONNECT {
+            return refused(&Problem::Method, attached);
+        }
+        let connection = self.context.client.ip();
+        let trusted = &self.table.limits.trusted_proxies;
+        let origin = Origin::of(connection, self.context.port, request.headers(), trusted);
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        let facts = Facts { host: &host, method, uri, headers, origin, connection, id: OnceCell::new() };
+        let Some(route) = self.table.route(&facts) else { return refused(&Problem::NoRoute, attached) };
+        let request_edits = route.request_edits.as_ref().map(|edits| edits.of(&facts));
+        let response_edits = route.response_edits.as_ref().map(|edits| edits.of(&facts));
+        let wish = (!route.compress.is_empty()).then(|| Wish::of(method, headers, &route.compress));
+        let mut response = match &route.own_answer {
+            Some(answer) => match local::own(answer, &facts) {
+                Some(response) => response.map(|bytes| AnswerBody::own(bytes, attached)),
+                None => refused(&Problem::Unanswerable, attached),
+            },
+            None => {
+                let asked = Asked { route, host, origin, edits: request_edits };
+                self.ask_upstream(asked, request, attached).await
+            }
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return response;
+        }
+        if let Some(edits) = response_edits {
+            edits.apply(response.headers_mut());
+        }
+        match wish {
+            Some(wish) => compressed(response, wish),
+            None => response,
+        }
+    }
+
+    async fn ask_upstream(
+        &self,
+        asked: Asked<'_>,
+        request: Request<Incoming>,
+        mut attached: Attached,
+    ) -> Response<AnswerBody> {
+        match self.exchange(asked, request, &mut attached).await {
             Ok(Exchanged { response, sender, upstream, silence }) => {
                 let returning = sender.map(|sender| {
                     let max = self.table.limits.idle_per_upstream_max;
@@ -92,26 +146,23 @@ impl Forwarding<'_> {
                 });
                 response.map(|body| AnswerBody::upstream(body, silence, returning, attached))
             }
-            Err(problem) => problem.answer().map(|bytes| AnswerBody::own(bytes, attached)),
+            Err(problem) => refused(&problem, attached),
         }
     }
 
     async fn exchange(
         &self,
+        asked: Asked<'_>,
         request: Request<Incoming>,
         attached: &mut Attached,
     ) -> Result<Exchanged, Problem> {
-        let host = Host::of(&request).ok_or(Problem::NoHost)?;
-        if request.method() == Method::CONNECT {
-            return Err(Problem::Method);
-        }
-        let route = self.table.route(host.name(), request.uri().path()).ok_or(Problem::NoRoute)?;
+        let (route, client) = (asked.route, asked.origin.client);
         self.context.waiting.set_stall(route.body_idle_timeout);
         let max = self.table.limits.body_bytes_max;
         if max > 0 && request.body().size_hint().lower() > max {
             return Err(Problem::TooLarge);
         }
-        let mut prepared = self.prepare(route, request, &host);
+        let mut prepared = self.prepare(asked, request);
         let mut fixed = match prepared.room {
             Some(room) => Some(self.upstream_of_room(route, room).await?),
             None => None,
@@ -125,8 +176,7 @@ impl Forwarding<'_> {
                 fixed.take().ok_or(Problem::RoomUnavailable)?
             } else {
                 let none = if tried.is_empty() { Problem::NoUpstream } else { Problem::Unreachable };
-                choose(self.table, route, ip, self.context.client.ip(), &tried, &self.core.turns)
-                    .ok_or(none)?
+                choose(self.table, route, ip, client, &tried, &self.core.turns).ok_or(none)?
             };
             attached.upstream = Some(next.load.open(false));
             match self.attempt(route, next, prepared).await {
@@ -153,7 +203,8 @@ impl Forwarding<'_> {
         Err(Problem::Unreachable)
     }
 
-    fn prepare(&self, route: &Route, request: Request<Incoming>, host: &Host) -> Prepared {
+    fn prepare(&self, asked: Asked<'_>, request: Request<Incoming>) -> Prepared {
+        let Asked { route, host, origin, edits } = asked;
         let room = route.room_query.as_deref().and_then(|name| room(request.uri().query()?, name));
         let room = room.map(|room| RoomKey::of(&self.core.options.cluster, &room));
         let mut request = request;
@@ -161,7 +212,10 @@ impl Forwarding<'_> {
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         host.put(&mut head.headers);
-        headers::prepare_request(&mut head.headers, self.context.client, self.context.port, websocket);
+        headers::prepare_request(&mut head.headers, origin, websocket);
+        if let Some(edits) = edits {
+            edits.apply(&mut head.headers);
+        }
         if body.size_hint().exact().is_none() {
             headers::announce_chunked(&mut head.headers);
         }
@@ -312,6 +366,23 @@ enum Failed {
     Lost(Problem),
     /// The client's own doing.
     Client(Problem),
+}
+
+fn compressed(response: Response<AnswerBody>, wish: Wish) -> Response<AnswerBody> {
+    let (mut head, body) = response.into_parts();
+    let body = match wish.grant(&mut head, body.size_hint().exact()) {
+        Ok(Some(encoder)) => body.through(encoder),
+        Ok(None) => body,
+        Err(error) => {
+            tracing::warn!(%error, "an answer cannot be compressed");
+            body
+        }
+    };
+    Response::from_parts(head, body)
+}
+
+fn refused(problem: &Problem, attached: Attached) -> Response<AnswerBody> {
+    problem.answer().map(|bytes| AnswerBody::own(bytes, attached))
 }
 
 /// Whether doing it twice is doing it once (RFC 9110 section 9.2.2), and nothing of it was consumed.

@@ -1,10 +1,11 @@
 //! Headers on their way through (RFC 9110 section 7.6).
 
+use crate::client_address::Origin;
+use crate::facts::scheme_name;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use std::net::SocketAddr;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -63,8 +64,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Makes the headers those of a request to an upstream. What a client says about itself and its way here is not
-/// believed: there is nobody between it and this node whose word counts.
-pub(crate) fn prepare_request(headers: &mut HeaderMap, client: SocketAddr, port: u16, websocket: bool) {
+/// believed; a trusted proxy is, of the scheme, host and port that the client used.
+pub(crate) fn prepare_request(headers: &mut HeaderMap, origin: Origin, websocket: bool) {
     strip_hop_by_hop(headers);
     for name in [header::FORWARDED, header::EXPECT, TRACE] {
         headers.remove(name);
@@ -73,16 +74,32 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, client: SocketAddr, port:
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    if let Ok(address) = HeaderValue::from_str(&client.ip().to_canonical().to_string()) {
+    if let Ok(address) = HeaderValue::from_str(&origin.client.to_string()) {
         headers.insert(FORWARDED_FOR, address.clone());
         headers.insert(REAL_IP, address);
     }
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    if let Some(host) = headers.get(header::HOST).cloned() {
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme_name(origin.scheme)));
+    if !keeps(headers, origin, &FORWARDED_HOST, |value| !value.is_empty())
+        && let Some(host) = headers.get(header::HOST).cloned()
+    {
         headers.insert(FORWARDED_HOST, host);
     }
-    headers.insert(FORWARDED_PORT, HeaderValue::from(port));
+    let is_port = |value: &HeaderValue| value.to_str().is_ok_and(|port| port.parse::<u16>().is_ok());
+    if !keeps(headers, origin, &FORWARDED_PORT, is_port) {
+        headers.insert(FORWARDED_PORT, HeaderValue::from(origin.port));
+    }
     headers.append(header::VIA, HeaderValue::from_static("1.1 twinsite"));
+}
+
+/// Whether a header stays as it came: a trusted proxy says it, once, and it makes sense.
+fn keeps(
+    headers: &HeaderMap,
+    origin: Origin,
+    name: &HeaderName,
+    makes_sense: impl Fn(&HeaderValue) -> bool,
+) -> bool {
+    let mut values = headers.get_all(name).iter();
+    origin.is_trusted && values.next().is_some_and(makes_sense) && values.next().is_none()
 }
 
 /// Says that the body's end is not known beforehand. Otherwise hyper takes a GET for one without a body.
@@ -107,6 +124,7 @@ pub(crate) fn prepare_answer(headers: &mut HeaderMap, websocket: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use twinsite_model::spec::Scheme;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let pairs = pairs
@@ -119,8 +137,9 @@ mod tests {
         map
     }
 
-    fn client() -> SocketAddr {
-        "[::ffff:192.0.2.7]:4711".parse().unwrap()
+    fn origin(is_trusted: bool) -> Origin {
+        let scheme = if is_trusted { Scheme::Https } else { Scheme::Http };
+        Origin { client: "192.0.2.7".parse().unwrap(), port: 8080, is_trusted, scheme }
     }
 
     #[test]
@@ -153,13 +172,33 @@ mod tests {
             ("forwarded", "for=10.0.0.1"),
             ("x-forwarded-proto", "https"),
         ]);
-        prepare_request(&mut map, client(), 8080, false);
+        prepare_request(&mut map, origin(false), false);
         assert_eq!(map.get_all(FORWARDED_FOR).iter().collect::<Vec<_>>(), ["192.0.2.7"]);
         assert_eq!(map[REAL_IP], "192.0.2.7");
         assert_eq!(map[FORWARDED_PROTO], "http");
         assert_eq!(map[FORWARDED_HOST], "meet.example.org");
         assert_eq!(map[FORWARDED_PORT], "8080");
         assert!(!map.contains_key(header::FORWARDED));
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_how_the_client_came() {
+        let said =
+            [("x-forwarded-proto", "https"), ("x-forwarded-host", "a.example"), ("x-forwarded-port", "443")];
+        let mut map =
+            headers(&[&[("host", "meet.example.org"), ("x-forwarded-for", "10.9.9.9")][..], &said].concat());
+        prepare_request(&mut map, origin(true), false);
+        assert_eq!(map[FORWARDED_FOR], "192.0.2.7", "who it is was found out before");
+        for (name, value) in said {
+            assert_eq!(map[name], value);
+        }
+        for nonsense in [&["99999"][..], &[""], &["80", "81"]] {
+            let ports = nonsense.iter().map(|port| ("x-forwarded-port", *port));
+            let mut map =
+                headers(&[("host", "meet.example.org")].into_iter().chain(ports).collect::<Vec<_>>());
+            prepare_request(&mut map, origin(true), false);
+            assert_eq!(map.get_all(FORWARDED_PORT).iter().collect::<Vec<_>>(), ["8080"], "{nonsense:?}");
+        }
     }
 
     #[test]

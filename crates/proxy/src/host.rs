@@ -37,15 +37,20 @@ impl Host {
         self.authority.as_ref().map_or("", Authority::host)
     }
 
+    /// The same with its port, if one was written.
+    pub(crate) fn with_port(&self) -> &str {
+        let authority = self.authority.as_ref().map_or("", Authority::as_str);
+        authority.rsplit_once('@').map_or(authority, |(_who, host)| host)
+    }
+
     /// Makes the `Host` header say the same.
     pub(crate) fn put(&self, headers: &mut HeaderMap) {
         if self.is_in_header {
             return;
         }
-        let authority = self.authority.as_ref().map_or("", Authority::as_str);
-        let host = authority.rsplit_once('@').map_or(authority, |(_who, host)| host);
         // An authority has no byte that a header must not have.
-        headers.insert(header::HOST, HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static("")));
+        let host = HeaderValue::from_str(self.with_port()).unwrap_or(HeaderValue::from_static(""));
+        headers.insert(header::HOST, host);
     }
 }
 

@@ -8,8 +8,12 @@
 mod authority;
 mod balance;
 mod body;
+mod client_address;
 mod client_io;
+mod compress;
 mod connection;
+mod edits;
+mod facts;
 mod forward;
 mod frames;
 mod group;

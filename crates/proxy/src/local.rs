@@ -1,6 +1,8 @@
 //! Answers of the node itself.
 
+use crate::facts::Facts;
 use crate::proxy::ProxyOptions;
+use crate::table::OwnAnswer;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use std::time::Duration;
@@ -14,6 +16,8 @@ pub(crate) const WHO_PATH: &str = "/.well-known/twinsite";
 pub(crate) enum Problem {
     #[error("the request does not name one host")]
     NoHost,
+    #[error("the request says what no answer can hold")]
+    Unanswerable,
     #[error("this method is not proxied")]
     Method,
     #[error("no route for this host and path")]
@@ -41,7 +45,7 @@ pub(crate) enum Problem {
 impl Problem {
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
-            Self::NoHost => StatusCode::BAD_REQUEST,
+            Self::NoHost | Self::Unanswerable => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -77,6 +81,27 @@ impl Problem {
         }
         response
     }
+}
+
+/// What a route answers by itself. None if the request says something that no answer can hold.
+pub(crate) fn own(answer: &OwnAnswer, facts: &Facts<'_>) -> Option<Response<Bytes>> {
+    let (status, body) = match answer {
+        OwnAnswer::Redirect(redirect) => (redirect.status, String::new()),
+        OwnAnswer::Respond(respond) => (respond.status, facts.text(&respond.body)),
+    };
+    let has_text = !body.is_empty();
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).ok()?;
+    let headers = response.headers_mut();
+    if let OwnAnswer::Redirect(redirect) = answer {
+        headers.insert(header::LOCATION, facts.header_value(&redirect.to)?);
+    }
+    if has_text {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        // It may say what the request said: no browser shall take it for anything else.
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
+    Some(response)
 }
 
 /// Who this is.

@@ -1,11 +1,15 @@
 //! The routing table: what every request needs to know, worked out once for each change of the replicated state.
 
+use crate::edits::Edits;
+use crate::facts::Facts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
-use twinsite_model::spec::{Balance, ProxySpec, RouteSpec};
+use twinsite_model::spec::{
+    Balance, Compression, HeaderEdits, MatchSpec, ProxySpec, RedirectSpec, RespondSpec, RouteSpec,
+};
 use twinsite_model::{FloatingIpName, SiteName, State, UpstreamName, Verdict};
 
 /// Immutable once published.
@@ -79,6 +83,14 @@ impl Drop for Opened {
 pub(crate) struct Route {
     hosts: Vec<HostPattern>,
     path: PathPattern,
+    /// What else a request must look like; none if that is nothing.
+    matches: Option<MatchSpec>,
+    /// What it answers by itself.
+    pub(crate) own_answer: Option<OwnAnswer>,
+    /// What it changes of requests and answers.
+    pub(crate) request_edits: Option<Edits>,
+    pub(crate) response_edits: Option<Edits>,
+    pub(crate) compress: Vec<Compression>,
     pub(crate) balance: Balance,
     pub(crate) room_query: Option<String>,
     pub(crate) connect_timeout: Duration,
@@ -89,6 +101,13 @@ pub(crate) struct Route {
     members: BTreeSet<usize>,
     /// The same, by verdict and site.
     by_verdict: BTreeMap<Verdict, BTreeMap<SiteName, Vec<usize>>>,
+}
+
+/// What a route answers without asking anybody.
+#[derive(Debug)]
+pub(crate) enum OwnAnswer {
+    Redirect(RedirectSpec),
+    Respond(RespondSpec),
 }
 
 #[derive(Debug)]
@@ -146,9 +165,12 @@ impl RoutingTable {
         }
     }
 
-    /// The first route that matches.
-    pub(crate) fn route(&self, host: &str, path: &str) -> Option<&Route> {
-        self.routes.iter().find(|route| route.matches(host, path))
+    /// The first route that a request looks like.
+    pub(crate) fn route(&self, facts: &Facts<'_>) -> Option<&Route> {
+        let (host, path) = (facts.host.name(), facts.uri.path());
+        self.routes.iter().find(|route| {
+            route.is_for(host, path) && route.matches.as_ref().is_none_or(|wanted| facts.suit(wanted))
+        })
     }
 
     /// The sites in the order in which their upstreams are preferred.
@@ -216,6 +238,11 @@ impl Route {
         Self {
             hosts: spec.hosts.iter().map(|host| HostPattern::new(host)).collect(),
             path: PathPattern::new(&spec.path),
+            matches: (!spec.matches.is_any()).then(|| spec.matches.clone()),
+            own_answer: OwnAnswer::new(spec),
+            request_edits: edits(&spec.request_headers),
+            response_edits: edits(&spec.response_headers),
+            compress: spec.compress.clone(),
             balance: spec.balance,
             room_query: spec.room_query.clone(),
             connect_timeout: spec.connect_timeout.0,
@@ -227,13 +254,24 @@ impl Route {
         }
     }
 
-    fn matches(&self, host: &str, path: &str) -> bool {
+    fn is_for(&self, host: &str, path: &str) -> bool {
         let host_matches = self.hosts.is_empty() || self.hosts.iter().any(|pattern| pattern.matches(host));
         host_matches && self.path.matches(path)
     }
 
     fn is_all_bad(&self) -> bool {
         self.by_verdict.keys().all(|verdict| *verdict == Verdict::Unhealthy)
+    }
+}
+
+fn edits(spec: &HeaderEdits) -> Option<Edits> {
+    (!spec.is_empty()).then(|| Edits::new(spec))
+}
+
+impl OwnAnswer {
+    fn new(spec: &RouteSpec) -> Option<Self> {
+        let redirect = spec.redirect.clone().map(Self::Redirect);
+        redirect.or_else(|| spec.respond.clone().map(Self::Respond))
     }
 }
 

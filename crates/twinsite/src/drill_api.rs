@@ -168,7 +168,7 @@ impl ClusterApi for DrillApi {
     fn apply<'a>(&'a self, spec: &'a ClusterSpec) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             let json = String::from_utf8_lossy(&twinsite_model::spec::to_json(spec)).into_owned();
-            self.client.apply_spec(json).await.map(drop).map_err(refused)
+            self.client.apply_spec(json, None).await.map(drop).map_err(refused)
         })
     }
 

@@ -190,8 +190,18 @@ impl Client {
     }
 
     /// Replaces the specification.
-    pub async fn apply_spec(&self, spec_json: String) -> Result<Revision, ApiError> {
-        let request = v1::ApplySpecRequest { mutation: Some(new_mutation()), spec_json };
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::RevisionMismatch`](crate::Reason::RevisionMismatch) if one is `expected` and the state is at another.
+    pub async fn apply_spec(
+        &self,
+        spec_json: String,
+        expected: Option<Revision>,
+    ) -> Result<Revision, ApiError> {
+        let expected_revision = expected.map(|revision| revision.0);
+        let mutation = Some(v1::Mutation { expected_revision, ..new_mutation() });
+        let request = v1::ApplySpecRequest { mutation, spec_json };
         let answer = call!(self, MaintenanceServiceClient, apply_spec, request);
         Ok(Revision(answer.await?.revision))
     }

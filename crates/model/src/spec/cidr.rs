@@ -31,6 +31,11 @@ impl Cidr {
         width == given_width && (host_bits == 128 || base >> host_bits == given >> host_bits)
     }
 
+    /// Whether every address of its kind lies within.
+    pub const fn is_everything(&self) -> bool {
+        self.length == 0
+    }
+
     /// The address with this prefix put in place of `from`'s, keeping the host part: what a 1:1 NAT between two
     /// sites does. `None` if the address lies outside `from` or the two prefixes differ in kind or length.
     pub fn translate(&self, from: &Self, to: SocketAddr) -> Option<SocketAddr> {

@@ -4,21 +4,31 @@
 //! a unit (`"250ms"`, `"3s"`, `"10m"`).
 
 mod cidr;
+pub mod diff;
 mod drills;
 mod duration;
 mod floating_ip;
 #[cfg(test)]
 mod fuzz;
+mod headers;
 mod parse;
+mod pattern;
+mod route;
+mod template;
 pub mod validate;
 
 pub use cidr::Cidr;
 pub use drills::{BlockedWindow, Day, DayTime, DayTimeError, DrillsSpec};
 pub use duration::HumanDuration;
 pub use floating_ip::{Failback, FloatingIpSpec, OnQuorumUnknown, ProviderKind};
+pub use headers::{HeaderEdits, HeaderName, HeaderNameError};
 pub use parse::{Place, SPEC_TEXT_BYTES_MAX, SpecError, from_json, from_toml, to_json};
+pub use pattern::{Pattern, PatternError};
+pub use route::{Balance, Compression, MatchSpec, RedirectSpec, RespondSpec, RouteSpec, Scheme};
+pub use template::{Part, Template, TemplateError, Variable};
 
-use crate::ids::{ClusterName, FloatingIpName, NodeId, NodeName, RouteName, SiteName, UpstreamName};
+use crate::ids::{ClusterName, FloatingIpName, NodeId, NodeName, SiteName, UpstreamName};
+use crate::state::Format;
 use crate::timing::{Profile, Timing};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -201,65 +211,6 @@ pub struct UpstreamSpec {
     pub address: String,
 }
 
-/// How a request is given an upstream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// Rendezvous hashing of the client's address.
-    #[default]
-    IpHash,
-    /// One after the other.
-    RoundRobin,
-    /// The one with the fewest requests and tunnels of this node.
-    LeastConn,
-    /// The first healthy one, in the order written.
-    First,
-}
-
-/// Which requests go where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RouteSpec {
-    /// Its name.
-    pub name: RouteName,
-    /// Host names, without port; `*` for any, `*.example.org` for any name below. Empty: any.
-    #[serde(default)]
-    pub hosts: Vec<String>,
-    /// The path: exact (`/health`), or a prefix ending in `*` (`/socket.io/*`).
-    #[serde(default = "any_path")]
-    pub path: String,
-    /// The upstreams, by name. Empty: all of them.
-    #[serde(default)]
-    pub upstreams: Vec<UpstreamName>,
-    /// How one is chosen.
-    #[serde(default)]
-    pub balance: Balance,
-    /// The query parameter that names the room. With it, all participants of a room meet on one upstream,
-    /// whatever their addresses; requests without it use `balance`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub room_query: Option<String>,
-    /// The longest wait for a connection to an upstream.
-    #[serde(default = "duration_ms::<1_000>")]
-    pub connect_timeout: HumanDuration,
-    /// The longest wait for an upstream's response head, once the upstream has what came of the request.
-    #[serde(default = "duration_ms::<60_000>")]
-    pub response_timeout: HumanDuration,
-    /// The longest silence within a body, and the longest that a client may take nothing of an answer.
-    #[serde(default = "duration_ms::<60_000>")]
-    pub body_idle_timeout: HumanDuration,
-    /// The longest silence, in both directions together, of a WebSocket.
-    #[serde(default = "duration_ms::<600_000>")]
-    pub tunnel_idle_timeout: HumanDuration,
-}
-
-fn any_path() -> String {
-    "/*".to_owned()
-}
-
-fn duration_ms<const MS: u64>() -> HumanDuration {
-    HumanDuration(Duration::from_millis(MS))
-}
-
 /// How every serving node probes every upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -379,6 +330,10 @@ pub struct ProxySpec {
     pub body_bytes_max: u64,
     /// Idle connections that each core keeps to each upstream.
     pub idle_per_upstream_max: u32,
+    /// Proxies in front of the nodes: what they say of a client's address (`X-Forwarded-For`, from the right), scheme, host
+    /// and port counts; nobody else's word does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<Cidr>,
     /// Answer `x-twinsite-node` and `x-twinsite-token` to requests that carry `x-twinsite-trace: 1`.
     pub trace_headers: bool,
 }
@@ -392,6 +347,7 @@ impl Default for ProxySpec {
             connections_max: 10_000,
             body_bytes_max: 0,
             idle_per_upstream_max: 64,
+            trusted_proxies: Vec::new(),
             trace_headers: true,
         }
     }
@@ -412,6 +368,17 @@ impl ClusterSpec {
             slack: pick(over.slack, base.slack),
             provider_call: pick(over.provider_call, base.provider_call),
             drift_ppm: over.drift_ppm.unwrap_or(base.drift_ppm),
+        }
+    }
+
+    /// The oldest format whose programs read all that is written here.
+    pub(crate) fn required_format(&self) -> Format {
+        if self.routes.iter().any(RouteSpec::is_of_format_5) || !self.proxy.trusted_proxies.is_empty() {
+            Format::ROUTES
+        } else if !self.drills.is_default() {
+            Format::DRILLS
+        } else {
+            Format::FIRST
         }
     }
 

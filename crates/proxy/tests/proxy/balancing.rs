@@ -106,6 +106,44 @@ async fn ask_from(client: IpAddr, to: SocketAddr, path: &str) -> String {
     tokio::time::timeout(SOON, exchange).await.unwrap()
 }
 
+/// Behind a proxy of one's own all clients have its address; whoever is not trusted says what it likes.
+#[tokio::test]
+async fn a_client_behind_a_trusted_proxy_goes_where_its_own_hash_says() {
+    let upstreams = three().await;
+    let trusted = ["127.0.0.0/24".parse().unwrap()];
+    let bench = Bench::with(&upstreams, |spec| spec.proxy.trusted_proxies = trusted.to_vec()).await;
+    let texts: Vec<_> = upstreams.iter().map(|(name, address)| (*name, address.to_string())).collect();
+    let expected =
+        |client: &str| rendezvous::choose(&texts, |(_, address)| address, client.as_bytes()).unwrap().0;
+    let ask_through = async |proxy: IpAddr, client: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(proxy, 0)).unwrap();
+        let mut stream = socket.connect(bench.own).await.unwrap();
+        let lines = format!("X-Forwarded-For: 9.9.9.9, {client}, 127.0.0.9\r\nX-Forwarded-Proto: https");
+        let request = format!("GET /rooms/ HTTP/1.1\r\nHost: x\r\n{lines}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let mut used = BTreeSet::new();
+    for host in 1..=24_u8 {
+        let client = format!("198.51.100.{host}");
+        let answer = ask_through(IpAddr::from([127, 0, 0, 8]), &client).await;
+        assert_eq!(place(&answer), expected(&client), "{client}");
+        let lower = answer.to_lowercase();
+        assert!(lower.contains(&format!("x-forwarded-for: {client}\r\n")), "{answer}");
+        assert!(lower.contains("x-forwarded-proto: https\r\n"), "{answer}");
+        used.insert(place(&answer));
+    }
+    assert!(used.len() > 1, "24 clients of one upstream");
+    let stranger = IpAddr::from([127, 0, 1, 8]);
+    let answer = ask_through(stranger, "198.51.100.1").await;
+    assert_eq!(place(&answer), expected("127.0.1.8"));
+    assert!(answer.to_lowercase().contains("x-forwarded-for: 127.0.1.8\r\n"), "{answer}");
+    assert!(answer.to_lowercase().contains("x-forwarded-proto: http\r\n"), "{answer}");
+}
+
 #[tokio::test]
 async fn a_client_goes_where_its_hash_says_at_every_address_of_the_node() {
     let upstreams = three().await;

@@ -8,3 +8,4 @@ mod closing;
 mod hosts;
 mod limits;
 mod passing;
+mod routes;

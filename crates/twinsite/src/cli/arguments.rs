@@ -88,6 +88,8 @@ pub enum Command {
     /// Close the breaker after too many automatic moves
     #[command(subcommand)]
     Breaker(BreakerCommand),
+    /// Agree on the specification in a file, after a look at what that changes
+    Apply(ApplyArguments),
     /// Stop automatic moves for a while
     Pause(PauseArguments),
     /// Let automatic moves happen again
@@ -262,6 +264,23 @@ pub struct PauseArguments {
     /// Why, for those who find it
     #[arg(long, default_value = "")]
     pub reason: String,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  twinsite apply cluster.toml --dry-run
+  twinsite apply cluster.toml")]
+pub struct ApplyArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// The whole specification, as in `cluster.toml`
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Only show what would change
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `upstream`.

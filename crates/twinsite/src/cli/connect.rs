@@ -30,6 +30,7 @@ fn client_of(command: &Command) -> Option<&ClientArguments> {
         Command::Explain(arguments) => &arguments.client,
         Command::Switchover(arguments) | Command::Failover(arguments) => &arguments.client,
         Command::Abort(arguments) => &arguments.client,
+        Command::Apply(arguments) => &arguments.client,
         Command::Pause(arguments) => &arguments.client,
         Command::Events(arguments)
         | Command::Rto(arguments)

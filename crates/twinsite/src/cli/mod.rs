@@ -1,5 +1,6 @@
 //! The command line. One module for each thing that can be done; `arguments` says what can be typed.
 
+mod apply;
 pub mod arguments;
 mod check;
 pub mod connect;
@@ -311,6 +312,7 @@ async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliE
         Command::Failover(arguments) => moves::run(MoveKind::Failover, &arguments).await,
         Command::Abort(arguments) => moves::abort(&arguments).await,
         Command::Breaker(command) => upkeep::breaker(&command).await,
+        Command::Apply(arguments) => apply::run(&arguments).await,
         Command::Pause(arguments) => upkeep::pause(&arguments).await,
         Command::Resume(arguments) => upkeep::resume(&arguments).await,
         Command::Upstream(command) => upkeep::upstream(&command).await,

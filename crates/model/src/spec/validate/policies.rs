@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Windows in which no drill may run.
 const WINDOWS_MAX: usize = 64;
 
+/// Prefixes of trusted proxies; each request of one of them is compared with all.
+const TRUSTED_MAX: usize = 256;
+
 /// The state remembers so many automatic failovers; a breaker above that never opens.
 const BREAKER_MAX: u32 = 64;
 
@@ -117,6 +120,10 @@ fn check_proxy(proxy: &ProxySpec, findings: &mut Findings) {
     findings.duration("proxy.head_timeout", proxy.head_timeout, 100 * MS..=10 * MINUTE);
     findings.duration("proxy.keep_alive_timeout", proxy.keep_alive_timeout, SECOND..=DAY);
     findings.number("proxy.connections_max", proxy.connections_max.into(), 1..=10_000_000);
+    if proxy.trusted_proxies.len() > TRUSTED_MAX {
+        let problem = format!("there are {}, at most {TRUSTED_MAX} are allowed", proxy.trusted_proxies.len());
+        findings.add("proxy.trusted_proxies", problem, "use fewer and shorter prefixes");
+    }
     findings.number("proxy.idle_per_upstream_max", proxy.idle_per_upstream_max.into(), 0..=10_000);
 }
 
@@ -126,6 +133,13 @@ pub(super) fn warn(spec: &ClusterSpec, findings: &mut Findings) {
             "policy.observe_only",
             "nothing fails over by itself",
             "write `false` when you trust it",
+        );
+    }
+    if let Some(everybody) = spec.proxy.trusted_proxies.iter().find(|prefix| prefix.is_everything()) {
+        findings.add(
+            "proxy.trusted_proxies",
+            format!("`{everybody}` trusts everybody: each client chooses the address that it is seen at"),
+            "write the addresses of the proxies in front of these nodes only",
         );
     }
     if spec.policy.failovers_max > BREAKER_MAX {

@@ -3,8 +3,12 @@
 use super::upstreams::is_host_name;
 use super::{DAY, Findings, HOUR, MINUTE, MS, ROUTES_MAX, SECOND, key, unique};
 use crate::ids::UpstreamName;
-use crate::spec::{ClusterSpec, RouteSpec};
+use crate::spec::template::is_token_byte;
+use crate::spec::{ClusterSpec, MatchSpec, RouteSpec};
 use std::collections::BTreeSet;
+
+/// What a route looks at, or changes, of one kind.
+const EDITS_MAX: usize = 100;
 
 pub(super) fn check(spec: &ClusterSpec, findings: &mut Findings) {
     findings.count("route", spec.routes.len(), 0..=ROUTES_MAX);
@@ -23,7 +27,7 @@ pub(super) fn check(spec: &ClusterSpec, findings: &mut Findings) {
 }
 
 fn check_route(index: usize, route: &RouteSpec, known: &BTreeSet<&UpstreamName>, findings: &mut Findings) {
-    let key = |field| key("route", index, &route.name, field);
+    let key = |field: &str| key("route", index, &route.name, field);
     for host in &route.hosts {
         if !is_host_pattern(host) {
             findings.add(
@@ -59,6 +63,29 @@ fn check_route(index: usize, route: &RouteSpec, known: &BTreeSet<&UpstreamName>,
             );
         }
     }
+    check_match(&key("match"), &route.matches, findings);
+    check_own_answer(&key, route, findings);
+    for (field, edits) in
+        [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)]
+    {
+        let count = edits.remove.len() + edits.set.len() + edits.add.len();
+        if count > EDITS_MAX {
+            findings.add(
+                key(field),
+                format!("{count} headers are changed, at most {EDITS_MAX} are allowed"),
+                "change fewer",
+            );
+        }
+    }
+    if route.compress.len() > 2
+        || route.compress.first().is_some_and(|first| route.compress[1..].contains(first))
+    {
+        findings.add(
+            key("compress"),
+            "one of them is there twice",
+            "write `zstd`, `gzip`, or both, once each",
+        );
+    }
     if let Some(parameter) = &route.room_query {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
         if !(1..=64).contains(&parameter.len()) || !parameter.bytes().all(plain) {
@@ -73,6 +100,77 @@ fn check_route(index: usize, route: &RouteSpec, known: &BTreeSet<&UpstreamName>,
     findings.duration(key("response_timeout"), route.response_timeout, 10 * MS..=HOUR);
     findings.duration(key("body_idle_timeout"), route.body_idle_timeout, 10 * MS..=HOUR);
     findings.duration(key("tunnel_idle_timeout"), route.tunnel_idle_timeout, SECOND..=7 * DAY);
+}
+
+/// What a request must look like makes sense.
+fn check_match(key: &str, wanted: &MatchSpec, findings: &mut Findings) {
+    let is_token = |text: &String| (1..=64).contains(&text.len()) && text.bytes().all(is_token_byte);
+    for method in
+        wanted.methods.iter().filter(|method| !is_token(method) || **method != method.to_ascii_uppercase())
+    {
+        findings.add(
+            format!("{key}.methods"),
+            format!("`{}` is not a method", method.escape_debug()),
+            "write `GET`, `POST` and their like, in upper case",
+        );
+    }
+    for name in wanted.headers.keys().filter(|name| !is_token(name)) {
+        findings.add(
+            format!("{key}.headers"),
+            format!("`{}` is not the name of a header", name.escape_debug()),
+            "write 1 to 64 letters, digits or `-`, as in `User-Agent`",
+        );
+    }
+    for name in wanted.query.keys().filter(|name| !(1..=64).contains(&name.len())) {
+        findings.add(
+            format!("{key}.query"),
+            format!("`{}` is not the name of a query parameter", name.escape_debug()),
+            "write 1 to 64 bytes, decoded",
+        );
+    }
+    let count = wanted.methods.len() + wanted.headers.len() + wanted.query.len();
+    if count > EDITS_MAX {
+        findings.add(
+            key,
+            format!("it asks for {count} things, at most {EDITS_MAX} are allowed"),
+            "split the route",
+        );
+    }
+}
+
+/// A route that answers by itself has one answer and no upstreams.
+fn check_own_answer(key: &impl Fn(&str) -> String, route: &RouteSpec, findings: &mut Findings) {
+    let (redirect, respond) = (route.redirect.as_ref(), route.respond.as_ref());
+    if let Some(redirect) = redirect {
+        if !matches!(redirect.status, 301 | 302 | 303 | 307 | 308) {
+            findings.add(
+                key("redirect.status"),
+                format!("{} sends nobody elsewhere", redirect.status),
+                "write 301, 302, 303, 307 or 308",
+            );
+        }
+        if redirect.to.parts().is_empty() {
+            findings.add(key("redirect.to"), "it is empty", "write where to, as in `https://{host}{uri}`");
+        }
+    }
+    if let Some(respond) = respond {
+        findings.number(key("respond.status"), respond.status.into(), 200..=599);
+    }
+    if redirect.is_some() && respond.is_some() {
+        findings.add(
+            key("respond"),
+            "there is a redirect too",
+            "write one of them, and another route for the other",
+        );
+    }
+    let is_own = redirect.is_some() || respond.is_some();
+    if is_own && (!route.upstreams.is_empty() || route.room_query.is_some()) {
+        findings.add(
+            key("upstreams"),
+            "the route answers by itself and asks no upstream",
+            "remove `upstreams` and `room_query`, or the redirect or answer",
+        );
+    }
 }
 
 fn is_host_pattern(host: &str) -> bool {
@@ -125,5 +223,5 @@ fn covers(earlier: &RouteSpec, later: &RouteSpec) -> bool {
         Some(beginning) => later.path.starts_with(beginning),
         None => later.path == earlier.path,
     };
-    hosts && path
+    hosts && path && earlier.matches.is_any()
 }

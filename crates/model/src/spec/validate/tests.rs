@@ -275,6 +275,79 @@ fn routes() {
 }
 
 #[test]
+fn routes_that_answer_by_themselves_or_look_closer() {
+    use crate::spec::{RedirectSpec, RespondSpec};
+    let first = "route[1] (signalling)";
+    let key = |field: &str| format!("{first}.{field}");
+    let redirect = |to: &str, status| Some(RedirectSpec { to: to.parse().unwrap(), status });
+    let respond = |status| Some(RespondSpec { status, body: "x".parse().unwrap() });
+    let alone = |s: &mut ClusterSpec| {
+        s.routes[0].room_query = None;
+        s.routes[0].upstreams.clear();
+    };
+    assert_eq!(
+        findings(|s| {
+            alone(s);
+            s.routes[0].redirect = redirect("https://{host}{uri}", 308);
+        }),
+        []
+    );
+    found(&key("redirect.status"), "304 sends nobody", |s| {
+        alone(s);
+        s.routes[0].redirect = redirect("/x", 304);
+    });
+    found(&key("redirect.to"), "empty", |s| {
+        alone(s);
+        s.routes[0].redirect = redirect("", 301);
+    });
+    found(&key("respond.status"), "199 is out of bounds", |s| {
+        alone(s);
+        s.routes[0].respond = respond(199);
+    });
+    found(&key("respond"), "a redirect too", |s| {
+        alone(s);
+        s.routes[0].redirect = redirect("/x", 301);
+        s.routes[0].respond = respond(200);
+    });
+    found(&key("upstreams"), "answers by itself", |s| s.routes[0].respond = respond(200));
+    for bad in ["get", "", "A B"] {
+        found(&key("match.methods"), "not a method", |s| s.routes[0].matches.methods = vec![bad.to_owned()]);
+    }
+    let any = || crate::spec::Pattern::try_from("*".to_owned()).unwrap();
+    found(&key("match.headers"), "not the name of a header", |s| {
+        s.routes[0].matches.headers.insert("a:".to_owned(), any());
+    });
+    found(&key("match.query"), "not the name of a query parameter", |s| {
+        s.routes[0].matches.query.insert(String::new(), any());
+    });
+    found(&key("compress"), "twice", |s| {
+        s.routes[0].compress = vec![crate::spec::Compression::Gzip; 2];
+    });
+    found(&key("match"), "at most 100", |s| {
+        s.routes[0].matches.methods = vec!["GET".to_owned(); 101];
+    });
+    found(&key("response_headers"), "at most 100", |s| {
+        let name = |number| crate::spec::HeaderName::try_from(format!("x-{number}")).unwrap();
+        s.routes[0].response_headers.remove = (0..101).map(name).collect();
+    });
+}
+
+#[test]
+fn a_route_that_looks_closer_hides_no_other() {
+    let hidden = |closer: bool| {
+        let mut spec = spec();
+        spec.routes[0].path = "/*".to_owned();
+        spec.routes[0].hosts.clear();
+        if closer {
+            spec.routes[0].matches.methods = vec!["POST".to_owned()];
+        }
+        warnings(&spec).iter().filter(|finding| finding.problem.contains("comes first")).count()
+    };
+    assert!(hidden(false) > 0);
+    assert_eq!(hidden(true), 0);
+}
+
+#[test]
 fn health_and_proxy() {
     found("health.path", "begins with", |s| s.health.path = "health".to_owned());
     found("health.path", "one path", |s| s.health.path = "/health*".to_owned());
@@ -287,6 +360,9 @@ fn health_and_proxy() {
     found("proxy.keep_alive_timeout", "out of bounds", |s| s.proxy.keep_alive_timeout = ms(1));
     found("proxy.connections_max", "out of bounds", |s| s.proxy.connections_max = 0);
     found("proxy.idle_per_upstream_max", "out of bounds", |s| s.proxy.idle_per_upstream_max = 10_001);
+    found("proxy.trusted_proxies", "at most 256", |s| {
+        s.proxy.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(); 257];
+    });
 }
 
 #[test]
@@ -466,5 +542,8 @@ fn warnings_say_what_is_weak() {
     });
     warned("route", "404", &|s| s.routes.clear());
     warned("policy.observe_only", "by itself", &|s| s.policy.observe_only = true);
+    warned("proxy.trusted_proxies", "trusts everybody", &|s| {
+        s.proxy.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap(), "::/0".parse().unwrap()];
+    });
     warned("policy.failovers_max", "never opens", &|s| s.policy.failovers_max = 65);
 }
