@@ -15,6 +15,12 @@ pub enum Benchmark {
     /// How long clients wait when the owner of an address is lost, and how long two answer: beside keepalived, in a lab.
     /// As root; every run of all takes about three minutes
     Failover(Failover),
+    /// What requests and messages cost the proxy: beside others, each alone on one processor
+    Proxy {
+        /// What `twinsite-bench proxy --help` says
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 }
 
 /// `bench failover`.
@@ -82,7 +88,27 @@ struct Numbers {
 pub fn measure(benchmark: &Benchmark) -> Result<(), TaskError> {
     match benchmark {
         Benchmark::Failover(arguments) => failover(arguments),
+        Benchmark::Proxy { options } => proxy(options),
     }
+}
+
+fn proxy(options: &[String]) -> Result<(), TaskError> {
+    let packages = [
+        ("h2load", "nghttp2-client"),
+        ("nginx", "nginx"),
+        ("haproxy", "haproxy"),
+        ("caddy", "caddy"),
+        ("taskset", "util-linux"),
+    ];
+    for (program, package) in packages {
+        if !ensure(program, package) {
+            return Err(TaskError::Failed(format!("bench proxy needs {program}, which is missing")));
+        }
+    }
+    run(&mut build())?;
+    let mut command = Command::new(target().join("release/twinsite-bench"));
+    command.args(["proxy", "--twinsite"]).arg(target().join("release/twinsite")).args(options);
+    run(&mut command).map(drop)
 }
 
 fn failover(arguments: &Failover) -> Result<(), TaskError> {
