@@ -190,6 +190,8 @@ fn configuring(demo: &Demo) {
         (Some(1), &Value::Null)
     );
     assert!(demo.text(&["apply", &name]).contains("nothing changes"), "a dry run changed something");
+    let same = demo.json(&["apply", &name, "--dry-run"]);
+    assert_eq!(same["changes"].as_array().map(Vec::len), Some(0), "{same}");
 
     // A node that has just begun to read the newest format may not have said so yet.
     let deadline = Instant::now() + SOON;

@@ -7,7 +7,7 @@
 //! `/dev/cpu_dma_latency`), where there is a driver of `cpuidle`, like `haltpoll` in guests of KVM.
 //!
 //! Loops of one's own do harm, also in the class below all others (`SCHED_IDLE`): beside them Linux 6.18 let work of
-//! the kernel's wait for ten seconds and more (RCU, and the threads that changes of the packet filter wait for).
+//! the kernel's wait for up to ten seconds (RCU, and the threads that changes of the packet filter wait for).
 
 use std::fs::File;
 use std::io::Write;

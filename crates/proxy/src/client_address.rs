@@ -39,8 +39,8 @@ fn client(connection: IpAddr, headers: &HeaderMap, trusted: &[Cidr]) -> IpAddr {
     let mut client = connection;
     let is_trusted = |address: IpAddr| trusted.iter().any(|prefix| prefix.contains(address));
     // Several lines are one list (RFC 9110 section 5.3).
-    let lines = headers.get_all(FORWARDED_FOR).iter().collect::<Vec<_>>();
-    let words = lines.iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let lines = headers.get_all(FORWARDED_FOR).iter();
+    let words = lines.rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
     for word in words {
         if !is_trusted(client) {
             return client;

@@ -21,7 +21,8 @@ pub async fn run(arguments: &ApplyArguments) -> Result<Exit, CliError> {
     let client = connect(&arguments.client)?;
     let (former, revision) = agreed(&client).await?;
     let found = changes(&former, &wanted);
-    if found.is_empty() {
+    // A program that asks what would change is told in the same form that nothing does.
+    if found.is_empty() && !(arguments.dry_run && arguments.client.json) {
         return done(&arguments.client, revision, "nothing changes: this is what the cluster has agreed on");
     }
     show(arguments, &found, &wanted, revision)?;

@@ -155,6 +155,14 @@ fn check_own_answer(key: &impl Fn(&str) -> String, route: &RouteSpec, findings: 
     }
     if let Some(respond) = respond {
         findings.number(key("respond.status"), respond.status.into(), 200..=599);
+        // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
+        if matches!(respond.status, 204 | 205 | 304) && !respond.body.parts().is_empty() {
+            findings.add(
+                key("respond.body"),
+                format!("an answer of status {} has no body", respond.status),
+                "remove it, or write another status",
+            );
+        }
     }
     if redirect.is_some() && respond.is_some() {
         findings.add(

@@ -304,6 +304,10 @@ fn routes_that_answer_by_themselves_or_look_closer() {
         alone(s);
         s.routes[0].respond = respond(199);
     });
+    found(&key("respond.body"), "204 has no body", |s| {
+        alone(s);
+        s.routes[0].respond = respond(204);
+    });
     found(&key("respond"), "a redirect too", |s| {
         alone(s);
         s.routes[0].redirect = redirect("/x", 301);
