@@ -269,7 +269,7 @@ impl State {
         let now = self.wall;
         let by = &proposal.by;
         match &proposal.command {
-            Command::ApplySpec { spec } => self.apply_spec(revision, spec),
+            Command::ApplySpec { spec } => self.apply_spec(revision, spec, by),
             Command::PutNode { node } => self.put_node(revision, node),
             Command::RetireNode { node } => self.retire_node(revision, *node, proposal.by_node()),
             Command::RaiseFormat { format } => self.raise_format(*format),
@@ -327,6 +327,7 @@ impl State {
             Command::BeginDrill { .. } => self.begin_drill(revision, &proposal.command),
             Command::StopDrill { drill, reason } => self.stop_drill(*drill, by, reason),
             Command::EndDrill { drill, outcome, summary } => self.end_drill(*drill, *outcome, summary),
+            Command::RotateTicketKey { secret } => Ok(self.rotate_ticket_key(now, secret)),
         }
     }
 

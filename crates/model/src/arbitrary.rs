@@ -13,9 +13,10 @@ use crate::operation::{
 use crate::samples;
 use crate::spec::{ClusterSpec, HumanDuration, NodeSpec};
 use crate::state::{
-    AnnouncedRecord, Drain, EmbeddedSessions, FloatingIpState, Format, NodeLife, Owner, Pause, Pin, State,
-    Verdict, VerdictRecord,
+    AnnouncedRecord, Drain, EarlierSpec, EmbeddedSessions, FloatingIpState, Format, NodeLife, Owner, Pause,
+    Pin, State, Verdict, VerdictRecord,
 };
+use crate::ticket_keys::{TicketKey, TicketSecret};
 use crate::time::WallTime;
 use crate::timing::{LeaseBound, Profile};
 use proptest::collection::{btree_map, btree_set, vec, vec_deque};
@@ -134,6 +135,7 @@ fn duration() -> impl Strategy<Value = HumanDuration> {
 fn node_spec() -> impl Strategy<Value = NodeSpec> {
     (0..5_usize, any::<u64>(), vec((address(), any::<u16>()), 0..3)).prop_map(|(like, id, http)| NodeSpec {
         id: NodeId(id),
+        https: http.iter().skip(1).map(|at| (*at).into()).collect(),
         http: http.into_iter().map(Into::into).collect(),
         ..samples::spec().nodes[like].clone()
     })
@@ -273,6 +275,7 @@ fn other_command() -> BoxedStrategy<Command> {
         (wall(), text()).prop_map(|(until, reason)| Command::Pause { until, reason }),
         any::<bool>().prop_map(|expired| Command::Resume { expired }),
         Just(Command::ResetBreaker),
+        ticket_secret().prop_map(|secret| Command::RotateTicketKey { secret }),
         (any::<u64>(), text()).prop_map(|(generation, statement)| Command::RaiseGeneration {
             generation: Generation(generation),
             statement
@@ -435,6 +438,23 @@ fn pin() -> impl Strategy<Value = Pin> {
     })
 }
 
+fn ticket_secret() -> impl Strategy<Value = TicketSecret> {
+    any::<[u8; 32]>().prop_map(TicketSecret::new)
+}
+
+fn ticket_key() -> impl Strategy<Value = TicketKey> {
+    (ticket_secret(), wall()).prop_map(|(secret, since)| TicketKey { secret, since })
+}
+
+fn earlier_spec() -> impl Strategy<Value = EarlierSpec> {
+    (any::<u64>(), wall(), text(), spec()).prop_map(|(revision, until, replaced_by, spec)| EarlierSpec {
+        revision: Revision(revision),
+        until,
+        replaced_by,
+        spec,
+    })
+}
+
 /// Any state of a format that this program writes.
 pub(crate) fn state() -> impl Strategy<Value = State> {
     let numbers = (any::<[u64; 7]>(), of(spec()));
@@ -466,7 +486,12 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
         vec_deque(operation(), 0..3),
         (token(), btree_map(room(), pin(), 0..3)),
         vec_deque((request(), any::<u64>()), 0..3),
-        (of(running_drill()), vec_deque(drill_record(), 0..3)),
+        (
+            of(running_drill()),
+            vec_deque(drill_record(), 0..3),
+            vec_deque(ticket_key(), 0..3),
+            vec_deque(earlier_spec(), 0..3),
+        ),
     );
     (numbers, tables, rest).prop_map(|((numbers, spec), tables, rest)| {
         in_its_format(State {
@@ -494,6 +519,8 @@ pub(crate) fn state() -> impl Strategy<Value = State> {
             requests: rest.4.into_iter().map(|(id, revision)| (id, Revision(revision))).collect(),
             drill: rest.5.0,
             drills: rest.5.1,
+            ticket_keys: rest.5.2,
+            earlier_specs: rest.5.3,
         })
     })
 }
@@ -511,6 +538,10 @@ fn in_its_format(mut state: State) -> State {
     }
     if state.format < Format::PLACES {
         state.sessions.pins.values_mut().for_each(|pin| pin.placed = None);
+    }
+    if state.format < Format::EDGE {
+        state.ticket_keys.clear();
+        state.earlier_specs.clear();
     }
     state
 }

@@ -9,6 +9,7 @@ use crate::ids::{
 use crate::operation::{Fence, OperationKind, Outcome, Reason, SafetyRule, Step, StepResult};
 use crate::spec::{ClusterSpec, NodeSpec};
 use crate::state::{Format, Verdict};
+use crate::ticket_keys::TicketSecret;
 use crate::time::WallTime;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -308,6 +309,11 @@ pub enum Command {
         /// The report as JSON; empty if there is none.
         summary: String,
     },
+    /// Makes new TLS session tickets with keys of another secret. Without effect before it is due.
+    RotateTicketKey {
+        /// The secret.
+        secret: TicketSecret,
+    },
 }
 
 /// A verdict to be noted.
@@ -327,7 +333,9 @@ impl Command {
         match self {
             Self::SendErrand { .. } | Self::RecallErrand { .. } | Self::EndErrand { .. } => Format::ERRANDS,
             Self::BeginDrill { .. } | Self::StopDrill { .. } | Self::EndDrill { .. } => Format::DRILLS,
+            Self::RotateTicketKey { .. } => Format::EDGE,
             Self::ApplySpec { spec } => spec.required_format(),
+            Self::PutNode { node } => node.required_format(),
             _ => Format::FIRST,
         }
     }

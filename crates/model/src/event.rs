@@ -16,6 +16,8 @@ use std::net::IpAddr;
 pub enum Event {
     /// There is a new specification.
     SpecApplied,
+    /// TLS session tickets are made with another key.
+    TicketKeyRotated,
     /// A node was added or changed.
     NodePut(NodeId),
     /// A node is gone for good.

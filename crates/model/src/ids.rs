@@ -109,6 +109,10 @@ name_type! {
     /// The name of a route.
     RouteName
 }
+name_type! {
+    /// The name of a certificate.
+    CertificateName
+}
 
 /// The longest name of a network interface, in bytes (`IFNAMSIZ` without its final zero).
 pub const INTERFACE_NAME_LENGTH_MAX: usize = 15;

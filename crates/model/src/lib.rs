@@ -18,6 +18,7 @@ pub mod operation;
 pub mod rendezvous;
 pub mod spec;
 pub mod state;
+pub mod ticket_keys;
 pub mod time;
 pub mod timing;
 
@@ -28,16 +29,17 @@ pub use errand::{Errand, ErrandEnd};
 pub use event::Event;
 pub use faults::{Fault, Faults};
 pub use ids::{
-    ClusterName, DrillId, Epoch, ErrandId, FloatingIpName, Generation, HardwareAddress, Incarnation,
-    InterfaceName, NameError, NodeId, NodeName, OperationId, RequestId, Revision, RoomKey, RouteName,
-    SiteName, Token, UpstreamName,
+    CertificateName, ClusterName, DrillId, Epoch, ErrandId, FloatingIpName, Generation, HardwareAddress,
+    Incarnation, InterfaceName, NameError, NodeId, NodeName, OperationId, RequestId, Revision, RoomKey,
+    RouteName, SiteName, Token, UpstreamName,
 };
 pub use ledger::Ledger;
 pub use operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
 };
 pub use spec::ClusterSpec;
-pub use state::{Format, Owner, Pin, State, Verdict};
+pub use state::{EarlierSpec, Format, Owner, Pin, State, Verdict};
+pub use ticket_keys::{TicketKey, TicketSecret};
 pub use time::{BootTime, WallTime};
 pub use timing::{LeaseBound, Profile, Timing};
 

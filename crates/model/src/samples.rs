@@ -12,11 +12,12 @@ use crate::ids::{
 use crate::operation::{
     Fence, Operation, OperationKind, Outcome, Reason, SafetyRule, Step, StepRecord, StepResult,
 };
-use crate::spec::{ClusterSpec, ProviderKind, from_toml};
+use crate::spec::{ClusterSpec, HumanDuration, ProviderKind, from_toml};
 use crate::state::{
-    AnnouncedRecord, Drain, EmbeddedSessions, FloatingIpState, Format, NodeLife, Owner, Pause, Pin, State,
-    Verdict, VerdictRecord,
+    AnnouncedRecord, Drain, EarlierSpec, EmbeddedSessions, FloatingIpState, Format, NodeLife, Owner, Pause,
+    Pin, State, Verdict, VerdictRecord,
 };
+use crate::ticket_keys::{TicketKey, TicketSecret};
 use crate::time::WallTime;
 use crate::timing::LeaseBound;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -165,6 +166,41 @@ request_headers = { set = { x-client = "{client_ip} {remote_ip} {header.User-Age
 trusted_proxies = ["10.9.0.0/24", "2001:db8::/32"]
 "#;
     toml::from_str(&format!("{SPEC}\n{more}")).unwrap()
+}
+
+/// The same with TLS towards clients and upstreams.
+pub(crate) fn spec_with_edge() -> ClusterSpec {
+    let more = r#"
+[[certificate]]
+name = "meet"
+chain = "/etc/twinsite/tls/meet.pem"
+key = "/etc/twinsite/tls/meet.key"
+
+[proxy]
+proxy_protocol_from = ["10.8.0.0/24"]
+retry_percent = 10
+
+[[upstream]]
+name = "gra-tls"
+site = "gra"
+address = "meet-9.internal:8443"
+protocol = "https"
+tls = { name = "meet.internal", authorities = "/etc/twinsite/tls/upstreams.pem" }
+weight = 3
+
+[[upstream]]
+name = "sbg-h2c"
+site = "sbg"
+address = "meet-8.internal:3443"
+protocol = "h2c"
+"#;
+    let mut spec: ClusterSpec = toml::from_str(&format!("{SPEC}\n{more}")).unwrap();
+    spec.nodes[0].https = vec!["10.1.0.11:8443".parse().unwrap()];
+    spec.floating_ips[0].ports.push(443);
+    spec.floating_ips[0].tls_ports.push(443);
+    spec.health.eject_after = 5;
+    spec.health.slow_start = HumanDuration(Duration::from_secs(30));
+    spec
 }
 
 /// The same without what is not allowed any more.
@@ -349,6 +385,9 @@ pub(crate) fn proposals() -> Vec<(&'static str, Proposal)> {
         ),
         ("apply-spec-drills", Command::ApplySpec { spec: Arc::new(spec_with_windows()) }),
         ("apply-spec-routes", Command::ApplySpec { spec: Arc::new(spec_with_routes()) }),
+        ("apply-spec-edge", Command::ApplySpec { spec: Arc::new(spec_with_edge()) }),
+        ("put-node-https", Command::PutNode { node: spec_with_edge().nodes[0].clone() }),
+        ("rotate-ticket-key", Command::RotateTicketKey { secret: TicketSecret::new([9; 32]) }),
     ];
     let proposal = |(name, command)| {
         let proposal = Proposal {
@@ -470,7 +509,24 @@ pub(crate) fn rich_state() -> State {
         requests: VecDeque::from([(RequestId::new("4d1c").unwrap(), Revision(40))]),
         drill: None,
         drills: VecDeque::new(),
+        ticket_keys: VecDeque::new(),
+        earlier_specs: VecDeque::new(),
     }
+}
+
+/// With keys of TLS session tickets and an earlier specification; the first format that has them.
+pub(crate) fn state_with_edge() -> State {
+    let mut state = State { format: Format::EDGE, ..rich_state() };
+    state.spec = Some(Arc::new(spec_with_edge()));
+    let key = |byte, since| TicketKey { secret: TicketSecret::new([byte; 32]), since: WallTime(since) };
+    state.ticket_keys = VecDeque::from([key(1, 1_799_950_000_000), key(2, 1_800_000_000_000)]);
+    state.earlier_specs.push_back(EarlierSpec {
+        revision: Revision(17),
+        until: WallTime(1_800_000_000_100),
+        replaced_by: "operator anna".to_owned(),
+        spec: Arc::new(spec()),
+    });
+    state
 }
 
 /// A room that got its place at a known revision; the first format that has such.

@@ -8,6 +8,7 @@ use crate::ids::{
 };
 use crate::operation::Operation;
 use crate::spec::{ClusterSpec, FloatingIpSpec, UpstreamSpec};
+use crate::ticket_keys::TicketKey;
 use crate::time::WallTime;
 use crate::timing::LeaseBound;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,10 @@ pub const REQUESTS_MAX: usize = 1_024;
 pub const EMBEDDED_PINS_MAX: usize = 10_000;
 /// How far ahead a pause or the deadline of a drain may lie.
 pub const AHEAD_MAX: Duration = Duration::from_hours(30 * 24);
+/// Earlier specifications that the state keeps, and how many bytes of JSON they may have together: a snapshot carries them.
+pub const EARLIER_SPECS_MAX: usize = 20;
+/// See [`EARLIER_SPECS_MAX`].
+pub const EARLIER_SPECS_BYTES_MAX: usize = 1_000_000;
 /// Pieces of evidence kept with a verdict or a decision.
 pub const EVIDENCE_MAX: usize = 16;
 
@@ -42,8 +47,10 @@ impl Format {
     pub const PLACES: Self = Self(4);
     /// Knows routes that look closer, answer by themselves or change headers, and `proxy.trusted_proxies`.
     pub const ROUTES: Self = Self(5);
+    /// Knows TLS towards clients and upstreams, what balances them more finely, and remembers earlier specifications.
+    pub const EDGE: Self = Self(6);
     /// The newest that this program reads and writes.
-    pub const NEWEST: Self = Self::ROUTES;
+    pub const NEWEST: Self = Self::EDGE;
 }
 
 /// The replicated state.
@@ -99,6 +106,23 @@ pub struct State {
     pub drill: Option<RunningDrill>,
     /// Drills that are over.
     pub drills: VecDeque<DrillRecord>,
+    /// The secrets behind TLS session tickets, the newest last.
+    pub ticket_keys: VecDeque<TicketKey>,
+    /// What the specification was before, the newest last.
+    pub earlier_specs: VecDeque<EarlierSpec>,
+}
+
+/// A specification that was in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EarlierSpec {
+    /// The revision at which it was applied.
+    pub revision: Revision,
+    /// When another took its place.
+    pub until: WallTime,
+    /// Who applied that other.
+    pub replaced_by: String,
+    /// What it said.
+    pub spec: Arc<ClusterSpec>,
 }
 
 /// One node's present life.
@@ -264,6 +288,8 @@ impl Default for State {
             requests: VecDeque::new(),
             drill: None,
             drills: VecDeque::new(),
+            ticket_keys: VecDeque::new(),
+            earlier_specs: VecDeque::new(),
         }
     }
 }

@@ -59,7 +59,7 @@ impl Timing {
                 election_min: ms(80),
                 election_max: ms(120),
                 renew: ms(25),
-                lease: ms(320),
+                lease: ms(300),
                 slack: ms(20),
                 provider_call: ms(2_000),
                 drift_ppm: DRIFT_PPM_DEFAULT,

@@ -4,13 +4,15 @@ use super::{Handled, Refusal, upstream_names};
 use crate::apply::Effect;
 use crate::event::Event;
 use crate::ids::{FloatingIpName, NodeId, Revision};
-use crate::spec::{ClusterSpec, FloatingIpSpec, NodeSpec, validate};
-use crate::state::State;
+use crate::spec::{ClusterSpec, FloatingIpSpec, NodeSpec, to_json, validate};
+use crate::state::{EARLIER_SPECS_BYTES_MAX, EARLIER_SPECS_MAX, EarlierSpec, Format, State};
+use crate::ticket_keys::{self, TicketKey, TicketSecret};
+use crate::time::WallTime;
 use crate::timing::LeaseBound;
 use std::sync::Arc;
 
 impl State {
-    pub(super) fn apply_spec(&mut self, revision: Revision, spec: &Arc<ClusterSpec>) -> Handled {
+    pub(super) fn apply_spec(&mut self, revision: Revision, spec: &Arc<ClusterSpec>, by: &str) -> Handled {
         if self.cluster().is_some_and(|cluster| *cluster != spec.cluster) {
             return Err(Refusal::OtherCluster);
         }
@@ -30,8 +32,38 @@ impl State {
             }
             self.floating_ips_may_change(&known, spec)?;
         }
+        self.remember_spec(by);
         self.install_spec(revision, Arc::clone(spec));
         Ok((Effect::Done, vec![Event::SpecApplied]))
+    }
+
+    /// Keeps the specification in force among the earlier ones, for whoever wants it back.
+    fn remember_spec(&mut self, replaced_by: &str) {
+        let Some(spec) = self.spec.clone().filter(|_| self.format >= Format::EDGE) else { return };
+        let (revision, until) = (self.spec_revision, self.wall);
+        self.earlier_specs.push_back(EarlierSpec {
+            revision,
+            until,
+            replaced_by: replaced_by.to_owned(),
+            spec,
+        });
+        let bytes = |earlier: &EarlierSpec| to_json(&*earlier.spec).len();
+        let mut sum: usize = self.earlier_specs.iter().map(bytes).sum();
+        while self.earlier_specs.len() > EARLIER_SPECS_MAX || sum > EARLIER_SPECS_BYTES_MAX {
+            let Some(oldest) = self.earlier_specs.pop_front() else { return };
+            sum -= bytes(&oldest);
+        }
+    }
+
+    pub(super) fn rotate_ticket_key(&mut self, now: WallTime, secret: &TicketSecret) -> (Effect, Vec<Event>) {
+        if !ticket_keys::is_due(&self.ticket_keys, now) {
+            return (Effect::Unchanged, Vec::new());
+        }
+        self.ticket_keys.push_back(TicketKey { secret: secret.clone(), since: now });
+        while self.ticket_keys.len() > ticket_keys::KEYS_MAX {
+            self.ticket_keys.pop_front();
+        }
+        (Effect::Done, vec![Event::TicketKeyRotated])
     }
 
     /// Puts a specification in force and forgets what it no longer names.

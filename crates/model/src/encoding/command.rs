@@ -1,7 +1,7 @@
 //! Commands.
 
 use super::fields::{
-    Choice, read_address, read_choices, read_name, read_nanos, read_room, read_token, required,
+    Choice, read_address, read_choices, read_name, read_nanos, read_room, read_secret, read_token, required,
     required_token, write_address, write_choices, write_name, write_nanos, write_room, write_token,
 };
 use super::wire::log_proposal::Command as Wire;
@@ -146,6 +146,9 @@ pub(super) fn write(command: &Command) -> Wire {
         Command::StopDrill { drill, reason } => {
             Wire::StopDrill(wire::StopDrill { drill: drill.0, reason: reason.clone() })
         }
+        Command::RotateTicketKey { secret } => {
+            Wire::RotateTicketKey(wire::RotateTicketKey { secret: secret.expose().to_vec() })
+        }
         Command::EndDrill { drill, outcome, summary } => Wire::EndDrill(wire::EndDrill {
             drill: drill.0,
             outcome: outcome.write(),
@@ -267,6 +270,7 @@ pub(super) fn read(command: Wire) -> Result<Command, DecodeError> {
             until: WallTime(c.until_ms),
         },
         Wire::StopDrill(c) => Command::StopDrill { drill: DrillId(c.drill), reason: c.reason },
+        Wire::RotateTicketKey(c) => Command::RotateTicketKey { secret: read_secret(&c.secret)? },
         Wire::EndDrill(c) => Command::EndDrill {
             drill: DrillId(c.drill),
             outcome: DrillOutcome::read_required(c.outcome, "outcome")?,

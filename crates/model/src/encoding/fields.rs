@@ -6,6 +6,7 @@ use crate::errand::ErrandEnd;
 use crate::ids::{NameError, RoomKey, Token};
 use crate::operation::{Fence, OperationKind, Outcome, Reason, SafetyRule, Step, StepResult};
 use crate::state::Verdict;
+use crate::ticket_keys::TicketSecret;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -68,6 +69,11 @@ pub(super) fn write_room(room: &RoomKey) -> Vec<u8> {
 pub(super) fn read_room(bytes: &[u8]) -> Result<RoomKey, DecodeError> {
     let key = <[u8; 16]>::try_from(bytes);
     key.map(RoomKey).map_err(|_| DecodeError::invalid("room", "it must have 16 bytes"))
+}
+
+pub(super) fn read_secret(bytes: &[u8]) -> Result<TicketSecret, DecodeError> {
+    let secret = <[u8; 32]>::try_from(bytes);
+    secret.map(TicketSecret::new).map_err(|_| DecodeError::invalid("secret", "it must have 32 bytes"))
 }
 
 /// A choice among named values, with its number on the wire.

@@ -34,7 +34,7 @@ fn every_command_is_written_and_read_as_in_the_golden_files() {
     }
 }
 
-fn states() -> [(&'static str, State); 6] {
+fn states() -> [(&'static str, State); 7] {
     [
         ("state", samples::rich_state()),
         ("state-empty", State::default()),
@@ -42,6 +42,7 @@ fn states() -> [(&'static str, State); 6] {
         ("state-errand", samples::state_with_errand()),
         ("state-drill", samples::state_with_drill()),
         ("state-places", samples::state_with_places()),
+        ("state-edge", samples::state_with_edge()),
     ]
 }
 
@@ -76,7 +77,7 @@ fn no_golden_file_is_left_without_a_test() {
 /// A program that knows older formats only stops at everything that later ones brought, and reads all else.
 #[test]
 fn an_older_program_reads_what_its_format_has_and_stops_at_the_rest() {
-    for known in [Format::FIRST, Format::ERRANDS, Format::DRILLS, Format::PLACES] {
+    for known in [Format::FIRST, Format::ERRANDS, Format::DRILLS, Format::PLACES, Format::ROUTES] {
         for (name, proposal) in samples::proposals() {
             let read = decode_proposal_as(&encode_proposal(&proposal), known);
             if proposal.command.required_format() <= known {

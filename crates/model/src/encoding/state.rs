@@ -1,17 +1,18 @@
 //! The replicated state.
 
 use super::fields::{
-    Choice, read_address, read_name, read_nanos, read_room, required_token, write_address, write_name,
-    write_nanos, write_room, write_token,
+    Choice, read_address, read_name, read_nanos, read_room, read_secret, required, required_token,
+    write_address, write_name, write_nanos, write_room, write_token,
 };
 use super::{DecodeError, drill, errand, operation, read_request, spec, wire};
 use crate::ids::{
     Epoch, ErrandId, FloatingIpName, Generation, Incarnation, NodeId, Revision, RoomKey, UpstreamName,
 };
 use crate::state::{
-    AnnouncedRecord, Drain, EmbeddedSessions, FloatingIpState, Format, NodeLife, Pause, Pin, State, Verdict,
-    VerdictRecord,
+    AnnouncedRecord, Drain, EarlierSpec, EmbeddedSessions, FloatingIpState, Format, NodeLife, Pause, Pin,
+    State, Verdict, VerdictRecord,
 };
+use crate::ticket_keys::TicketKey;
 use crate::time::WallTime;
 use crate::timing::LeaseBound;
 use std::collections::BTreeMap;
@@ -45,6 +46,8 @@ pub(super) fn write(state: &State) -> wire::Snapshot {
         longest_wait_ns: write_nanos(state.longest.wait),
         drill: state.drill.as_ref().map(drill::write),
         drills: state.drills.iter().map(drill::write_record).collect(),
+        ticket_keys: state.ticket_keys.iter().map(write_ticket_key).collect(),
+        earlier_specs: state.earlier_specs.iter().map(write_earlier_spec).collect(),
     }
 }
 
@@ -61,6 +64,12 @@ pub(super) fn read(state: wire::Snapshot, newest: Format) -> Result<State, Decod
     }
     if format < Format::PLACES && state.pins.iter().any(|pin| pin.placed.is_some()) {
         return Err(DecodeError::invalid("pins", "this format does not say when they were placed"));
+    }
+    if format < Format::EDGE && !(state.ticket_keys.is_empty() && state.earlier_specs.is_empty()) {
+        return Err(DecodeError::invalid(
+            "ticket_keys",
+            "this format has neither these nor earlier specifications",
+        ));
     }
     let pins = table(state.pins, "pins", read_pin)?;
     let sessions = EmbeddedSessions { token: required_token(state.sessions_token)?, pins };
@@ -95,6 +104,8 @@ pub(super) fn read(state: wire::Snapshot, newest: Format) -> Result<State, Decod
             .collect::<Result<_, DecodeError>>()?,
         drill: state.drill.map(drill::read),
         drills: state.drills.into_iter().map(drill::read_record).collect::<Result<_, _>>()?,
+        ticket_keys: state.ticket_keys.into_iter().map(read_ticket_key).collect::<Result<_, _>>()?,
+        earlier_specs: state.earlier_specs.into_iter().map(read_earlier_spec).collect::<Result<_, _>>()?,
     })
 }
 
@@ -230,6 +241,32 @@ fn read_announced(
         by: NodeId(announced.by),
     };
     Ok((read_name(announced.upstream, "upstream")?, record))
+}
+
+fn write_ticket_key(key: &TicketKey) -> wire::SnapshotTicketKey {
+    wire::SnapshotTicketKey { secret: key.secret.expose().to_vec(), since_ms: key.since.0 }
+}
+
+fn read_ticket_key(key: wire::SnapshotTicketKey) -> Result<TicketKey, DecodeError> {
+    Ok(TicketKey { secret: read_secret(&key.secret)?, since: WallTime(key.since_ms) })
+}
+
+fn write_earlier_spec(earlier: &EarlierSpec) -> wire::SnapshotEarlierSpec {
+    wire::SnapshotEarlierSpec {
+        revision: earlier.revision.0,
+        until_ms: earlier.until.0,
+        replaced_by: earlier.replaced_by.clone(),
+        spec: Some(spec::write(&earlier.spec)),
+    }
+}
+
+fn read_earlier_spec(earlier: wire::SnapshotEarlierSpec) -> Result<EarlierSpec, DecodeError> {
+    Ok(EarlierSpec {
+        revision: Revision(earlier.revision),
+        until: WallTime(earlier.until_ms),
+        replaced_by: earlier.replaced_by,
+        spec: spec::read(&required(earlier.spec, "spec")?)?,
+    })
 }
 
 fn write_pin((room, pin): (&RoomKey, &Pin)) -> wire::SnapshotPin {

@@ -72,13 +72,13 @@ fn is_newer(result: &Result<impl std::fmt::Debug, DecodeError>) -> bool {
 #[test]
 fn a_later_format_is_left_to_a_newer_program() {
     let mut bytes = encode_proposal(&samples::proposals()[0].1);
-    bytes[3] = 6;
+    bytes[3] = 7;
     let error = decode_proposal(&bytes).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "written by a newer version of twinsite (format 6): upgrade this node, then start it again"
+        "written by a newer version of twinsite (format 7): upgrade this node, then start it again"
     );
-    assert!(is_newer(&decode_state(&altered_state(|state| state.format = 6))));
+    assert!(is_newer(&decode_state(&altered_state(|state| state.format = 7))));
 }
 
 #[test]

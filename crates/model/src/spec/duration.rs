@@ -3,8 +3,15 @@ use std::fmt;
 use std::time::Duration;
 
 /// A duration that people write with its unit: `"250ms"`, `"3s"`, `"10m"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HumanDuration(pub Duration);
+
+impl HumanDuration {
+    /// Whether it is none at all.
+    pub const fn is_zero(&self) -> bool {
+        self.0.is_zero()
+    }
+}
 
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

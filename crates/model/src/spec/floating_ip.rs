@@ -63,6 +63,9 @@ pub struct FloatingIpSpec {
     pub address: IpAddr,
     /// The TCP ports on which the owner proxies HTTP.
     pub ports: Vec<u16>,
+    /// Those of them on which it speaks TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls_ports: Vec<u16>,
     /// How it is moved.
     pub provider: ProviderKind,
     /// For `netlink`: the interface on which its holder has it. Where a host calls it otherwise, its `node.toml` says so.
@@ -82,6 +85,12 @@ pub struct FloatingIpSpec {
 }
 
 impl FloatingIpSpec {
+    /// The port at which the cluster itself looks whether the address answers: the first that speaks no TLS, so that a bad
+    /// certificate is not taken for a lost address.
+    pub fn probe_port(&self) -> Option<u16> {
+        self.ports.iter().copied().find(|port| !self.tls_ports.contains(port))
+    }
+
     /// What the holder does while it is unknown whether a quorum exists.
     pub fn on_quorum_unknown(&self) -> OnQuorumUnknown {
         self.on_quorum_unknown.unwrap_or(match self.provider {

@@ -1,6 +1,6 @@
 //! Whatever the text: a specification that is written and read the same again, or one error that names its place.
 
-use super::{from_json, from_toml, to_json};
+use super::{from_json, from_toml, to_json, to_toml};
 use proptest::prelude::*;
 use twinsite_fuzz::{config, corpus, mutated};
 
@@ -15,7 +15,12 @@ proptest! {
     fn fuzz_specification(bytes in inputs()) {
         let text = String::from_utf8_lossy(&bytes);
         match from_toml(&text) {
-            Ok(spec) => prop_assert_eq!(from_json(&to_json(&spec)).unwrap(), spec),
+            Ok(spec) => {
+                if let Ok(written) = to_toml(&spec) {
+                    prop_assert_eq!(&from_toml(&written).unwrap(), &spec);
+                }
+                prop_assert_eq!(from_json(&to_json(&spec)).unwrap(), spec);
+            }
             Err(error) => prop_assert!(error.in_file("cluster.toml").starts_with("cluster.toml")),
         }
     }

@@ -3,6 +3,7 @@
 //! The types here say what can be written; [`validate`] says what makes sense. Durations are written as text with
 //! a unit (`"250ms"`, `"3s"`, `"10m"`).
 
+mod certificate;
 mod cidr;
 pub mod diff;
 mod drills;
@@ -15,17 +16,20 @@ mod parse;
 mod pattern;
 mod route;
 mod template;
+mod upstream;
 pub mod validate;
 
+pub use certificate::CertificateSpec;
 pub use cidr::Cidr;
 pub use drills::{BlockedWindow, Day, DayTime, DayTimeError, DrillsSpec};
 pub use duration::HumanDuration;
 pub use floating_ip::{Failback, FloatingIpSpec, OnQuorumUnknown, ProviderKind};
 pub use headers::{HeaderEdits, HeaderName, HeaderNameError};
-pub use parse::{Place, SPEC_TEXT_BYTES_MAX, SpecError, from_json, from_toml, to_json};
+pub use parse::{Place, SPEC_TEXT_BYTES_MAX, SpecError, from_json, from_toml, to_json, to_toml};
 pub use pattern::{Pattern, PatternError};
 pub use route::{Balance, Compression, MatchSpec, RedirectSpec, RespondSpec, RouteSpec, Scheme};
 pub use template::{Part, Template, TemplateError, Variable};
+pub use upstream::{UpstreamProtocol, UpstreamSpec, UpstreamTlsSpec};
 
 use crate::ids::{ClusterName, FloatingIpName, NodeId, NodeName, SiteName, UpstreamName};
 use crate::state::Format;
@@ -63,6 +67,9 @@ pub struct ClusterSpec {
     /// The floating IPs.
     #[serde(rename = "floating_ip", default)]
     pub floating_ips: Vec<FloatingIpSpec>,
+    /// The certificates. A client gets the first one for the name that it asks for, or simply the first.
+    #[serde(rename = "certificate", default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateSpec>,
     /// The routes, tried in order.
     #[serde(rename = "route", default)]
     pub routes: Vec<RouteSpec>,
@@ -197,18 +204,16 @@ pub struct NodeSpec {
     /// Where it proxies HTTP on addresses of its own, beside the floating ones.
     #[serde(default)]
     pub http: Vec<SocketAddr>,
+    /// The same by TLS.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub https: Vec<SocketAddr>,
 }
 
-/// One instance of the meeting server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UpstreamSpec {
-    /// Its name.
-    pub name: UpstreamName,
-    /// The site at which it runs.
-    pub site: SiteName,
-    /// `host:port`. Hashes score this very string, so it should not change while people are in rooms.
-    pub address: String,
+impl NodeSpec {
+    /// The oldest format whose programs read all that is written here.
+    pub(crate) fn required_format(&self) -> Format {
+        if self.https.is_empty() { Format::FIRST } else { Format::EDGE }
+    }
 }
 
 /// How every serving node probes every upstream.
@@ -227,6 +232,34 @@ pub struct HealthSpec {
     pub fall: u32,
     /// Whether a Socket.IO handshake must answer too.
     pub socket_io: bool,
+    /// After so many failed requests in a row a node by itself leaves an upstream out for a while, without waiting for the
+    /// cluster's verdict; 0 for never. Rooms stay where they are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub eject_after: u32,
+    /// For how long, the first time; then twice as long each time, up to ten times.
+    #[serde(skip_serializing_if = "is_eject_for_default")]
+    pub eject_for: HumanDuration,
+    /// How long an upstream that was unhealthy takes, once it is healthy again, to get as much as the others.
+    #[serde(skip_serializing_if = "HumanDuration::is_zero")]
+    pub slow_start: HumanDuration,
+}
+
+/// See [`HealthSpec::eject_for`].
+const EJECT_FOR: HumanDuration = HumanDuration(Duration::from_secs(5));
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_eject_for_default(duration: &HumanDuration) -> bool {
+    *duration == EJECT_FOR
+}
+
+impl HealthSpec {
+    fn is_of_format_6(&self) -> bool {
+        self.eject_after != 0 || self.eject_for != EJECT_FOR || self.slow_start != HumanDuration::default()
+    }
 }
 
 impl Default for HealthSpec {
@@ -238,6 +271,9 @@ impl Default for HealthSpec {
             rise: 2,
             fall: 3,
             socket_io: false,
+            eject_after: 0,
+            eject_for: EJECT_FOR,
+            slow_start: HumanDuration::default(),
         }
     }
 }
@@ -334,8 +370,24 @@ pub struct ProxySpec {
     /// and port counts; nobody else's word does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<Cidr>,
+    /// Load balancers in front of the nodes: each of their connections begins with a PROXY header, version 1 or 2, that says
+    /// whose it is, and is closed if it does not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub proxy_protocol_from: Vec<Cidr>,
+    /// How many of a hundred requests may be tried a second time where the first upstream did not take them: when everything
+    /// is down, retries would double the load. A few in each second always may.
+    #[serde(skip_serializing_if = "is_retry_percent_default")]
+    pub retry_percent: u32,
     /// Answer `x-twinsite-node` and `x-twinsite-token` to requests that carry `x-twinsite-trace: 1`.
     pub trace_headers: bool,
+}
+
+/// See [`ProxySpec::retry_percent`].
+const RETRY_PERCENT: u32 = 20;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_retry_percent_default(percent: &u32) -> bool {
+    *percent == RETRY_PERCENT
 }
 
 impl Default for ProxySpec {
@@ -348,6 +400,8 @@ impl Default for ProxySpec {
             body_bytes_max: 0,
             idle_per_upstream_max: 64,
             trusted_proxies: Vec::new(),
+            proxy_protocol_from: Vec::new(),
+            retry_percent: RETRY_PERCENT,
             trace_headers: true,
         }
     }
@@ -373,13 +427,32 @@ impl ClusterSpec {
 
     /// The oldest format whose programs read all that is written here.
     pub(crate) fn required_format(&self) -> Format {
-        if self.routes.iter().any(RouteSpec::is_of_format_5) || !self.proxy.trusted_proxies.is_empty() {
+        if self.is_of_format_6() {
+            Format::EDGE
+        } else if self.routes.iter().any(RouteSpec::is_of_format_5) || !self.proxy.trusted_proxies.is_empty()
+        {
             Format::ROUTES
         } else if !self.drills.is_default() {
             Format::DRILLS
         } else {
             Format::FIRST
         }
+    }
+
+    /// Whether it says what [`Format::EDGE`] brought.
+    fn is_of_format_6(&self) -> bool {
+        !self.certificates.is_empty()
+            || !self.proxy.proxy_protocol_from.is_empty()
+            || self.speaks_tls()
+            || self.upstreams.iter().any(|upstream| upstream.required_format() == Format::EDGE)
+            || self.health.is_of_format_6()
+            || self.proxy.retry_percent != ProxySpec::default().retry_percent
+    }
+
+    /// Whether any node serves clients by TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.nodes.iter().any(|node| !node.https.is_empty())
+            || self.floating_ips.iter().any(|ip| !ip.tls_ports.is_empty())
     }
 
     /// The node with this id.

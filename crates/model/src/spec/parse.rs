@@ -101,6 +101,12 @@ pub fn to_json(part: &impl Serialize) -> Vec<u8> {
         .expect("every key of a specification is text, and no part of it fails to be written")
 }
 
+/// Writes a specification as people do. Fails for numbers that TOML cannot hold (above 2^63 - 1).
+pub fn to_toml(spec: &ClusterSpec) -> Result<String, SpecError> {
+    toml::to_string(spec)
+        .map_err(|error| SpecError::Syntax { place: None, problem: one_line(&error.to_string()) })
+}
+
 /// What is read before anything else, because everything else depends on it.
 #[derive(Deserialize)]
 struct VersionOnly {

@@ -1,5 +1,6 @@
 //! What makes a specification usable. Every finding names the key and the remedy.
 
+mod certificates;
 mod floating_ips;
 mod nodes;
 mod policies;
@@ -7,6 +8,9 @@ mod routes;
 mod sites;
 mod timing;
 mod upstreams;
+
+pub use routes::path_pattern;
+pub use upstreams::{host_and_port, is_host_name};
 
 use super::{ClusterSpec, to_json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +66,7 @@ pub fn check(spec: &ClusterSpec) -> Vec<Finding> {
     nodes::check(spec, &mut findings);
     upstreams::check(spec, &mut findings);
     floating_ips::check(spec, &mut findings);
+    certificates::check(spec, &mut findings);
     routes::check(spec, &mut findings);
     policies::check(spec, &mut findings);
     timing::check(spec, &mut findings);
@@ -100,6 +105,8 @@ pub fn warnings(spec: &ClusterSpec) -> Vec<Finding> {
     sites::warn(spec, &mut findings);
     nodes::warn(spec, &mut findings);
     floating_ips::warn(spec, &mut findings);
+    certificates::warn(spec, &mut findings);
+    upstreams::warn(spec, &mut findings);
     routes::warn(spec, &mut findings);
     policies::warn(spec, &mut findings);
     findings.0
@@ -190,6 +197,7 @@ fn addresses_used_twice(spec: &ClusterSpec, findings: &mut Findings) {
         all.push((node.peer, key("node", index, &node.name, "peer")));
         all.push((node.api, key("node", index, &node.name, "api")));
         all.extend(node.http.iter().map(|http| (*http, key("node", index, &node.name, "http"))));
+        all.extend(node.https.iter().map(|https| (*https, key("node", index, &node.name, "https"))));
     }
     for (index, ip) in spec.floating_ips.iter().enumerate() {
         let address =

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::encoding::{decode_state, encode_state};
 use crate::spec::{ClusterSpec, HumanDuration, NodeKind};
-use crate::state::AHEAD_MAX;
+use crate::state::{AHEAD_MAX, EARLIER_SPECS_BYTES_MAX, EARLIER_SPECS_MAX};
+use crate::ticket_keys::{ROTATE_EVERY, TicketSecret};
 use crate::timing::LeaseBound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,4 +221,69 @@ fn an_owner_that_was_stopped_in_good_order_does_not_count_as_failed() {
         let operation = cluster.running().unwrap().id;
         cluster.done(abort(operation));
     }
+}
+
+fn with_newest_format() -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.state.format = Format::NEWEST;
+    cluster
+}
+
+#[test]
+fn what_the_specification_was_before_is_kept_and_not_for_ever() {
+    let mut cluster = with_newest_format();
+    let first = Arc::clone(cluster.state.spec.as_ref().unwrap());
+    let applied_at = cluster.state.spec_revision;
+    cluster.done(changed(&cluster, |spec| spec.policy.failovers_max = 7));
+    let kept = cluster.state.earlier_specs.back().unwrap();
+    assert_eq!((&kept.spec, kept.revision, &*kept.replaced_by), (&first, applied_at, "controller"));
+    for number in 0..2 * u32::try_from(EARLIER_SPECS_MAX).unwrap() {
+        cluster.done(changed(&cluster, |spec| spec.policy.failovers_max = 100 + number));
+    }
+    assert_eq!(cluster.state.earlier_specs.len(), EARLIER_SPECS_MAX);
+    assert!(cluster.state.earlier_specs.iter().is_sorted_by_key(|earlier| earlier.revision));
+    assert_eq!(decode_state(&encode_state(&cluster.state)).unwrap(), cluster.state);
+    // Going back is a change like any other.
+    let oldest = Arc::clone(&cluster.state.earlier_specs.front().unwrap().spec);
+    cluster.done(Command::ApplySpec { spec: Arc::clone(&oldest) });
+    assert_eq!(cluster.state.spec.as_ref(), Some(&oldest));
+}
+
+#[test]
+fn long_earlier_specifications_are_fewer() {
+    let mut cluster = with_newest_format();
+    for number in 0..20_u32 {
+        cluster.done(changed(&cluster, |spec| {
+            spec.routes[0].hosts =
+                (0..4_000_u32).map(|host| format!("host-{number}-{host}.example.org")).collect();
+        }));
+    }
+    let bytes: usize =
+        cluster.state.earlier_specs.iter().map(|earlier| crate::spec::to_json(&*earlier.spec).len()).sum();
+    assert!(bytes <= EARLIER_SPECS_BYTES_MAX, "{bytes}");
+    assert!((2..20).contains(&cluster.state.earlier_specs.len()));
+}
+
+#[test]
+fn an_older_format_keeps_no_earlier_ones() {
+    let mut cluster = Cluster::new();
+    cluster.done(changed(&cluster, |spec| spec.policy.failovers_max = 7));
+    assert!(cluster.state.earlier_specs.is_empty());
+}
+
+#[test]
+fn session_tickets_get_a_new_key_when_it_is_due_and_not_before() {
+    let mut cluster = with_newest_format();
+    let secret = |byte: u8| TicketSecret::new([byte; 32]);
+    let rotate = |byte: u8| Command::RotateTicketKey { secret: secret(byte) };
+    cluster.done(rotate(1));
+    cluster.unchanged(rotate(2));
+    for byte in 3..8 {
+        cluster.wall += u64::try_from(ROTATE_EVERY.as_millis()).unwrap();
+        cluster.done(rotate(byte));
+        cluster.unchanged(rotate(byte));
+    }
+    let kept: Vec<_> = cluster.state.ticket_keys.iter().map(|key| key.secret.clone()).collect();
+    assert_eq!(kept, [secret(5), secret(6), secret(7)]);
+    assert_eq!(decode_state(&encode_state(&cluster.state)).unwrap(), cluster.state);
 }

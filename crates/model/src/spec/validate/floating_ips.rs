@@ -73,6 +73,20 @@ fn check_ip(spec: &ClusterSpec, index: usize, ip: &FloatingIpSpec, findings: &mu
     if ip.ports.contains(&0) {
         findings.add(key("ports"), "port 0 stands for any port", "write ports from 1 to 65535");
     }
+    if let Some(other) = ip.tls_ports.iter().find(|port| !ip.ports.contains(port)) {
+        findings.add(
+            key("tls_ports"),
+            format!("{other} is not among `ports`"),
+            "name in `tls_ports` those of the `ports` that speak TLS",
+        );
+    }
+    if !ip.ports.is_empty() && ip.probe_port().is_none() {
+        findings.add(
+            key("tls_ports"),
+            "every port speaks TLS: the cluster could not tell a bad certificate from a lost address",
+            "add a port without TLS to `ports`, as 80, with a route that redirects to HTTPS",
+        );
+    }
     check_sites(spec, ip, &key("sites"), findings);
     if let Failback::After(stable) = ip.failback {
         findings.duration(key("failback"), stable, SECOND..=30 * DAY);
@@ -110,8 +124,9 @@ fn check_sites(spec: &ClusterSpec, ip: &FloatingIpSpec, key: &str, findings: &mu
 
 /// Whether these nodes may be on one machine, by the addresses at which others reach them.
 fn on_one_machine(nodes: &[&NodeSpec]) -> bool {
-    let of_node =
-        |node: &NodeSpec| node.http.iter().map(SocketAddr::ip).chain([node.peer.ip()]).collect::<Vec<_>>();
+    let of_node = |node: &NodeSpec| {
+        node.http.iter().chain(&node.https).map(SocketAddr::ip).chain([node.peer.ip()]).collect::<Vec<_>>()
+    };
     let hosts: BTreeSet<_> =
         nodes.iter().flat_map(|node| of_node(node)).filter(|host| !host.is_loopback()).collect();
     hosts.len() <= 1

@@ -20,6 +20,23 @@ pub(super) fn check(spec: &ClusterSpec, findings: &mut Findings) {
     for (index, node) in nodes() {
         check_node(spec, index, node, findings);
     }
+    for prefix in &spec.proxy.proxy_protocol_from {
+        let of_node = |node: &&NodeSpec| {
+            let own = node.http.iter().chain(&node.https).chain([&node.peer, &node.api]);
+            own.map(SocketAddr::ip).any(|own| prefix.contains(own))
+        };
+        // One on everything is warned of.
+        if let Some(node) = spec.nodes.iter().find(of_node).filter(|_| !prefix.is_everything()) {
+            findings.add(
+                "proxy.proxy_protocol_from",
+                format!(
+                    "`{prefix}` covers node {}, whose probes of the floating IPs say no PROXY header",
+                    node.name
+                ),
+                "write the addresses of the load balancers alone",
+            );
+        }
+    }
     if spec.nodes.is_empty() {
         return;
     }
@@ -57,14 +74,16 @@ fn check_node(spec: &ClusterSpec, index: usize, node: &NodeSpec, findings: &mut 
     for (field, address) in [("peer", node.peer), ("api", node.api)] {
         check_address(&key(field), address, findings);
     }
-    for http in &node.http {
-        check_address(&key("http"), *http, findings);
-    }
-    if !node.http.is_empty() && !node.kind.serves() {
-        findings.add(key("http"), "a witness serves nothing", "remove it");
-    }
-    if node.http.len() > 16 {
-        findings.add(key("http"), "more than 16 addresses", "write at most 16");
+    for (field, addresses) in [("http", &node.http), ("https", &node.https)] {
+        for address in addresses {
+            check_address(&key(field), *address, findings);
+        }
+        if !addresses.is_empty() && !node.kind.serves() {
+            findings.add(key(field), "a witness serves nothing", "remove it");
+        }
+        if addresses.len() > 16 {
+            findings.add(key(field), "more than 16 addresses", "write at most 16");
+        }
     }
 }
 

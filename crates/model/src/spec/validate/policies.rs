@@ -50,6 +50,9 @@ fn check_health(health: &HealthSpec, findings: &mut Findings) {
     findings.duration("health.timeout", health.timeout, 10 * MS..=5 * MINUTE);
     findings.number("health.rise", health.rise.into(), 1..=100);
     findings.number("health.fall", health.fall.into(), 1..=100);
+    findings.number("health.eject_after", health.eject_after.into(), 0..=10_000);
+    findings.duration("health.eject_for", health.eject_for, 100 * MS..=HOUR);
+    findings.duration("health.slow_start", health.slow_start, Duration::ZERO..=HOUR);
 }
 
 fn check_sessions(sessions: &SessionsSpec, findings: &mut Findings) {
@@ -120,10 +123,16 @@ fn check_proxy(proxy: &ProxySpec, findings: &mut Findings) {
     findings.duration("proxy.head_timeout", proxy.head_timeout, 100 * MS..=10 * MINUTE);
     findings.duration("proxy.keep_alive_timeout", proxy.keep_alive_timeout, SECOND..=DAY);
     findings.number("proxy.connections_max", proxy.connections_max.into(), 1..=10_000_000);
-    if proxy.trusted_proxies.len() > TRUSTED_MAX {
-        let problem = format!("there are {}, at most {TRUSTED_MAX} are allowed", proxy.trusted_proxies.len());
-        findings.add("proxy.trusted_proxies", problem, "use fewer and shorter prefixes");
+    for (key, prefixes) in [
+        ("proxy.trusted_proxies", &proxy.trusted_proxies),
+        ("proxy.proxy_protocol_from", &proxy.proxy_protocol_from),
+    ] {
+        if prefixes.len() > TRUSTED_MAX {
+            let problem = format!("there are {}, at most {TRUSTED_MAX} are allowed", prefixes.len());
+            findings.add(key, problem, "use fewer and shorter prefixes");
+        }
     }
+    findings.number("proxy.retry_percent", proxy.retry_percent.into(), 0..=100);
     findings.number("proxy.idle_per_upstream_max", proxy.idle_per_upstream_max.into(), 0..=10_000);
 }
 
@@ -140,6 +149,13 @@ pub(super) fn warn(spec: &ClusterSpec, findings: &mut Findings) {
             "proxy.trusted_proxies",
             format!("`{everybody}` trusts everybody: each client chooses the address that it is seen at"),
             "write the addresses of the proxies in front of these nodes only",
+        );
+    }
+    if let Some(everybody) = spec.proxy.proxy_protocol_from.iter().find(|prefix| prefix.is_everything()) {
+        findings.add(
+            "proxy.proxy_protocol_from",
+            format!("`{everybody}` takes everybody for a load balancer: each client chooses the address that it is seen at"),
+            "write the addresses of the load balancers in front of these nodes only",
         );
     }
     if spec.policy.failovers_max > BREAKER_MAX {

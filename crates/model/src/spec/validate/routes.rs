@@ -190,7 +190,8 @@ fn is_host_pattern(host: &str) -> bool {
             .is_some_and(|h| h.parse::<std::net::Ipv6Addr>().is_ok())
 }
 
-pub(super) fn path_pattern(path: &str) -> Result<(), &'static str> {
+/// Checks a path, or a beginning of paths that ends with `*`.
+pub fn path_pattern(path: &str) -> Result<(), &'static str> {
     let fixed = path.strip_suffix('*').unwrap_or(path);
     if !path.starts_with('/') {
         Err("a path begins with `/`")

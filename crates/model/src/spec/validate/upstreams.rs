@@ -1,7 +1,7 @@
 //! Upstreams.
 
 use super::{Findings, UPSTREAMS_MAX, key, unique};
-use crate::spec::{ClusterSpec, UpstreamSpec};
+use crate::spec::{ClusterSpec, UpstreamProtocol, UpstreamSpec};
 use std::net::{IpAddr, Ipv6Addr};
 
 pub(super) fn check(spec: &ClusterSpec, findings: &mut Findings) {
@@ -46,10 +46,54 @@ fn check_upstream(spec: &ClusterSpec, index: usize, upstream: &UpstreamSpec, fin
             "write HOST:PORT, as in `10.1.0.11:3443`, `[2001:db8::1]:3443` or `meet-1.example.org:3443`",
         );
     }
+    findings.number(key("weight"), upstream.weight.into(), 1..=1_000);
+    if !upstream.tls.is_default() && upstream.protocol != UpstreamProtocol::Https {
+        findings.add(
+            key("tls"),
+            "it says how a certificate is looked at, and the upstream does not speak TLS",
+            "write `protocol = \"https\"`, or remove `tls`",
+        );
+    }
+    if let Some(path) = upstream.tls.authorities.as_ref().filter(|path| !path.is_absolute()) {
+        findings.add(
+            key("tls.authorities"),
+            format!("`{}` depends on where a node was started", path.display()),
+            "write the whole path, from `/`",
+        );
+    }
+    if let Some(name) =
+        upstream.tls.name.as_ref().filter(|name| !is_host_name(name) && name.parse::<IpAddr>().is_err())
+    {
+        findings.add(
+            key("tls.name"),
+            format!("`{}` is not the name of a host", name.escape_debug()),
+            "write the name in the upstream's certificate",
+        );
+    }
+}
+
+pub(super) fn warn(spec: &ClusterSpec, findings: &mut Findings) {
+    for (index, upstream) in spec.upstreams.iter().enumerate() {
+        if upstream.protocol == UpstreamProtocol::Https && !upstream.tls.verify {
+            findings.add(
+                key("upstream", index, &upstream.name, "tls.verify"),
+                "anybody on the way can say that he is this upstream",
+                "write `authorities` with the certificate that signed the upstream's, and remove `verify = false`",
+            );
+        }
+        let port_of_tls = upstream.address.ends_with(":443") && upstream.protocol != UpstreamProtocol::Https;
+        if port_of_tls {
+            findings.add(
+                key("upstream", index, &upstream.name, "protocol"),
+                "443 is the port of HTTPS, and this upstream is spoken to in clear",
+                "write `protocol = \"https\"`",
+            );
+        }
+    }
 }
 
 /// Checks `HOST:PORT`.
-pub(super) fn host_and_port(address: &str) -> Result<(), &'static str> {
+pub fn host_and_port(address: &str) -> Result<(), &'static str> {
     let (host, port) = address.rsplit_once(':').ok_or("the port is missing")?;
     let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     if !digits || port.starts_with('0') || port.parse::<u16>().is_err() {
@@ -71,7 +115,7 @@ fn usable(address: IpAddr) -> Result<(), &'static str> {
 }
 
 /// Whether this is the name of a host: labels of letters, digits and `-`, joined by dots.
-pub(super) fn is_host_name(host: &str) -> bool {
+pub fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
