@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinsite_model::UpstreamName;
 use twinsite_model::dial::DialMap;
+use twinsite_upstream::{Connector, Target};
 
 /// After something was delivered, by whichever node, it is asked so many times as often, so many times.
 const HURRY_FACTOR: u32 = 5;
@@ -19,7 +20,7 @@ const ANNOUNCED_PATH: &str = "/announced";
 
 /// Asks the instances until dropped.
 pub struct ReadBack {
-    targets: Arc<Mutex<BTreeMap<UpstreamName, String>>>,
+    targets: Arc<Mutex<BTreeMap<UpstreamName, Target>>>,
     announced: watch::Sender<BTreeMap<UpstreamName, Option<IpAddr>>>,
     soon: Arc<Notify>,
     _stop: DropGuard,
@@ -28,7 +29,7 @@ pub struct ReadBack {
 impl ReadBack {
     /// Asks nobody yet.
     pub fn start(dial: DialMap, every: Duration) -> Self {
-        let targets: Arc<Mutex<BTreeMap<UpstreamName, String>>> = Arc::default();
+        let targets: Arc<Mutex<BTreeMap<UpstreamName, Target>>> = Arc::default();
         let (announced, soon, stop) =
             (watch::Sender::default(), Arc::new(Notify::new()), CancellationToken::new());
         let work = ask_all(dial, every, Arc::clone(&targets), announced.clone(), Arc::clone(&soon));
@@ -37,8 +38,8 @@ impl ReadBack {
         Self { targets, announced, soon, _stop: stop.drop_guard() }
     }
 
-    /// Asks these from now on, by name and `host:port`.
-    pub fn configure(&self, targets: Vec<(UpstreamName, String)>) {
+    /// Asks these from now on, by name.
+    pub fn configure(&self, targets: Vec<(UpstreamName, Target)>) {
         *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets.into_iter().collect();
         self.soon.notify_one();
     }
@@ -57,10 +58,11 @@ impl ReadBack {
 async fn ask_all(
     dial: DialMap,
     every: Duration,
-    targets: Arc<Mutex<BTreeMap<UpstreamName, String>>>,
+    targets: Arc<Mutex<BTreeMap<UpstreamName, Target>>>,
     announced: watch::Sender<BTreeMap<UpstreamName, Option<IpAddr>>>,
     soon: Arc<Notify>,
 ) {
+    let connector = Arc::new(Connector::new(dial));
     let mut hurried = 0_u32;
     loop {
         let pause = if hurried > 0 { every / HURRY_FACTOR } else { every };
@@ -72,8 +74,8 @@ async fn ask_all(
         let asked = targets.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut answers = tokio::task::JoinSet::new();
         for (name, target) in asked {
-            let dial = dial.clone();
-            answers.spawn(async move { (name, ask(&dial, &target, every).await) });
+            let connector = Arc::clone(&connector);
+            answers.spawn(async move { (name, ask(&connector, &target, every).await) });
         }
         let answers: BTreeMap<_, _> = answers.join_all().await.into_iter().collect();
         announced.send_if_modified(|known| {
@@ -84,8 +86,8 @@ async fn ask_all(
     }
 }
 
-async fn ask(dial: &DialMap, target: &str, within: Duration) -> Option<IpAddr> {
-    let answer = get(dial, target, ANNOUNCED_PATH, &[], within).await.ok()?;
+async fn ask(connector: &Connector, target: &Target, within: Duration) -> Option<IpAddr> {
+    let answer = get(connector, target, ANNOUNCED_PATH, &[], within).await.ok()?;
     let json: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
     json.get("announcedIp")?.as_str()?.parse().ok()
 }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinsite_model::dial::DialMap;
 use twinsite_model::{ClusterName, FloatingIpName, Incarnation, NodeId, Token};
+use twinsite_upstream::{Connector, Target};
 
 /// While an address is silent, probes come so many times as often.
 const SILENCE_FACTOR: u32 = 4;
@@ -59,7 +60,7 @@ pub type OutsideAnswers = Arc<BTreeMap<FloatingIpName, OutsideAnswer>>;
 
 /// Probes floating IPs until dropped.
 pub struct OutsideProbes {
-    dial: DialMap,
+    connector: Arc<Connector>,
     answers: watch::Sender<OutsideAnswers>,
     running: Mutex<BTreeMap<FloatingIpName, Running>>,
 }
@@ -80,7 +81,11 @@ struct Running {
 impl OutsideProbes {
     /// Nothing to probe yet.
     pub fn start(dial: DialMap) -> Self {
-        Self { dial, answers: watch::Sender::default(), running: Mutex::default() }
+        Self {
+            connector: Arc::new(Connector::new(dial)),
+            answers: watch::Sender::default(),
+            running: Mutex::default(),
+        }
     }
 
     /// Probes these from now on.
@@ -106,7 +111,8 @@ impl OutsideProbes {
                 continue;
             }
             let (stop, soon) = (CancellationToken::new(), Arc::new(Notify::new()));
-            let work = probe(ip.clone(), pace, self.dial.clone(), self.answers.clone(), Arc::clone(&soon));
+            let work =
+                probe(ip.clone(), pace, Arc::clone(&self.connector), self.answers.clone(), Arc::clone(&soon));
             let stopped = stop.clone();
             tokio::spawn(async move { stopped.run_until_cancelled(work).await });
             running.insert(ip, Running { pace, soon, _stop: stop.drop_guard() });
@@ -133,13 +139,13 @@ impl OutsideProbes {
 async fn probe(
     ip: FloatingIpName,
     pace: Pace,
-    dial: DialMap,
+    connector: Arc<Connector>,
     answers: watch::Sender<OutsideAnswers>,
     soon: Arc<Notify>,
 ) {
     loop {
         let began = Instant::now();
-        let answer = ask(&dial, pace).await;
+        let answer = ask(&connector, pace).await;
         let silent = matches!(answer, OutsideAnswer::Silent { .. });
         answers.send_if_modified(|answers| {
             let changed = answers.get(&ip) != Some(&answer);
@@ -157,9 +163,10 @@ async fn probe(
     }
 }
 
-async fn ask(dial: &DialMap, pace: Pace) -> OutsideAnswer {
+async fn ask(connector: &Connector, pace: Pace) -> OutsideAnswer {
     let trace = (http::HeaderName::from_static("x-twinsite-trace"), HeaderValue::from_static("1"));
-    match get(dial, &pace.address.to_string(), WHO_PATH, &[trace], pace.timeout).await {
+    match get(connector, &Target::in_clear(pace.address.to_string()), WHO_PATH, &[trace], pace.timeout).await
+    {
         Err(error) => OutsideAnswer::Silent { detail: error.to_string() },
         Ok(answer) if !answer.status.is_success() => {
             OutsideAnswer::Silent { detail: format!("answers {}", answer.status) }

@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use twinsite_model::UpstreamName;
 use twinsite_model::dial::DialMap;
 use twinsite_model::spec::HealthSpec;
+use twinsite_upstream::{Connector, Target};
 
 /// While an opinion is formed or doubted, probes come so many times as often.
 const DOUBT_FACTOR: u32 = 4;
@@ -25,8 +26,8 @@ const SOCKET_IO_PATH: &str = "/socket.io/?EIO=4&transport=polling";
 pub struct UpstreamTarget {
     /// Its name.
     pub name: UpstreamName,
-    /// `host:port`.
-    pub address: String,
+    /// The way to it.
+    pub target: Target,
 }
 
 /// What this node thinks of an upstream.
@@ -43,14 +44,14 @@ pub type Opinions = Arc<BTreeMap<UpstreamName, Opinion>>;
 
 /// Probes every upstream until dropped.
 pub struct UpstreamProbes {
-    dial: DialMap,
+    connector: Arc<Connector>,
     seed: u64,
     opinions: watch::Sender<Opinions>,
     running: Mutex<BTreeMap<UpstreamName, Running>>,
 }
 
 struct Running {
-    address: String,
+    target: Target,
     health: HealthSpec,
     suspect: Arc<Notify>,
     _stop: DropGuard,
@@ -59,16 +60,20 @@ struct Running {
 impl UpstreamProbes {
     /// Nothing to probe yet. `seed` makes the jitter of each node its own.
     pub fn start(dial: DialMap, seed: u64) -> Self {
-        Self { dial, seed, opinions: watch::Sender::default(), running: Mutex::default() }
+        Self {
+            connector: Arc::new(Connector::new(dial)),
+            seed,
+            opinions: watch::Sender::default(),
+            running: Mutex::default(),
+        }
     }
 
     /// Probes these from now on. What did not change goes on undisturbed, and keeps its opinion.
     pub fn configure(&self, health: &HealthSpec, targets: Vec<UpstreamTarget>) {
         let mut running = self.running();
-        let wanted: BTreeMap<_, _> =
-            targets.into_iter().map(|target| (target.name, target.address)).collect();
+        let wanted: BTreeMap<_, _> = targets.into_iter().map(|target| (target.name, target.target)).collect();
         let stays = |name: &UpstreamName, probe: &Running| {
-            wanted.get(name) == Some(&probe.address) && probe.health == *health
+            wanted.get(name) == Some(&probe.target) && probe.health == *health
         };
         running.retain(|name, probe| stays(name, probe));
         self.opinions.send_if_modified(|opinions| {
@@ -78,7 +83,7 @@ impl UpstreamProbes {
             }
             outdated
         });
-        for (name, address) in wanted {
+        for (name, target) in wanted {
             if running.contains_key(&name) {
                 continue;
             }
@@ -86,9 +91,9 @@ impl UpstreamProbes {
             let suspect = Arc::new(Notify::new());
             let probe = Probe {
                 name: name.clone(),
-                address: address.clone(),
+                target: target.clone(),
                 health: health.clone(),
-                dial: self.dial.clone(),
+                connector: Arc::clone(&self.connector),
                 opinions: self.opinions.clone(),
                 suspect: Arc::clone(&suspect),
                 random: fastrand::Rng::with_seed(self.seed ^ name_number(&name)),
@@ -96,7 +101,7 @@ impl UpstreamProbes {
             };
             tokio::spawn(probe.run(stop.clone()));
             running
-                .insert(name, Running { address, health: health.clone(), suspect, _stop: stop.drop_guard() });
+                .insert(name, Running { target, health: health.clone(), suspect, _stop: stop.drop_guard() });
         }
     }
 
@@ -123,9 +128,9 @@ fn name_number(name: &UpstreamName) -> u64 {
 
 struct Probe {
     name: UpstreamName,
-    address: String,
+    target: Target,
     health: HealthSpec,
-    dial: DialMap,
+    connector: Arc<Connector>,
     opinions: watch::Sender<Opinions>,
     suspect: Arc<Notify>,
     random: fastrand::Rng,
@@ -171,13 +176,13 @@ impl Probe {
     async fn look(&mut self) -> Result<(), String> {
         let within = self.health.timeout.0;
         let began = Instant::now();
-        let answer = get(&self.dial, &self.address, &self.health.path, &self.headers(), within).await;
+        let answer = get(&self.connector, &self.target, &self.health.path, &self.headers(), within).await;
         let answer = answer.map_err(|error: NoAnswer| error.to_string())?;
         self.keep_cookie(&answer);
         is_well(&answer)?;
         if self.health.socket_io {
             let left = within.saturating_sub(began.elapsed());
-            let answer = get(&self.dial, &self.address, SOCKET_IO_PATH, &self.headers(), left).await;
+            let answer = get(&self.connector, &self.target, SOCKET_IO_PATH, &self.headers(), left).await;
             let answer = answer.map_err(|error| format!("Socket.IO: {error}"))?;
             shakes_hands(&answer)?;
         }

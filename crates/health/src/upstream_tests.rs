@@ -71,7 +71,10 @@ fn name() -> UpstreamName {
 
 async fn opinion_of(server: &Server, health: HealthSpec) -> Opinion {
     let probes = UpstreamProbes::start(DialMap::default(), 1);
-    probes.configure(&health, vec![UpstreamTarget { name: name(), address: server.address.clone() }]);
+    probes.configure(
+        &health,
+        vec![UpstreamTarget { name: name(), target: Target::in_clear(&*server.address) }],
+    );
     first_opinion(&probes).await
 }
 
@@ -138,7 +141,7 @@ async fn suspicion_is_looked_into_at_once_and_removal_forgets() {
     let health = HealthSpec { interval: HumanDuration(Duration::from_millis(400)), fall: 1, ..quick() };
     let slow = HealthSpec { interval: HumanDuration(Duration::from_secs(4)), ..health };
     let probes = UpstreamProbes::start(DialMap::default(), 1);
-    let target = UpstreamTarget { name: name(), address: server.address.clone() };
+    let target = UpstreamTarget { name: name(), target: Target::in_clear(&*server.address) };
     probes.configure(&slow, vec![target.clone()]);
     assert!(first_opinion(&probes).await.healthy);
     let began = Instant::now();
@@ -157,6 +160,9 @@ async fn suspicion_is_looked_into_at_once_and_removal_forgets() {
 async fn nobody_there_is_bad_and_says_why() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let probes = UpstreamProbes::start(DialMap::default(), 1);
-    probes.configure(&quick(), vec![UpstreamTarget { name: name(), address: free.to_string() }]);
+    probes.configure(
+        &quick(),
+        vec![UpstreamTarget { name: name(), target: Target::in_clear(free.to_string()) }],
+    );
     assert_eq!(first_opinion(&probes).await.detail, "cannot connect: connection refused");
 }
