@@ -1,10 +1,14 @@
 //! Bodies on their way through: bounded in size, and in silence.
 
+use crate::access_log::{AccessLog, Record};
 use crate::compress::Encoder;
 use crate::group::Counted;
+use crate::http2::StreamPatience;
 use crate::pool::Returning;
 use crate::table::Opened;
+use crate::tally::{Counts, Tally};
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -56,6 +60,8 @@ enum Turn {
     Clients,
     /// It has everything that there was, since then.
     Upstreams(Instant),
+    /// Nobody's: the body was too large, fell silent, or broke off.
+    Fault,
 }
 
 /// How far a body has come, for those who wait for the answer.
@@ -63,13 +69,19 @@ enum Turn {
 pub(crate) struct Upload(Rc<Cell<Turn>>);
 
 impl Upload {
+    /// Whether the request failed by its own body.
+    pub(crate) fn is_at_fault(&self) -> bool {
+        matches!(self.0.get(), Turn::Fault)
+    }
+
     /// Ends when it has been the upstream's turn for so long. An upload takes its time, as long as it moves.
     pub(crate) async fn unanswered(upload: Option<Self>, limit: Duration) {
         let begun = Instant::now();
         loop {
             let now = Instant::now();
             let over = match upload.as_ref().map_or(Turn::Upstreams(begun), |upload| upload.0.get()) {
-                Turn::Clients => now + limit, // whatever begins meanwhile ends later
+                // Whatever begins meanwhile ends later; a fault ends the request by itself.
+                Turn::Clients | Turn::Fault => now + limit,
                 Turn::Upstreams(since) => since.max(begun) + limit,
             };
             if over <= now {
@@ -88,6 +100,8 @@ pub(crate) struct RequestBody {
     patience: Patience,
     /// None if there is nothing to upload.
     upload: Option<Upload>,
+    /// How much has come, for whoever counts it; none if nothing will.
+    counted: Option<Rc<Cell<u64>>>,
 }
 
 impl RequestBody {
@@ -96,12 +110,24 @@ impl RequestBody {
         let left = if max == 0 { u64::MAX } else { max };
         let upload =
             (!inner.is_end_stream()).then(|| Upload(Rc::new(Cell::new(Turn::Upstreams(Instant::now())))));
-        Self { inner: Some(inner), left, max, patience: Patience::new(silence), upload }
+        let counted = upload.is_some().then(Rc::default);
+        Self { inner: Some(inner), left, max, patience: Patience::new(silence), upload, counted }
     }
 
     /// A request without one.
     pub(crate) const fn none() -> Self {
-        Self { inner: None, left: 0, max: 0, patience: Patience::new(Duration::ZERO), upload: None }
+        Self {
+            inner: None,
+            left: 0,
+            max: 0,
+            patience: Patience::new(Duration::ZERO),
+            upload: None,
+            counted: None,
+        }
+    }
+
+    pub(crate) fn counted(&self) -> Option<Rc<Cell<u64>>> {
+        self.counted.clone()
     }
 
     pub(crate) fn upload(&self) -> Option<Upload> {
@@ -128,15 +154,23 @@ impl Body for RequestBody {
         let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
             this.turn(Turn::Clients);
             ready!(this.patience.poll_over(cx));
+            this.turn(Turn::Fault);
             return Poll::Ready(Some(Err(BodyError::Silent(this.patience.limit))));
         };
         this.turn(Turn::Upstreams(Instant::now()));
         this.patience.came();
-        let Some(frame) = frame.transpose()? else { return Poll::Ready(None) };
+        let frame = frame.transpose().inspect_err(|_| this.turn(Turn::Fault))?;
+        let Some(frame) = frame else { return Poll::Ready(None) };
         let size = frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(counted) = &this.counted {
+            counted.set(counted.get() + size);
+        }
         match this.left.checked_sub(size) {
             Some(left) => this.left = left,
-            None => return Poll::Ready(Some(Err(BodyError::TooLarge(this.max)))),
+            None => {
+                this.turn(Turn::Fault);
+                return Poll::Ready(Some(Err(BodyError::TooLarge(this.max))));
+            }
         }
         Poll::Ready(Some(Ok(frame)))
     }
@@ -150,11 +184,41 @@ impl Body for RequestBody {
     }
 }
 
+/// What is counted of a request once it is over.
+pub(crate) struct Counting {
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) core: usize,
+    pub(crate) began: std::time::Instant,
+    pub(crate) status: u16,
+    pub(crate) bytes_in: Option<Rc<Cell<u64>>>,
+    pub(crate) bytes_out: u64,
+    /// What is written of it, and where, if anything is.
+    pub(crate) logged: Option<Box<(Record, AccessLog)>>,
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let bytes_in = self.bytes_in.as_ref().map_or(0, |bytes| bytes.get());
+        let (status, duration, bytes_out) = (self.status, self.began.elapsed(), self.bytes_out);
+        self.tally.count(self.core, Counts { status, duration, bytes_in, bytes_out });
+        if let Some(logged) = self.logged.take() {
+            let (mut record, log) = *logged;
+            record.duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+            (record.status, record.bytes_in, record.bytes_out) = (status, bytes_in, bytes_out);
+            log.write(&record);
+        }
+    }
+}
+
 /// Lives as long as an answer does.
 pub(crate) struct Attached {
+    /// None before a route is found.
+    pub(crate) counting: Option<Counting>,
     pub(crate) request: Option<Counted>,
     pub(crate) upstream: Option<Opened>,
     pub(crate) waiting: Arc<crate::client_io::Waiting>,
+    /// With HTTP/2, how long its client may take nothing.
+    pub(crate) stream: Option<Rc<StreamPatience>>,
 }
 
 impl Drop for Attached {
@@ -170,7 +234,7 @@ impl Drop for Attached {
 pub(crate) struct AnswerBody {
     source: Source,
     encoding: Option<Box<Encoding>>,
-    _attached: Attached,
+    attached: Attached,
 }
 
 /// An answer that is compressed as it goes.
@@ -188,7 +252,7 @@ enum Source {
 
 impl AnswerBody {
     pub(crate) fn own(bytes: Bytes, attached: Attached) -> Self {
-        Self { source: Source::Own(Full::new(bytes)), encoding: None, _attached: attached }
+        Self { source: Source::Own(Full::new(bytes)), encoding: None, attached }
     }
 
     /// `returning` gives the connection back to the pool when the body has come to its end.
@@ -205,7 +269,7 @@ impl AnswerBody {
             returning.give_back();
         }
         let patience = Patience::new(silence);
-        Self { source: Source::Upstream { inner, patience, returning }, encoding: None, _attached: attached }
+        Self { source: Source::Upstream { inner, patience, returning }, encoding: None, attached }
     }
 }
 
@@ -213,6 +277,13 @@ impl AnswerBody {
 type AnswerError = Box<dyn StdError + Send + Sync>;
 
 impl AnswerBody {
+    /// What the answer is, for whoever counts it.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        if let Some(counting) = &mut self.attached.counting {
+            counting.status = status.as_u16();
+        }
+    }
+
     /// The same, compressed.
     pub(crate) fn through(mut self, encoder: Encoder) -> Self {
         self.encoding = Some(Box::new(Encoding { encoder: Some(encoder), trailers: None }));
@@ -287,7 +358,19 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let this = &mut *self;
-        if this.encoding.is_some() { this.poll_encoded(cx) } else { this.poll_source(cx) }
+        if let Some(stream) = &this.attached.stream {
+            stream.asked();
+        }
+        let frame = if this.encoding.is_some() { this.poll_encoded(cx) } else { this.poll_source(cx) };
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            if let (Some(counting), Some(data)) = (&mut this.attached.counting, frame.data_ref()) {
+                counting.bytes_out += data.len() as u64;
+            }
+            if let Some(stream) = &this.attached.stream {
+                stream.gave();
+            }
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

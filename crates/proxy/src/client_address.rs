@@ -1,7 +1,7 @@
 //! Whose request it is, behind proxies whose word counts.
 
 use crate::headers::{FORWARDED_FOR, FORWARDED_PROTO};
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderValue};
 use std::net::{IpAddr, SocketAddr};
 use twinsite_model::spec::{Cidr, Scheme};
 
@@ -19,15 +19,24 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// Of a request on this connection.
-    pub(crate) fn of(connection: IpAddr, port: u16, headers: &HeaderMap, trusted: &[Cidr]) -> Self {
+    /// Of a request on this connection, which came in at this port and in this way.
+    pub(crate) fn of(
+        connection: IpAddr,
+        port: u16,
+        scheme: Scheme,
+        headers: &HeaderMap,
+        trusted: &[Cidr],
+    ) -> Self {
         let connection = connection.to_canonical();
         let is_trusted = trusted.iter().any(|prefix| prefix.contains(connection));
         let client = if is_trusted { client(connection, headers, trusted) } else { connection };
         let mut said = headers.get_all(FORWARDED_PROTO).iter();
-        let by_tls =
-            is_trusted && said.next().is_some_and(|scheme| scheme == "https") && said.next().is_none();
-        let scheme = if by_tls { Scheme::Https } else { Scheme::Http };
+        let said = (said.next().filter(|_| is_trusted), said.next());
+        let scheme = match (said.0.map(HeaderValue::as_bytes), said.1) {
+            (Some(b"https"), None) => Scheme::Https,
+            (Some(b"http"), None) => Scheme::Http,
+            _ => scheme,
+        };
         Self { client, port, is_trusted, scheme }
     }
 }
@@ -62,7 +71,6 @@ fn address(word: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     fn found(connection: &str, lines: &[&str], trusted: &[&str]) -> String {
@@ -71,7 +79,7 @@ mod tests {
             headers.append(FORWARDED_FOR, HeaderValue::from_str(line).unwrap());
         }
         let trusted: Vec<Cidr> = trusted.iter().map(|prefix| prefix.parse().unwrap()).collect();
-        Origin::of(connection.parse().unwrap(), 443, &headers, &trusted).client.to_string()
+        Origin::of(connection.parse().unwrap(), 443, Scheme::Http, &headers, &trusted).client.to_string()
     }
 
     const TRUSTED: [&str; 2] = ["10.0.0.0/8", "2001:db8:1::/48"];
@@ -117,7 +125,14 @@ mod tests {
             for one in said {
                 headers.append(FORWARDED_PROTO, HeaderValue::from_str(one).unwrap());
             }
-            Origin::of(connection.parse().unwrap(), 80, &headers, &["10.0.0.0/8".parse().unwrap()]).scheme
+            Origin::of(
+                connection.parse().unwrap(),
+                80,
+                Scheme::Http,
+                &headers,
+                &["10.0.0.0/8".parse().unwrap()],
+            )
+            .scheme
         };
         assert_eq!(scheme("10.0.0.1", &["https"]), Scheme::Https);
         for not in [&["http"][..], &[], &["gopher"], &["https", "http"]] {

@@ -4,7 +4,7 @@ use crate::group::{Closing, Group, Phase};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,6 +20,11 @@ pub(crate) struct Waiting {
     idle: Duration,
     /// Milliseconds since birth, shifted by two, with the kind below.
     since: AtomicU64,
+    /// Requests under way: with HTTP/2 several.
+    requests: AtomicU32,
+    /// Whether a head can only be told from the rest by looking into frames, as with HTTP/2: then what comes is no sign of
+    /// one, and a connection without requests has the time of an idle one.
+    is_framed: AtomicBool,
     /// Since when the client takes nothing of what is to be written, in milliseconds since birth; [`FLOWING`] if it
     /// does.
     stalled_since: AtomicU64,
@@ -40,6 +45,8 @@ impl Waiting {
             head,
             idle,
             since: AtomicU64::new(KIND_HEAD),
+            requests: AtomicU32::new(0),
+            is_framed: AtomicBool::new(false),
             stalled_since: AtomicU64::new(FLOWING),
             stall: AtomicU64::new(idle.as_millis() as u64),
             stall_min,
@@ -52,16 +59,24 @@ impl Waiting {
 
     /// A request has come in whole.
     pub(crate) fn busy(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
         self.set(KIND_BUSY, self.born.elapsed());
     }
 
-    /// The answer has gone out.
+    /// An answer has gone out.
     pub(crate) fn idle(&self) {
-        self.set(KIND_IDLE, self.born.elapsed());
+        if self.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.set(KIND_IDLE, self.born.elapsed());
+        }
+    }
+
+    /// HTTP/2 is spoken from here on.
+    pub(crate) fn set_framed(&self) {
+        self.is_framed.store(true, Ordering::Relaxed);
     }
 
     fn bytes_came(&self, at: Duration) {
-        if self.since.load(Ordering::Relaxed) & 3 == KIND_IDLE {
+        if self.since.load(Ordering::Relaxed) & 3 == KIND_IDLE && !self.is_framed.load(Ordering::Relaxed) {
             self.set(KIND_HEAD, at);
         }
     }
@@ -186,6 +201,7 @@ impl AsyncWrite for ClientIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
@@ -225,6 +241,22 @@ mod tests {
         assert!(!is_over(&waiting, 1_089));
         waiting.bytes_came(at(1_089));
         assert!(is_over(&waiting, 1_090), "dripping bytes wins no time");
+    }
+
+    #[tokio::test]
+    async fn of_several_requests_the_last_one_makes_a_connection_idle() {
+        let at = Duration::from_secs;
+        let waiting = Waiting::new(at(10), at(75), at(5));
+        waiting.set_framed();
+        waiting.busy();
+        waiting.busy();
+        waiting.idle();
+        assert_eq!(waiting.over_at(), None, "one is under way");
+        waiting.idle();
+        let over = waiting.over_at();
+        assert!(over.is_some_and(|over| over >= at(75)));
+        waiting.bytes_came(at(70));
+        assert_eq!(waiting.over_at(), over, "a frame is no request");
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! One request: where it goes, how it gets there, what comes back.
 
+use crate::access_log::Record;
 use crate::balance::{choose, place_of_room};
-use crate::body::{AnswerBody, Attached, BodyError, RequestBody, Upload};
+use crate::body::{AnswerBody, Attached, BodyError, Counting, RequestBody, Upload};
 use crate::client_address::Origin;
 use crate::compress::Wish;
 use crate::connection::Context;
@@ -10,22 +11,25 @@ use crate::facts::Facts;
 use crate::group::What;
 use crate::headers;
 use crate::host::Host;
+use crate::http2::current_stream;
 use crate::local::{self, Problem, WHO_PATH};
-use crate::pool::{self, Connection, Outcome};
+use crate::pool::{self, Connection, Outcome, Sender};
 use crate::rooms::RoomRefused;
 use crate::table::{Route, RoutingTable, Upstream};
+use crate::tally::Counts;
 use crate::tunnel::Tunnel;
 use crate::worker::Core;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::SendRequest;
 use hyper::upgrade::OnUpgrade;
 use std::cell::OnceCell;
 use std::error::Error;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 use twinsite_model::{RoomKey, UpstreamName};
+use twinsite_upstream::{Purpose, Target};
 
 /// Upstreams that one request tries at most.
 const ATTEMPTS_MAX: usize = 3;
@@ -47,10 +51,13 @@ pub(crate) async fn answer(
     context.waiting.busy();
     let table = core.table();
     let attached = Attached {
+        counting: None,
         request: Some(context.group.count(What::Request)),
         upstream: None,
         waiting: Arc::clone(&context.waiting),
+        stream: current_stream().inspect(|stream| stream.set_limit(table.limits.keep_alive_timeout.0)),
     };
+    let is_http2 = request.version() == Version::HTTP_2;
     let traced =
         table.limits.trace_headers && request.headers().get(headers::TRACE).is_some_and(|wish| wish == "1");
     let mut response = if request.uri().path() == WHO_PATH {
@@ -60,7 +67,10 @@ pub(crate) async fn answer(
         Forwarding { core: &core, context: &context, table: &table }.forward(request, attached).await
     };
     core.count(response.status());
-    if context.group.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if is_http2 {
+        // There a connection says so by itself.
+        response.headers_mut().remove(header::CONNECTION);
+    } else if context.group.is_leaving() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if traced {
@@ -87,26 +97,50 @@ struct Asked<'a> {
     edits: Option<EditsOf<'a>>,
 }
 
-/// A request, ready for an upstream.
+/// A request, ready for an upstream. In a box wherever it goes: it is larger than all else that is known of a request, and
+/// what one step of the way is given is kept by each step that waits for it.
 struct Prepared {
-    request: Request<RequestBody>,
+    /// None while it is sent, and afterwards if it must not be sent again.
+    request: Option<Request<RequestBody>>,
     /// Set if it wants to become a WebSocket.
     client: Option<OnUpgrade>,
     room: Option<RoomKey>,
+    /// The client's address, as headers have it.
+    address: HeaderValue,
 }
 
 impl Forwarding<'_> {
-    async fn forward(&self, request: Request<Incoming>, attached: Attached) -> Response<AnswerBody> {
+    async fn forward(&self, request: Request<Incoming>, mut attached: Attached) -> Response<AnswerBody> {
+        let began = Instant::now();
+        if headers::size(request.headers()) > self.table.limits.head_bytes_max as usize {
+            return refused(&Problem::HeadTooLarge, attached);
+        }
         let Some(host) = Host::of(&request) else { return refused(&Problem::NoHost, attached) };
         if request.method() == Method::CONNECT {
             return refused(&Problem::Method, attached);
         }
         let connection = self.context.client.ip();
         let trusted = &self.table.limits.trusted_proxies;
-        let origin = Origin::of(connection, self.context.port, request.headers(), trusted);
+        let Context { port, scheme, .. } = *self.context;
+        let origin = Origin::of(connection, port, scheme, request.headers(), trusted);
         let (method, uri, headers) = (request.method(), request.uri(), request.headers());
         let facts = Facts { host: &host, method, uri, headers, origin, connection, id: OnceCell::new() };
         let Some(route) = self.table.route(&facts) else { return refused(&Problem::NoRoute, attached) };
+        attached.counting = Some(Counting {
+            tally: Arc::clone(&route.tally),
+            core: self.core.number,
+            began,
+            status: 0,
+            bytes_in: None,
+            bytes_out: 0,
+            logged: self.core.access_log.as_ref().map(|log| {
+                let cluster = &self.core.options.cluster;
+                let version = request.version();
+                let record =
+                    Record::new(origin, version, method, host.name(), uri.path(), cluster, &route.name);
+                Box::new((record, log.clone()))
+            }),
+        });
         let request_edits = route.request_edits.as_ref().map(|edits| edits.of(&facts));
         let response_edits = route.response_edits.as_ref().map(|edits| edits.of(&facts));
         let wish = (!route.compress.is_empty()).then(|| Wish::of(method, headers, &route.compress));
@@ -117,10 +151,15 @@ impl Forwarding<'_> {
             },
             None => {
                 let asked = Asked { route, host, origin, edits: request_edits };
-                self.ask_upstream(asked, request, attached).await
+                match self.prepare(asked, request, &mut attached) {
+                    Ok(prepared) => self.ask_upstream(route, prepared, attached).await,
+                    Err(problem) => refused(&problem, attached),
+                }
             }
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let status = response.status();
+        response.body_mut().answered(status);
+        if status == StatusCode::SWITCHING_PROTOCOLS {
             return response;
         }
         if let Some(edits) = response_edits {
@@ -134,11 +173,11 @@ impl Forwarding<'_> {
 
     async fn ask_upstream(
         &self,
-        asked: Asked<'_>,
-        request: Request<Incoming>,
+        route: &Route,
+        prepared: Box<Prepared>,
         mut attached: Attached,
     ) -> Response<AnswerBody> {
-        match self.exchange(asked, request, &mut attached).await {
+        match self.exchange(route, prepared, &mut attached).await {
             Ok(Exchanged { response, sender, upstream, silence }) => {
                 let returning = sender.map(|sender| {
                     let max = self.table.limits.idle_per_upstream_max;
@@ -152,22 +191,16 @@ impl Forwarding<'_> {
 
     async fn exchange(
         &self,
-        asked: Asked<'_>,
-        request: Request<Incoming>,
+        route: &Route,
+        mut prepared: Box<Prepared>,
         attached: &mut Attached,
     ) -> Result<Exchanged, Problem> {
-        let (route, client) = (asked.route, asked.origin.client);
-        self.context.waiting.set_stall(route.body_idle_timeout);
-        let max = self.table.limits.body_bytes_max;
-        if max > 0 && request.body().size_hint().lower() > max {
-            return Err(Problem::TooLarge);
-        }
-        let mut prepared = self.prepare(asked, request);
         let mut fixed = match prepared.room {
-            Some(room) => Some(self.upstream_of_room(route, room).await?),
+            Some(room) => Some(Box::pin(self.upstream_of_room(route, room)).await?),
             None => None,
         };
         let in_room = fixed.is_some();
+        self.core.retries.deposit(self.table.limits.retry_percent);
         let mut tried: Vec<UpstreamName> = Vec::new();
         while tried.len() < ATTEMPTS_MAX {
             let ip = self.context.group.authority.as_ref().map(|authority| authority.ip());
@@ -176,25 +209,34 @@ impl Forwarding<'_> {
                 fixed.take().ok_or(Problem::RoomUnavailable)?
             } else {
                 let none = if tried.is_empty() { Problem::NoUpstream } else { Problem::Unreachable };
-                choose(self.table, route, ip, client, &tried, &self.core.turns).ok_or(none)?
+                choose(self.table, route, ip, &prepared.address, &tried, &self.core.turns).ok_or(none)?
             };
             attached.upstream = Some(next.load.open(false));
+            if let Some(logged) = attached.counting.as_mut().and_then(|counting| counting.logged.as_mut()) {
+                logged.0.upstream = Some(next.name.clone());
+            }
+            let asked_at = Instant::now();
             match self.attempt(route, next, prepared).await {
-                Ok(answered) => match self.take(route, next, answered)? {
+                Ok(answered) => match self.answered(route, next, answered, asked_at)? {
                     Taken::Exchanged(exchanged) => return Ok(exchanged),
                     Taken::RoomMoved { room, again } => {
-                        fixed = Some(self.upstream_of_room(route, room).await?);
+                        fixed = Some(Box::pin(self.upstream_of_room(route, room)).await?);
                         tried.push(next.name.clone());
-                        prepared = *again;
+                        prepared = again;
                     }
                 },
                 Err(Failed::Unreached(again)) => {
-                    self.core.failed(&next.name);
+                    self.core.failed(next, &self.table.health);
+                    if !self.core.retries.withdraw() {
+                        metrics::counter!("twinsite_proxy_retries_refused_total").increment(1);
+                        return Err(Problem::Unreachable);
+                    }
+                    metrics::counter!("twinsite_proxy_retries_total").increment(1);
                     tried.push(next.name.clone());
-                    prepared = *again;
+                    prepared = again;
                 }
                 Err(Failed::Lost(problem)) => {
-                    self.core.failed(&next.name);
+                    self.core.failed(next, &self.table.health);
                     return Err(problem);
                 }
                 Err(Failed::Client(problem)) => return Err(problem),
@@ -203,16 +245,33 @@ impl Forwarding<'_> {
         Err(Problem::Unreachable)
     }
 
-    fn prepare(&self, asked: Asked<'_>, request: Request<Incoming>) -> Prepared {
+    /// Makes the request one of this node's own, and notes what is to be known of it.
+    fn prepare(
+        &self,
+        asked: Asked<'_>,
+        mut request: Request<Incoming>,
+        attached: &mut Attached,
+    ) -> Result<Box<Prepared>, Problem> {
         let Asked { route, host, origin, edits } = asked;
+        self.context.waiting.set_stall(route.body_idle_timeout);
+        if let Some(stream) = &attached.stream {
+            stream.set_limit(route.body_idle_timeout);
+        }
+        let max = self.table.limits.body_bytes_max;
+        if max > 0 && request.body().size_hint().lower() > max {
+            return Err(Problem::TooLarge);
+        }
+        // Nearly always the client is the connection's, which has it written.
+        let is_connection = origin.client == self.context.client.ip().to_canonical();
+        let address =
+            if is_connection { self.context.address.clone() } else { headers::address(origin.client) };
         let room = route.room_query.as_deref().and_then(|name| room(request.uri().query()?, name));
         let room = room.map(|room| RoomKey::of(&self.core.options.cluster, &room));
-        let mut request = request;
         let websocket = request.method() == Method::GET && headers::wants_websocket(request.headers());
         let client = websocket.then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         host.put(&mut head.headers);
-        headers::prepare_request(&mut head.headers, origin, websocket);
+        headers::prepare_request(&mut head.headers, origin, address.clone(), head.version, websocket);
         if let Some(edits) = edits {
             edits.apply(&mut head.headers);
         }
@@ -222,8 +281,12 @@ impl Forwarding<'_> {
         let path = head.uri.path_and_query().cloned();
         head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
         head.version = Version::HTTP_11;
-        let body = RequestBody::new(body, self.table.limits.body_bytes_max, route.body_idle_timeout);
-        Prepared { request: Request::from_parts(head, body), client, room }
+        let body = RequestBody::new(body, max, route.body_idle_timeout);
+        if let Some(counting) = &mut attached.counting {
+            counting.bytes_in = body.counted();
+        }
+        let request = Some(Request::from_parts(head, body));
+        Ok(Box::new(Prepared { request, client, room, address }))
     }
 
     /// Where the room lives; a new one, or one whose place is no use any more, is given a place.
@@ -248,50 +311,76 @@ impl Forwarding<'_> {
         &self,
         route: &Route,
         upstream: &Upstream,
-        prepared: Prepared,
+        mut prepared: Box<Prepared>,
     ) -> Result<Answered, Failed> {
-        let Prepared { mut request, client, room } = prepared;
-        let mut fresh = client.is_some();
+        let mut fresh = prepared.client.is_some();
         loop {
             let pool = &self.core.pool;
             let connection = if fresh {
-                pool.fresh(&upstream.address, route.connect_timeout).await
+                let purpose = if prepared.client.is_some() { Purpose::Upgrade } else { Purpose::Requests };
+                Box::pin(pool.fresh(&upstream.target, purpose, route.connect_timeout)).await
             } else {
-                pool.connection(&upstream.address, route.connect_timeout).await
+                pool.connection(&upstream.target, route.connect_timeout).await
             };
             let Connection { mut sender, reused } = match connection {
                 Ok(connection) => connection,
                 Err(error) => {
                     tracing::debug!(upstream = %upstream.name, %error, "not connected");
-                    return Err(Failed::Unreached(Box::new(Prepared { request, client, room })));
+                    return Err(Failed::Unreached(prepared));
                 }
             };
-            let tunnel_of_room = client.is_some() && room.is_some();
-            let again = ((reused || tunnel_of_room) && repeatable(&request)).then(|| copy_of(&request));
-            let unanswered = Upload::unanswered(request.body().upload(), route.response_timeout);
+            let tunnel_of_room = prepared.client.is_some() && prepared.room.is_some();
+            let Some(request) = prepared.request.take() else {
+                return Err(Failed::Lost(Problem::Unreachable)); // it has been sent, and must not be again
+            };
+            prepared.request =
+                ((reused || tunnel_of_room) && repeatable(&request)).then(|| copy_of(&request));
+            let upload = request.body().upload();
+            let unanswered = Upload::unanswered(upload.clone(), route.response_timeout);
             let outcome = tokio::select! {
                 biased;
                 outcome = pool::send(&mut sender, request) => outcome,
                 () = unanswered => return Err(Failed::Lost(Problem::Late)),
             };
             match outcome {
-                Outcome::Answer(response) => {
-                    return Ok(Answered { response, sender, client, room, request: again });
-                }
-                Outcome::Unsent(unsent) if reused => (request, fresh) = (unsent, true),
+                Outcome::Answer(response) => return Ok(Answered { response, sender, prepared }),
                 Outcome::Unsent(unsent) => {
-                    return Err(Failed::Unreached(Box::new(Prepared { request: unsent, client, room })));
-                }
-                Outcome::Failed(error) => match again.filter(|_| reused) {
-                    Some(copy) => (request, fresh) = (copy, true),
-                    None if error.is_user() => return Err(Failed::Client(fault_of_body(&error))),
-                    None => {
-                        tracing::debug!(upstream = %upstream.name, %error, "no answer");
-                        return Err(Failed::Lost(Problem::Unreachable));
+                    prepared.request = Some(unsent);
+                    if !reused {
+                        return Err(Failed::Unreached(prepared));
                     }
-                },
+                }
+                // Its upstream may have closed a kept connection at the same moment.
+                Outcome::Failed(_) if reused && prepared.request.is_some() => {}
+                Outcome::Failed(error) if error.is_user() => {
+                    return Err(Failed::Client(fault_of_body(&error)));
+                }
+                // By HTTP/2 its own fault comes back as a reset of the stream.
+                Outcome::Failed(_) if upload.as_ref().is_some_and(Upload::is_at_fault) => {
+                    return Err(Failed::Client(Problem::Unfinished));
+                }
+                Outcome::Failed(error) => {
+                    tracing::debug!(upstream = %upstream.name, %error, "no answer");
+                    pool.failed(&upstream.target);
+                    return Err(Failed::Lost(Problem::Unreachable));
+                }
             }
+            fresh = true;
         }
+    }
+
+    fn answered(
+        &self,
+        route: &Route,
+        upstream: &Upstream,
+        answered: Answered,
+        asked_at: Instant,
+    ) -> Result<Taken, Problem> {
+        upstream.load.strikes.answered();
+        let (status, duration) = (answered.response.status().as_u16(), asked_at.elapsed());
+        let counts = Counts { status, duration, bytes_in: 0, bytes_out: 0 };
+        upstream.tally.count(self.core.number, counts);
+        self.take(route, upstream, answered)
     }
 
     /// Takes an upstream's answer, and starts the tunnel if it is one.
@@ -299,14 +388,14 @@ impl Forwarding<'_> {
     /// A handshake may take so long that its room has moved meanwhile: nobody shall be where the others are not, not
     /// even for the moment after which the tunnel would be ended, so the handshake is made anew where the room is.
     fn take(&self, route: &Route, upstream: &Upstream, answered: Answered) -> Result<Taken, Problem> {
-        let Answered { mut response, sender, client, room, request } = answered;
+        let Answered { mut response, sender, mut prepared } = answered;
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let silence = route.body_idle_timeout;
-        let address = Arc::clone(&upstream.address);
-        match (switching, client) {
+        let target = Arc::clone(&upstream.target);
+        match (switching, prepared.client.take()) {
             (false, _) => {
                 headers::prepare_answer(response.headers_mut(), false);
-                Ok(Taken::Exchanged(Exchanged { response, sender: Some(sender), upstream: address, silence }))
+                Ok(Taken::Exchanged(Exchanged { response, sender: Some(sender), upstream: target, silence }))
             }
             (true, None) => Err(Problem::BadAnswer),
             (true, Some(client)) => {
@@ -316,16 +405,17 @@ impl Forwarding<'_> {
                 }
                 let server = hyper::upgrade::on(&mut response);
                 // Noted before the look, so that no move falls between the two.
-                let tunnel = Tunnel::new(self.core, self.context, upstream, room, route.tunnel_idle_timeout);
-                if let (Some(room), Some(request)) = (room, request)
+                let idle = route.tunnel_idle_timeout;
+                let tunnel = Tunnel::new(self.core, self.context, upstream, prepared.room, idle);
+                if let (Some(room), Some(_)) = (prepared.room, &prepared.request)
                     && self.core.rooms.remembered(room).is_some_and(|place| place != upstream.name)
                 {
-                    let again = Box::new(Prepared { request, client: Some(client), room: Some(room) });
-                    return Ok(Taken::RoomMoved { room, again });
+                    prepared.client = Some(client);
+                    return Ok(Taken::RoomMoved { room, again: prepared });
                 }
                 tokio::task::spawn_local(tunnel.run(client, server));
                 headers::prepare_answer(response.headers_mut(), true);
-                Ok(Taken::Exchanged(Exchanged { response, sender: None, upstream: address, silence }))
+                Ok(Taken::Exchanged(Exchanged { response, sender: None, upstream: target, silence }))
             }
         }
     }
@@ -334,11 +424,9 @@ impl Forwarding<'_> {
 /// An upstream's answer, as it came.
 struct Answered {
     response: Response<Incoming>,
-    sender: SendRequest<RequestBody>,
-    client: Option<OnUpgrade>,
-    room: Option<RoomKey>,
-    /// What was asked, if it can be asked again.
-    request: Option<Request<RequestBody>>,
+    sender: Sender,
+    /// What was asked; with the request, if it can be asked again.
+    prepared: Box<Prepared>,
 }
 
 /// What became of an upstream's answer.
@@ -353,8 +441,8 @@ enum Taken {
 struct Exchanged {
     response: Response<Incoming>,
     /// To be given back to the pool.
-    sender: Option<SendRequest<RequestBody>>,
-    upstream: Arc<str>,
+    sender: Option<Sender>,
+    upstream: Arc<Target>,
     silence: std::time::Duration,
 }
 
@@ -392,6 +480,7 @@ fn repeatable(request: &Request<RequestBody>) -> bool {
 
 fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
     let mut copy = Request::new(RequestBody::none());
+    *copy.version_mut() = request.version(); // an attempt by HTTP/2 may have given it another shape
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());

@@ -2,7 +2,9 @@
 
 use crate::client_address::Origin;
 use crate::facts::scheme_name;
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use std::net::IpAddr;
 
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -63,9 +65,21 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// About as many bytes as the headers had when they came. hyper's own limit is one of its buffer, which may be full twice.
+pub(crate) fn size(headers: &HeaderMap) -> usize {
+    // A colon, a space, and the end of the line.
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}
+
 /// Makes the headers those of a request to an upstream. What a client says about itself and its way here is not
 /// believed; a trusted proxy is, of the scheme, host and port that the client used.
-pub(crate) fn prepare_request(headers: &mut HeaderMap, origin: Origin, websocket: bool) {
+pub(crate) fn prepare_request(
+    headers: &mut HeaderMap,
+    origin: Origin,
+    address: HeaderValue,
+    version: Version,
+    websocket: bool,
+) {
     strip_hop_by_hop(headers);
     for name in [header::FORWARDED, header::EXPECT, TRACE] {
         headers.remove(name);
@@ -74,10 +88,8 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, origin: Origin, websocket
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    if let Ok(address) = HeaderValue::from_str(&origin.client.to_string()) {
-        headers.insert(FORWARDED_FOR, address.clone());
-        headers.insert(REAL_IP, address);
-    }
+    headers.insert(FORWARDED_FOR, address.clone());
+    headers.insert(REAL_IP, address);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme_name(origin.scheme)));
     if !keeps(headers, origin, &FORWARDED_HOST, |value| !value.is_empty())
         && let Some(host) = headers.get(header::HOST).cloned()
@@ -88,7 +100,31 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, origin: Origin, websocket
     if !keeps(headers, origin, &FORWARDED_PORT, is_port) {
         headers.insert(FORWARDED_PORT, HeaderValue::from(origin.port));
     }
-    headers.append(header::VIA, HeaderValue::from_static("1.1 twinsite"));
+    let via = if version == Version::HTTP_2 {
+        join_cookies(headers);
+        "2.0 twinsite"
+    } else {
+        "1.1 twinsite"
+    };
+    headers.append(header::VIA, HeaderValue::from_static(via));
+}
+
+/// HTTP/2 may bring each cookie in a line of its own, and HTTP/1.1 knows one line (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Values, and a separator that is one.
+    if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// An address as headers have it.
+pub(crate) fn address(address: IpAddr) -> HeaderValue {
+    // An address has no byte that a header must not have.
+    HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 /// Whether a header stays as it came: a trusted proxy says it, once, and it makes sense.
@@ -172,7 +208,7 @@ mod tests {
             ("forwarded", "for=10.0.0.1"),
             ("x-forwarded-proto", "https"),
         ]);
-        prepare_request(&mut map, origin(false), false);
+        prepare_request(&mut map, origin(false), address(origin(false).client), Version::HTTP_11, false);
         assert_eq!(map.get_all(FORWARDED_FOR).iter().collect::<Vec<_>>(), ["192.0.2.7"]);
         assert_eq!(map[REAL_IP], "192.0.2.7");
         assert_eq!(map[FORWARDED_PROTO], "http");
@@ -187,7 +223,7 @@ mod tests {
             [("x-forwarded-proto", "https"), ("x-forwarded-host", "a.example"), ("x-forwarded-port", "443")];
         let mut map =
             headers(&[&[("host", "meet.example.org"), ("x-forwarded-for", "10.9.9.9")][..], &said].concat());
-        prepare_request(&mut map, origin(true), false);
+        prepare_request(&mut map, origin(true), address(origin(true).client), Version::HTTP_11, false);
         assert_eq!(map[FORWARDED_FOR], "192.0.2.7", "who it is was found out before");
         for (name, value) in said {
             assert_eq!(map[name], value);
@@ -196,9 +232,17 @@ mod tests {
             let ports = nonsense.iter().map(|port| ("x-forwarded-port", *port));
             let mut map =
                 headers(&[("host", "meet.example.org")].into_iter().chain(ports).collect::<Vec<_>>());
-            prepare_request(&mut map, origin(true), false);
+            prepare_request(&mut map, origin(true), address(origin(true).client), Version::HTTP_11, false);
             assert_eq!(map.get_all(FORWARDED_PORT).iter().collect::<Vec<_>>(), ["8080"], "{nonsense:?}");
         }
+    }
+
+    #[test]
+    fn cookies_of_http_2_become_one_line() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2; c=3"), ("host", "meet.example.org")]);
+        prepare_request(&mut map, origin(false), address(origin(false).client), Version::HTTP_2, false);
+        assert_eq!(map.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+        assert_eq!(map[header::VIA], "2.0 twinsite");
     }
 
     #[test]

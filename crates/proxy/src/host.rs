@@ -18,7 +18,13 @@ impl Host {
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
         let mut headers = request.headers().get_all(header::HOST).iter();
         let (named, second) = (headers.next(), headers.next());
-        if second.is_some() || (named.is_none() && request.version() != Version::HTTP_10) {
+        if second.is_some() {
+            return None;
+        }
+        if request.version() == Version::HTTP_2 {
+            return Self::of_pseudo_header(request.uri().authority()?, named);
+        }
+        if named.is_none() && request.version() != Version::HTTP_10 {
             return None;
         }
         if let Some(authority) = request.uri().authority() {
@@ -30,6 +36,14 @@ impl Host {
         let authority = Authority::try_from(named.as_bytes()).ok()?;
         // Who asks does not belong here, and others might read it differently.
         (!authority.as_str().contains('@')).then_some(Self { authority: Some(authority), is_in_header: true })
+    }
+
+    /// Of HTTP/2: `:authority`, which a `Host` beside it must not contradict (RFC 9113 section 8.3.1).
+    fn of_pseudo_header(authority: &Authority, named: Option<&HeaderValue>) -> Option<Self> {
+        let agree =
+            named.is_none_or(|named| named.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()));
+        (agree && !authority.as_str().contains('@'))
+            .then(|| Self { authority: Some(authority.clone()), is_in_header: false })
     }
 
     /// Its name, without port.

@@ -5,6 +5,7 @@
 //!
 //! See `OVERVIEW.md`.
 
+mod access_log;
 mod authority;
 mod balance;
 mod body;
@@ -12,20 +13,28 @@ mod client_address;
 mod client_io;
 mod compress;
 mod connection;
+mod edge;
 mod edits;
 mod facts;
 mod forward;
 mod frames;
+mod greeting;
 mod group;
 mod headers;
 mod host;
+mod http2;
 mod live_rooms;
 mod local;
 mod open;
 mod pool;
 mod proxy;
+mod proxy_protocol;
+mod retries;
 mod rooms;
+mod standing;
 mod table;
+mod tally;
+mod tls;
 mod tunnel;
 mod worker;
 
@@ -35,3 +44,4 @@ pub use open::{Changed, Ends};
 pub use proxy::{Proxy, ProxyError, ProxyOptions};
 pub use rooms::{RoomRefused, Rooms};
 pub use table::RoutingTable;
+pub use tls::{CertificateFinding, CertificateState, CertificatesState, examine_certificates};

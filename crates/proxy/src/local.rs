@@ -22,6 +22,8 @@ pub(crate) enum Problem {
     Method,
     #[error("no route for this host and path")]
     NoRoute,
+    #[error("the head is too large")]
+    HeadTooLarge,
     #[error("the body is too large")]
     TooLarge,
     #[error("the rest of the body did not come")]
@@ -48,6 +50,7 @@ impl Problem {
             Self::NoHost | Self::Unanswerable => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unfinished => StatusCode::REQUEST_TIMEOUT,
             // Not 429: the limit is the node's, and this client need not be who used it up.
@@ -71,11 +74,19 @@ impl Problem {
         }
     }
 
+    /// Whether what follows on the connection may not be what it seems to be.
+    const fn closes(&self) -> bool {
+        matches!(self, Self::NoHost | Self::Method | Self::HeadTooLarge | Self::TooLarge | Self::Unfinished)
+    }
+
     pub(crate) fn answer(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(format!("{self}\n")));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if self.closes() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(after) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
         }

@@ -1,11 +1,14 @@
 //! The proxy of a node: its cores, its table, its connections.
 
+use crate::access_log::AccessLog;
 use crate::authority::Authority;
 use crate::group::{Closing, Group, Load, Phase, What};
 use crate::live_rooms::LiveRooms;
 use crate::open::{Changed, OpenConnections};
 use crate::rooms::Rooms;
 use crate::table::{RoutingTable, UpstreamLoad};
+use crate::tally::Tallies;
+use crate::tls::{CertificatesState, Tls};
 use crate::worker::{self, Given, Seat, Start};
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -13,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +25,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use twinsite_model::dial::DialMap;
+use twinsite_model::spec::Scheme;
 use twinsite_model::{
     ClusterName, FloatingIpName, Incarnation, NodeId, NodeName, RoomKey, Token, UpstreamName,
 };
@@ -51,6 +56,10 @@ pub struct ProxyOptions {
     pub cores: usize,
     /// The node's own addresses, served beside the floating ones.
     pub own: Vec<SocketAddr>,
+    /// The same by TLS.
+    pub own_tls: Vec<SocketAddr>,
+    /// Where a line is written for each request, if it is.
+    pub access_log: Option<PathBuf>,
     /// Translations of addresses.
     pub dial: DialMap,
 }
@@ -64,6 +73,14 @@ pub enum ProxyError {
         /// The address.
         address: SocketAddr,
         /// What the kernel said.
+        source: io::Error,
+    },
+    /// The access log cannot be written.
+    #[error("access_log {}: {source}; name a file in a folder that this user may write to", path.display())]
+    AccessLog {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
         source: io::Error,
     },
     /// A thread cannot be started.
@@ -104,6 +121,9 @@ struct Inner {
     taken: Arc<AtomicU32>,
     failures: broadcast::Sender<UpstreamName>,
     live: Arc<LiveRooms>,
+    tls: Arc<Tls>,
+    routes: Tallies,
+    upstreams: Tallies,
     connections: Arc<OpenConnections>,
     /// The listeners at the node's own addresses, those of all cores, until they are to be closed.
     doors: Mutex<Vec<TcpListener>>,
@@ -137,8 +157,18 @@ impl Proxy {
     /// Starts threads and listeners. Nothing is routed before a table is published.
     pub fn start(options: ProxyOptions, rooms: Arc<dyn Rooms>) -> Result<Self, ProxyError> {
         let count = options.cores.max(1);
-        let mut listeners = listeners(&options.own, count)?;
-        let doors = listeners.iter().flatten().map(TcpListener::try_clone).collect::<Result<Vec<_>, _>>()?;
+        let of = |addresses: &[SocketAddr], scheme| {
+            addresses.iter().map(move |at| (scheme, *at)).collect::<Vec<_>>()
+        };
+        let own = [of(&options.own, Scheme::Http), of(&options.own_tls, Scheme::Https)].concat();
+        let mut listeners = listeners(&own, count)?;
+        let doors = listeners.iter().flatten().map(|(_, listener)| listener.try_clone());
+        let doors = doors.collect::<Result<Vec<_>, _>>()?;
+        let tls = Arc::new(Tls::start()?);
+        let open = |path: &PathBuf| {
+            AccessLog::start(path).map_err(|source| ProxyError::AccessLog { path: path.clone(), source })
+        };
+        let access_log = options.access_log.as_ref().map(open).transpose()?;
         let options = Arc::new(options);
         let table = Arc::new(Published {
             table: Arc::new(ArcSwap::from_pointee(RoutingTable::empty())),
@@ -158,11 +188,14 @@ impl Proxy {
                 table: Arc::clone(&table),
                 failures: failures.clone(),
                 live: Arc::clone(&live),
+                tls: Arc::clone(&tls),
                 listeners: listeners.pop().unwrap_or_default(),
                 own: Arc::clone(&own),
                 given: receiver,
                 taken: Arc::clone(&core_taken),
                 node_taken: Arc::clone(&taken),
+                number,
+                access_log: access_log.clone(),
                 no_more: no_more.clone(),
                 open: open.token(),
                 stop: stop.clone(),
@@ -184,6 +217,9 @@ impl Proxy {
             taken,
             failures,
             live,
+            tls,
+            routes: Tallies::default(),
+            upstreams: Tallies::default(),
             connections,
             doors,
             no_more,
@@ -196,9 +232,15 @@ impl Proxy {
     /// Puts a table in force. Tunnels to upstreams that are given up are ended, so that their clients come again and meet
     /// the others of their rooms.
     pub fn publish(&self, mut table: RoutingTable) {
+        self.inner.tls.follow(&table);
         let mut loads = self.inner.table.loads.lock().unwrap_or_else(PoisonError::into_inner);
         for upstream in &mut table.upstreams {
             upstream.load = Arc::clone(loads.entry(upstream.name.clone()).or_default());
+            upstream.tally = self.inner.upstreams.of(upstream.name.as_str(), self.inner.cores.len());
+            upstream.load.judged(upstream.verdict, table.health.slow_start.0);
+        }
+        for route in &mut table.routes {
+            route.tally = self.inner.routes.of(route.name.as_str(), self.inner.cores.len());
         }
         let mut given_up: Vec<_> = table
             .upstreams
@@ -217,7 +259,8 @@ impl Proxy {
 
     /// Serves a connection that came in at a floating IP, as long as the authority holds.
     pub fn accept_floating(&self, stream: TcpStream, authority: Arc<dyn Authority>) {
-        let max = self.inner.table.table.load().limits.connections_max;
+        let table = self.inner.table.table.load();
+        let max = table.limits.connections_max;
         let Some(core) = self.inner.cores.iter().min_by_key(|core| core.taken.load(Ordering::Relaxed)) else {
             return;
         };
@@ -225,11 +268,14 @@ impl Proxy {
             metrics::counter!("twinsite_proxy_connections_refused_total").increment(1);
             return;
         };
+        let scheme =
+            stream.local_addr().map_or(Scheme::Http, |at| table.scheme_at(authority.ip(), at.port()));
+        drop(table);
         let group = self.group_of(authority);
         let counted = group.count(What::Connection);
         let open = self.inner.connections.note(&stream, &group);
         // A core ends only with the process.
-        let _ended = core.given.send(Given { stream, group, counted, seat, open });
+        let _ended = core.given.send(Given { stream, scheme, group, counted, seat, open });
     }
 
     fn group_of(&self, authority: Arc<dyn Authority>) -> Arc<Group> {
@@ -348,6 +394,33 @@ impl Proxy {
         counts.filter(|(_, count)| *count > 0).collect()
     }
 
+    /// What was counted by route and upstream, and what is open, as Prometheus reads it.
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        self.inner.routes.render("route", &mut text);
+        self.inner.upstreams.render("upstream", &mut text);
+        let load = self.load();
+        for (name, value) in
+            [("connections", load.connections), ("requests", load.requests), ("tunnels", load.tunnels)]
+        {
+            text += &format!("# TYPE twinsite_proxy_open_{name} gauge\ntwinsite_proxy_open_{name} {value}\n");
+        }
+        text += "# TYPE twinsite_upstream_open gauge\n";
+        for upstream in &self.inner.table.table.load().upstreams {
+            let (name, tunnels) = (&upstream.name, upstream.load.tunnels.load(Ordering::Relaxed));
+            let requests = upstream.load.open.load(Ordering::Relaxed).saturating_sub(tunnels);
+            for (kind, count) in [("requests", requests), ("tunnels", tunnels)] {
+                text += &format!("twinsite_upstream_open{{upstream=\"{name}\",kind=\"{kind}\"}} {count}\n");
+            }
+        }
+        text
+    }
+
+    /// What this node has of the certificates that the specification names.
+    pub fn certificates(&self) -> Arc<CertificatesState> {
+        self.inner.tls.certificates()
+    }
+
     /// Upstreams that real requests failed at, as it happens.
     pub fn upstream_failures(&self) -> broadcast::Receiver<UpstreamName> {
         self.inner.failures.subscribe()
@@ -397,12 +470,16 @@ impl Proxy {
 }
 
 /// Listeners on the node's own addresses, a set for each core: the kernel spreads connections over them.
-fn listeners(own: &[SocketAddr], cores: usize) -> Result<Vec<Vec<TcpListener>>, ProxyError> {
+fn listeners(
+    own: &[(Scheme, SocketAddr)],
+    cores: usize,
+) -> Result<Vec<Vec<(Scheme, TcpListener)>>, ProxyError> {
     // Alone first: with `SO_REUSEPORT` from the start, an address that another process of ours holds would be shared.
-    for address in own {
+    for (_, address) in own {
         drop(listener(*address, false)?);
     }
-    (0..cores).map(|_| own.iter().map(|address| listener(*address, true)).collect()).collect()
+    let of_core = |_| own.iter().map(|(scheme, address)| Ok((*scheme, listener(*address, true)?))).collect();
+    (0..cores).map(of_core).collect()
 }
 
 fn listener(address: SocketAddr, shared: bool) -> Result<TcpListener, ProxyError> {

@@ -2,15 +2,19 @@
 
 use crate::edits::Edits;
 use crate::facts::Facts;
+use crate::standing::{Strikes, Warmth};
+use crate::tally::Tally;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use twinsite_model::spec::{
-    Balance, Compression, HeaderEdits, MatchSpec, ProxySpec, RedirectSpec, RespondSpec, RouteSpec,
+    Balance, CertificateSpec, Compression, HeaderEdits, HealthSpec, MatchSpec, ProxySpec, RedirectSpec,
+    RespondSpec, RouteSpec, Scheme,
 };
-use twinsite_model::{FloatingIpName, SiteName, State, UpstreamName, Verdict};
+use twinsite_model::{FloatingIpName, RouteName, SiteName, State, TicketSecret, UpstreamName, Verdict};
+use twinsite_upstream::Target;
 
 /// Immutable once published.
 #[derive(Debug)]
@@ -19,20 +23,28 @@ pub struct RoutingTable {
     pub(crate) upstreams: Vec<Upstream>,
     index: BTreeMap<UpstreamName, usize>,
     pub(crate) limits: ProxySpec,
+    pub(crate) health: HealthSpec,
     /// The shortest silence that any route allows a body.
     pub(crate) silence_min: Duration,
     /// For each floating IP the sites in their order; requests at a node's own addresses use the first one's.
     site_orders: BTreeMap<FloatingIpName, Vec<SiteName>>,
     default_order: Vec<SiteName>,
+    /// The ports of floating IPs that speak TLS.
+    tls_ports: BTreeMap<FloatingIpName, Vec<u16>>,
+    pub(crate) certificates: Vec<CertificateSpec>,
+    /// What the keys of TLS session tickets are made of, the newest first.
+    pub(crate) ticket_secrets: Vec<TicketSecret>,
 }
 
 /// One upstream, as the proxy sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Upstream {
     pub(crate) name: UpstreamName,
-    pub(crate) address: Arc<str>,
+    pub(crate) target: Arc<Target>,
+    pub(crate) weight: u32,
     pub(crate) verdict: Verdict,
     pub(crate) load: Arc<UpstreamLoad>,
+    pub(crate) tally: Arc<Tally>,
 }
 
 /// What this node has open to an upstream. Outlives tables.
@@ -44,11 +56,24 @@ pub(crate) struct UpstreamLoad {
     pub(crate) tunnels: AtomicU32,
     /// Whether the upstream is given up, and tunnels to it must end.
     pub(crate) given_up: watch::Sender<bool>,
+    /// What this node makes of its failures.
+    pub(crate) strikes: Strikes,
+    /// Whether it is getting warm.
+    pub(crate) warmth: Warmth,
+    /// Whether it was unhealthy in the table before this one.
+    pub(crate) was_unhealthy: AtomicBool,
 }
 
 impl Default for UpstreamLoad {
     fn default() -> Self {
-        Self { open: AtomicU32::new(0), tunnels: AtomicU32::new(0), given_up: watch::Sender::new(false) }
+        Self {
+            open: AtomicU32::new(0),
+            tunnels: AtomicU32::new(0),
+            given_up: watch::Sender::new(false),
+            strikes: Strikes::default(),
+            warmth: Warmth::default(),
+            was_unhealthy: AtomicBool::new(false),
+        }
     }
 }
 
@@ -60,6 +85,14 @@ pub(crate) struct Opened {
 }
 
 impl UpstreamLoad {
+    /// A table comes into force that says this of the upstream.
+    pub(crate) fn judged(&self, verdict: Verdict, slow_start: Duration) {
+        let was_unhealthy = self.was_unhealthy.swap(verdict == Verdict::Unhealthy, Ordering::Relaxed);
+        if was_unhealthy && verdict != Verdict::Unhealthy {
+            self.warmth.begin(slow_start);
+        }
+    }
+
     pub(crate) fn open(self: &Arc<Self>, tunnel: bool) -> Opened {
         self.open.fetch_add(1, Ordering::Relaxed);
         if tunnel {
@@ -81,6 +114,8 @@ impl Drop for Opened {
 /// One route with its upstreams, sorted by what may be asked of them.
 #[derive(Debug)]
 pub(crate) struct Route {
+    pub(crate) name: RouteName,
+    pub(crate) tally: Arc<Tally>,
     hosts: Vec<HostPattern>,
     path: PathPattern,
     /// What else a request must look like; none if that is nothing.
@@ -92,6 +127,8 @@ pub(crate) struct Route {
     pub(crate) response_edits: Option<Edits>,
     pub(crate) compress: Vec<Compression>,
     pub(crate) balance: Balance,
+    /// Whether its upstreams have different weights.
+    pub(crate) is_uneven: bool,
     pub(crate) room_query: Option<String>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
@@ -133,9 +170,11 @@ impl RoutingTable {
             .iter()
             .map(|upstream| Upstream {
                 name: upstream.name.clone(),
-                address: Arc::from(upstream.address.as_str()),
+                target: Arc::new(Target::of(upstream)),
+                weight: upstream.weight,
                 verdict: state.verdict(&upstream.name),
                 load: Arc::default(),
+                tally: Arc::new(Tally::new(0)), // until it is published
             })
             .collect();
         let index: BTreeMap<UpstreamName, usize> =
@@ -149,7 +188,20 @@ impl RoutingTable {
         let limits = spec.proxy.clone();
         let silences = routes.iter().map(|route| route.body_idle_timeout);
         let silence_min = silences.min().unwrap_or(limits.keep_alive_timeout.0);
-        Self { routes, upstreams, index, limits, silence_min, site_orders, default_order }
+        let tls_ports = spec.floating_ips.iter().map(|ip| (ip.name.clone(), ip.tls_ports.clone())).collect();
+        Self {
+            routes,
+            upstreams,
+            index,
+            limits,
+            health: spec.health.clone(),
+            silence_min,
+            site_orders,
+            default_order,
+            tls_ports,
+            certificates: spec.certificates.clone(),
+            ticket_secrets: state.ticket_keys.iter().rev().map(|key| key.secret.clone()).collect(),
+        }
     }
 
     /// Before there is a specification: nothing is routed.
@@ -159,10 +211,25 @@ impl RoutingTable {
             upstreams: Vec::new(),
             index: BTreeMap::new(),
             limits: ProxySpec::default(),
+            health: HealthSpec::default(),
             silence_min: ProxySpec::default().keep_alive_timeout.0,
             site_orders: BTreeMap::new(),
             default_order: Vec::new(),
+            tls_ports: BTreeMap::new(),
+            certificates: Vec::new(),
+            ticket_secrets: Vec::new(),
         }
+    }
+
+    /// Whether upstreams are left out for their failures at all.
+    pub(crate) const fn ejects(&self) -> bool {
+        self.health.eject_after > 0
+    }
+
+    /// What is spoken at a port of a floating IP.
+    pub(crate) fn scheme_at(&self, ip: &FloatingIpName, port: u16) -> Scheme {
+        let is_tls = self.tls_ports.get(ip).is_some_and(|ports| ports.contains(&port));
+        if is_tls { Scheme::Https } else { Scheme::Http }
     }
 
     /// The first route that a request looks like.
@@ -229,6 +296,9 @@ impl Route {
         } else {
             spec.upstreams.iter().filter_map(|name| index.get(name).copied()).collect()
         };
+        let mut weights = indices.iter().map(|index| upstreams[*index].weight);
+        let first = weights.next();
+        let is_uneven = weights.any(|weight| Some(weight) != first);
         let mut by_verdict: BTreeMap<Verdict, BTreeMap<SiteName, Vec<usize>>> = BTreeMap::new();
         let members = indices.iter().copied().collect();
         for index in indices {
@@ -236,6 +306,8 @@ impl Route {
             by_site.entry(sites[index].clone()).or_default().push(index);
         }
         Self {
+            name: spec.name.clone(),
+            tally: Arc::new(Tally::new(0)), // until it is published
             hosts: spec.hosts.iter().map(|host| HostPattern::new(host)).collect(),
             path: PathPattern::new(&spec.path),
             matches: (!spec.matches.is_any()).then(|| spec.matches.clone()),
@@ -244,6 +316,7 @@ impl Route {
             response_edits: edits(&spec.response_headers),
             compress: spec.compress.clone(),
             balance: spec.balance,
+            is_uneven,
             room_query: spec.room_query.clone(),
             connect_timeout: spec.connect_timeout.0,
             response_timeout: spec.response_timeout.0,

@@ -1,7 +1,7 @@
 //! What became a WebSocket: bytes in both directions, until one side ends, both fall silent, or this node must let go.
 
-use crate::client_io::ClientIo;
 use crate::connection::{Context, Place, cut_off};
+use crate::edge::Edge;
 use crate::frames::{FrameBoundary, GOING_AWAY, SERVICE_RESTART};
 use crate::group::{Closing, Counted, Phase, What};
 use crate::live_rooms::LiveRoom;
@@ -10,23 +10,25 @@ use crate::worker::Core;
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context as Waker, Poll};
+use std::task::{Context as Waker, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use twinsite_model::RoomKey;
+use twinsite_upstream::Stream;
 
-/// Each direction's buffer, in bytes. Signalling messages are small, and most tunnels are idle most of the time.
-const BUFFER_BYTES: usize = 4 * 1024;
+/// What is read at a time, in bytes. One buffer for all tunnels of a core: most are idle most of the time, and keep only what
+/// their writer did not take.
+const READ_BYTES: usize = 64 * 1024;
 /// Reads and writes in one direction before it is the other's turn. Both together stay well below what tokio lets a task
 /// do at a time, so that a stream without a pause hides neither timers nor what this node must do.
-const STEPS_MAX: usize = 32;
+const STEPS_MAX: usize = 8;
 /// How long to wait for the end of a frame before a tunnel is closed in the middle of it.
 const FRAME_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a client may take to answer a close.
@@ -116,7 +118,7 @@ impl Tunnel {
         };
         let Ok((client, upstream)) = joined else { return };
         let (Some((client, from_client)), Some((upstream, from_upstream))) =
-            (parts::<ClientIo>(client), parts::<TcpStream>(upstream))
+            (parts::<Edge>(client), parts::<Stream>(upstream))
         else {
             tracing::error!("a WebSocket on an unknown kind of connection");
             return;
@@ -209,8 +211,8 @@ fn parts<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(upgraded: Upgraded)
 
 /// Two connections and what is under way between them.
 struct Copy {
-    client: ClientIo,
-    upstream: TcpStream,
+    client: Edge,
+    upstream: Stream,
     to_upstream: Direction,
     to_client: Direction,
     /// Where the client is in the stream of frames.
@@ -278,6 +280,7 @@ impl Copy {
         }
         let goodbye = async {
             self.client.write_all(&close).await?;
+            self.client.flush().await?;
             self.client.shutdown().await?;
             let mut sink = [0; 512];
             while self.client.read(&mut sink).await? > 0 {}
@@ -287,25 +290,28 @@ impl Copy {
     }
 }
 
-/// One direction: a buffer between a reader and a writer.
+thread_local! {
+    static READ_INTO: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// One direction: from a reader to a writer.
 struct Direction {
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-    /// Read ahead during the handshake.
-    first: Bytes,
+    /// What was read, and the writer did not take yet.
+    rest: Bytes,
     read_ended: bool,
+    /// Something was written that TLS may still have.
+    unflushed: bool,
     done: bool,
 }
 
 impl Direction {
-    fn new(first: Bytes) -> Self {
-        let buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Self { buffer, start: 0, end: 0, first, read_ended: false, done: false }
+    /// `first` was read ahead during the handshake.
+    const fn new(first: Bytes) -> Self {
+        Self { rest: first, read_ended: false, unflushed: false, done: false }
     }
 
     fn is_empty(&self) -> bool {
-        self.start == self.end && self.first.is_empty()
+        self.rest.is_empty()
     }
 
     /// Carries bytes as far as both sides allow. `wrote` sees what was written, and says whether to go on.
@@ -322,37 +328,71 @@ impl Direction {
                 return Poll::Ready(Ok(()));
             }
             if !self.is_empty() {
-                let from_first = !self.first.is_empty();
-                let pending = if from_first { &self.first[..] } else { &self.buffer[self.start..self.end] };
-                let count = std::task::ready!(Pin::new(&mut *writer).poll_write(cx, pending))?;
-                if count == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-                }
-                *moved = true;
-                let goes_on = wrote(&pending[..count]);
-                if from_first {
-                    drop(self.first.split_to(count));
-                } else {
-                    self.start += count;
-                }
-                if !goes_on && self.is_empty() {
+                let count = ready!(write(cx, writer, &self.rest))?;
+                (*moved, self.unflushed) = (true, true);
+                let taken = self.rest.split_to(count);
+                if !wrote(&taken) && self.is_empty() {
                     return Poll::Pending; // asked for by the caller, who looks itself
                 }
                 continue;
             }
+            if self.unflushed {
+                ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+                self.unflushed = false;
+            }
             if self.read_ended {
-                std::task::ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
+                ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
                 self.done = true;
                 continue;
             }
-            let mut buffer = ReadBuf::new(&mut self.buffer);
-            std::task::ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer))?;
-            (self.start, self.end) = (0, buffer.filled().len());
-            self.read_ended = self.end == 0;
-            *moved |= self.end > 0;
+            let goes_on = READ_INTO.with_borrow_mut(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *reader).poll_read(cx, &mut buffer))?;
+                self.pass_on(cx, buffer.filled(), writer, moved, &mut wrote)
+            });
+            if !ready!(goes_on)? && self.is_empty() {
+                return Poll::Pending;
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Writes what was just read, and keeps what is not taken. Whether to go on.
+    fn pass_on(
+        &mut self,
+        cx: &mut Waker<'_>,
+        mut read: &[u8],
+        writer: &mut (impl AsyncWrite + Unpin),
+        moved: &mut bool,
+        wrote: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Poll<io::Result<bool>> {
+        self.read_ended = read.is_empty();
+        *moved |= !read.is_empty();
+        let mut goes_on = true;
+        while !read.is_empty() {
+            let Poll::Ready(written) = write(cx, writer, read) else {
+                self.rest = Bytes::copy_from_slice(read);
+                return Poll::Pending;
+            };
+            let (taken, left) = read.split_at(written?);
+            self.unflushed = true;
+            goes_on = wrote(taken);
+            read = left;
+        }
+        Poll::Ready(Ok(goes_on))
+    }
+}
+
+/// Writes a part at least.
+fn write(
+    cx: &mut Waker<'_>,
+    writer: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(writer).poll_write(cx, bytes))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        count => Poll::Ready(Ok(count)),
     }
 }
 
@@ -406,7 +446,7 @@ mod tests {
                 true
             });
         assert!(turn.is_pending() && moved);
-        assert!(written > BUFFER_BYTES && written < STEPS_MAX * BUFFER_BYTES, "{written}");
+        assert!(written > READ_BYTES && written < STEPS_MAX * READ_BYTES, "{written}");
         assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed), "there is more to do");
     }
 }

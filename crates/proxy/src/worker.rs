@@ -1,5 +1,6 @@
 //! One core: a thread with a runtime of its own, its own listeners, its own upstream connections.
 
+use crate::access_log::AccessLog;
 use crate::balance::Turns;
 use crate::connection::{Place, serve};
 use crate::group::{Counted, Group, What};
@@ -7,8 +8,10 @@ use crate::live_rooms::LiveRooms;
 use crate::open::OpenConnection;
 use crate::pool::Pool;
 use crate::proxy::{BACKLOG, ProxyOptions, Published};
+use crate::retries::RetryBudget;
 use crate::rooms::Rooms;
-use crate::table::RoutingTable;
+use crate::table::{RoutingTable, Upstream};
+use crate::tls::Tls;
 use arc_swap::ArcSwap;
 use arc_swap::cache::Cache;
 use http::{HeaderValue, StatusCode};
@@ -23,11 +26,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{broadcast, mpsc};
-use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use twinsite_model::UpstreamName;
+use twinsite_model::spec::{HealthSpec, Scheme};
 
 /// How often idle upstream connections are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -37,6 +41,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 /// A connection given to a core.
 pub(crate) struct Given {
     pub(crate) stream: TcpStream,
+    pub(crate) scheme: Scheme,
     pub(crate) group: Arc<Group>,
     pub(crate) counted: Counted,
     pub(crate) seat: Seat,
@@ -74,11 +79,15 @@ pub(crate) struct Start {
     pub(crate) table: Arc<Published>,
     pub(crate) failures: broadcast::Sender<UpstreamName>,
     pub(crate) live: Arc<LiveRooms>,
-    pub(crate) listeners: Vec<std::net::TcpListener>,
+    pub(crate) tls: Arc<Tls>,
+    pub(crate) listeners: Vec<(Scheme, std::net::TcpListener)>,
     pub(crate) own: Arc<Group>,
     pub(crate) given: mpsc::UnboundedReceiver<Given>,
     pub(crate) taken: Arc<AtomicU32>,
     pub(crate) node_taken: Arc<AtomicU32>,
+    /// Which core it is.
+    pub(crate) number: usize,
+    pub(crate) access_log: Option<AccessLog>,
     /// No new connections at the node's own addresses.
     pub(crate) no_more: CancellationToken,
     /// Kept until these listeners are closed.
@@ -90,11 +99,15 @@ pub(crate) struct Start {
 /// What requests on one core share.
 pub(crate) struct Core {
     pub(crate) options: Arc<ProxyOptions>,
+    pub(crate) number: usize,
+    pub(crate) access_log: Option<AccessLog>,
     pub(crate) name_header: HeaderValue,
     pub(crate) rooms: Arc<dyn Rooms>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) turns: Turns,
+    pub(crate) retries: RetryBudget,
     pub(crate) live: Arc<LiveRooms>,
+    pub(crate) tls: Arc<Tls>,
     table: RefCell<Cache<Arc<ArcSwap<RoutingTable>>, Arc<RoutingTable>>>,
     failures: broadcast::Sender<UpstreamName>,
     answers: [metrics::Counter; 5],
@@ -113,8 +126,13 @@ impl Core {
     }
 
     /// A request could not be answered by this upstream.
-    pub(crate) fn failed(&self, upstream: &UpstreamName) {
-        let _nobody_listens = self.failures.send(upstream.clone());
+    pub(crate) fn failed(&self, upstream: &Upstream, health: &HealthSpec) {
+        if upstream.load.strikes.strike(health) {
+            tracing::warn!(upstream = %upstream.name, "left out for a while: its requests fail here");
+            metrics::counter!("twinsite_upstream_ejections_total", "upstream" => upstream.name.to_string())
+                .increment(1);
+        }
+        let _nobody_listens = self.failures.send(upstream.name.clone());
     }
 }
 
@@ -133,8 +151,9 @@ fn give_way() {
 /// Runs a core until it is stopped.
 pub(crate) fn run(start: Start) -> io::Result<()> {
     give_way();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, work(start))
+    // With a `LocalSet` each wake of a task would be one of the whole set, and that a write to the kernel.
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(work(start))
 }
 
 async fn work(start: Start) -> io::Result<()> {
@@ -144,11 +163,14 @@ async fn work(start: Start) -> io::Result<()> {
         table,
         failures,
         live,
+        tls,
         listeners,
         own,
         mut given,
         taken,
         node_taken,
+        number,
+        access_log,
         no_more,
         open,
         stop,
@@ -157,19 +179,24 @@ async fn work(start: Start) -> io::Result<()> {
         HeaderValue::from_str(options.name.as_str()).unwrap_or_else(|_| HeaderValue::from_static("unnamed")); // names are letters, digits and dashes
     let class = |class: &'static str| metrics::counter!("twinsite_proxy_answers_total", "class" => class);
     let core = Rc::new(Core {
+        number,
+        access_log,
         name_header,
         rooms,
         pool: Pool::new(options.dial.clone()),
         turns: Turns::default(),
+        retries: RetryBudget::default(),
         live,
+        tls,
         table: RefCell::new(Cache::new(Arc::clone(&table.table))),
         failures,
         answers: [class("1xx"), class("2xx"), class("3xx"), class("4xx"), class("5xx")],
         options,
     });
-    for listener in listeners {
+    for (scheme, listener) in listeners {
         let door = Door {
             listener: TcpListener::from_std(listener)?,
+            scheme,
             core: Rc::clone(&core),
             own: Arc::clone(&own),
             taken: Arc::clone(&taken),
@@ -187,12 +214,12 @@ async fn work(start: Start) -> io::Result<()> {
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            Some(Given { stream, group, counted, seat, open }) = given.recv() => {
+            Some(Given { stream, scheme, group, counted, seat, open }) = given.recv() => {
                 let core = Rc::clone(&core);
                 let place = Place { _counted: counted, _seat: seat, _open: open };
                 tokio::task::spawn_local(async move {
                     match stream.set_nonblocking(true).and_then(|()| tokio::net::TcpStream::from_std(stream)) {
-                        Ok(stream) => serve(core, stream, group, place).await,
+                        Ok(stream) => serve(core, stream, scheme, group, place).await,
                         Err(error) => tracing::warn!(%error, "a connection was lost on its way to its core"),
                     }
                 });
@@ -205,6 +232,7 @@ async fn work(start: Start) -> io::Result<()> {
 /// A listener of one core, at one of the node's own addresses.
 struct Door {
     listener: TcpListener,
+    scheme: Scheme,
     core: Rc<Core>,
     own: Arc<Group>,
     taken: Arc<AtomicU32>,
@@ -234,7 +262,7 @@ impl Door {
         };
         let (core, group) = (Rc::clone(&self.core), Arc::clone(&self.own));
         let place = Place { _counted: group.count(What::Connection), _seat: seat, _open: None };
-        tokio::task::spawn_local(serve(core, stream, group, place));
+        tokio::task::spawn_local(serve(core, stream, self.scheme, group, place));
     }
 
     /// Closes the listener, which resets whom the kernel has let in and nobody has accepted: so those come first, and

@@ -203,6 +203,14 @@ impl Bench {
         Self { proxy, own: free, floating, authority, book, state }
     }
 
+    /// Something else is specified, or agreed on, from here on.
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut ClusterSpec, &mut State)) {
+        let mut spec = self.state.spec.as_deref().unwrap().clone();
+        change(&mut spec, &mut self.state);
+        self.state.spec = Some(Arc::new(spec));
+        self.proxy.publish(RoutingTable::build(&self.state));
+    }
+
     pub(crate) fn judge(&mut self, upstream: &str, health: Verdict) {
         self.state.verdicts.get_mut(&name(upstream)).unwrap().health = health;
         self.proxy.publish(RoutingTable::build(&self.state));
@@ -218,6 +226,8 @@ pub(crate) fn options(own: SocketAddr) -> ProxyOptions {
         incarnation: Incarnation(5),
         cores: 2,
         own: vec![own],
+        own_tls: Vec::new(),
+        access_log: None,
         dial: DialMap::default(),
     }
 }
