@@ -1,5 +1,7 @@
-//! Reads a Caddyfile: words, directives, blocks, snippets and imports, each with its place. See `OVERVIEW.md`.
+//! Reads a Caddyfile: words, directives, blocks, snippets and imports, each with its place; and says what it means here. See
+//! `OVERVIEW.md`.
 
+mod adapt;
 mod document;
 mod error;
 #[cfg(test)]
@@ -10,6 +12,7 @@ mod parse;
 mod place;
 mod text;
 
+pub use adapt::{AdaptError, Adapted, Trap, Wishes, adapt};
 pub use document::{Directive, Document, Site, Word};
 pub use error::{CaddyfileError, Problem};
 pub use place::Place;
