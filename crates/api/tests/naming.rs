@@ -106,6 +106,7 @@ fn changes_carry_a_request_id() {
         "ListPins",
         "ListConnections",
         "ListDrills",
+        "ListSpecs",
         "GetDrill",
     ];
     // Handing leadership over twice is handing it over.

@@ -46,6 +46,9 @@ pub struct NodeConfig {
     /// Where Prometheus finds this node.
     #[serde(default)]
     pub metrics: Option<MetricsConfig>,
+    /// Where a line of JSON is written for each request; none without it. Rooms are not named in it.
+    #[serde(default)]
+    pub access_log: Option<PathBuf>,
     /// Threads of the proxy; default: one for each core.
     #[serde(default)]
     pub cores: Option<usize>,

@@ -206,6 +206,12 @@ impl Client {
         Ok(Revision(answer.await?.revision))
     }
 
+    /// The specification, and what it was before.
+    pub async fn specs(&self) -> Result<v1::ListSpecsResponse, ApiError> {
+        let request = v1::ListSpecsRequest {};
+        call!(self, MaintenanceServiceClient, list_specs, request).await
+    }
+
     /// Adds or changes a node.
     pub async fn put_node(&self, node_json: String) -> Result<Revision, ApiError> {
         let request = v1::PutNodeRequest { mutation: Some(new_mutation()), node_json };

@@ -19,6 +19,7 @@ use twinsite_model::{
 pub fn event_to_pb(event: &Event) -> v1::Event {
     let wire = match event {
         Event::SpecApplied => Wire::SpecApplied(v1::SpecApplied {}),
+        Event::TicketKeyRotated => Wire::TicketKeyRotated(v1::TicketKeyRotated {}),
         Event::NodePut(node) => Wire::NodePut(v1::NodePut { node: node.0 }),
         Event::NodeRetired(node) => Wire::NodeRetired(v1::NodeRetired { node: node.0 }),
         Event::FormatRaised(format) => Wire::FormatRaised(v1::FormatRaised { format: format.0 }),
@@ -137,6 +138,7 @@ pub fn event_to_pb(event: &Event) -> v1::Event {
 pub fn event(wire: v1::Event) -> Result<Event, Unknown> {
     Ok(match wire.event.ok_or(Unknown("event"))? {
         Wire::SpecApplied(_) => Event::SpecApplied,
+        Wire::TicketKeyRotated(_) => Event::TicketKeyRotated,
         Wire::NodePut(e) => Event::NodePut(NodeId(e.node)),
         Wire::NodeRetired(e) => Event::NodeRetired(NodeId(e.node)),
         Wire::FormatRaised(e) => Event::FormatRaised(Format(e.format)),
@@ -288,6 +290,7 @@ mod tests {
         let text = || "text".to_owned();
         vec![
             Event::SpecApplied,
+            Event::TicketKeyRotated,
             Event::NodePut(node),
             Event::NodeRetired(node),
             Event::FormatRaised(Format(2)),

@@ -13,7 +13,8 @@ pub use names::{
     verdict_to_pb, way, way_to_pb,
 };
 pub use state::{
-    drill_record_to_pb, operation_to_pb, owner_to_pb, running_drill_to_pb, state_to_pb, token, token_to_pb,
+    drill_record_to_pb, operation_to_pb, owner_to_pb, running_drill_to_pb, specs_to_pb, state_to_pb, token,
+    token_to_pb,
 };
 
 /// A message that this client does not understand: it is newer, or broken.

@@ -34,9 +34,7 @@ pub fn state_to_pb(state: &State) -> v1::State {
         cluster: state.cluster().map(ToString::to_string).unwrap_or_default(),
         generation: state.generation.0,
         wall_ms: state.wall.0,
-        spec_json: spec
-            .map(|spec| String::from_utf8_lossy(&spec::to_json(spec)).into_owned())
-            .unwrap_or_default(),
+        spec_json: spec.map(spec_json).unwrap_or_default(),
         nodes: spec.iter().flat_map(|spec| &spec.nodes).map(|node| node_to_pb(state, node)).collect(),
         upstreams: spec.map(|spec| upstreams(state, spec)).unwrap_or_default(),
         floating_ips: spec.map(|spec| floating_ips(state, spec)).unwrap_or_default(),
@@ -47,6 +45,25 @@ pub fn state_to_pb(state: &State) -> v1::State {
         session_token: Some(token_to_pb(state.session_token())),
         drill: state.drill.as_ref().map(|drill| running_drill_to_pb(state, drill)),
         last_drill: state.drills.back().map(|drill| drill_record_to_pb(state, drill, false)),
+    }
+}
+
+fn spec_json(spec: &ClusterSpec) -> String {
+    String::from_utf8_lossy(&spec::to_json(spec)).into_owned()
+}
+
+/// The specification, and what it was before.
+pub fn specs_to_pb(state: &State) -> v1::ListSpecsResponse {
+    let earlier = state.earlier_specs.iter().map(|earlier| v1::EarlierSpec {
+        revision: earlier.revision.0,
+        until_ms: earlier.until.0,
+        replaced_by: earlier.replaced_by.clone(),
+        spec_json: spec_json(&earlier.spec),
+    });
+    v1::ListSpecsResponse {
+        earlier: earlier.collect(),
+        spec_revision: state.spec_revision.0,
+        spec_json: state.spec.as_deref().map(spec_json).unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pauses, drains, the breaker and the specification.
 
 use super::{Context, invalid, mutation, parsed};
+use crate::convert::specs_to_pb;
 use crate::v1::{self, maintenance_service_server::MaintenanceService};
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -61,5 +62,14 @@ impl MaintenanceService for Service {
             .map_err(|error| invalid(format!("spec_json: {error}")))?;
         let revision = self.0.backend.apply_spec(&caller, given, wanted).await?;
         Ok(Response::new(v1::ApplySpecResponse { revision: revision.0 }))
+    }
+
+    async fn list_specs(
+        &self,
+        request: Request<v1::ListSpecsRequest>,
+    ) -> Result<Response<v1::ListSpecsResponse>, Status> {
+        self.0.caller(&request)?;
+        let state = self.0.backend.linearizable().await?;
+        Ok(Response::new(specs_to_pb(&state)))
     }
 }

@@ -1,6 +1,6 @@
 //! `twinsite apply`: the specification in a file becomes the agreed one, after a look at what that changes.
 
-use super::arguments::ApplyArguments;
+use super::arguments::{ApplyArguments, ClientArguments};
 use super::connect::connect;
 use super::upkeep::done;
 use super::{CliError, Exit, output};
@@ -19,18 +19,28 @@ const TRIES: usize = 10;
 pub async fn run(arguments: &ApplyArguments) -> Result<Exit, CliError> {
     let wanted = read(arguments)?;
     let client = connect(&arguments.client)?;
-    let (former, revision) = agreed(&client).await?;
-    let found = changes(&former, &wanted);
+    agree_on(&client, &arguments.client, &wanted, arguments.dry_run).await
+}
+
+/// Shows what a specification would change, and has it agreed on unless it is only to be shown.
+pub async fn agree_on(
+    client: &Client,
+    arguments: &ClientArguments,
+    wanted: &ClusterSpec,
+    dry_run: bool,
+) -> Result<Exit, CliError> {
+    let (former, revision) = agreed(client).await?;
+    let found = changes(&former, wanted);
     // A program that asks what would change is told in the same form that nothing does.
-    if found.is_empty() && !(arguments.dry_run && arguments.client.json) {
-        return done(&arguments.client, revision, "nothing changes: this is what the cluster has agreed on");
+    if found.is_empty() && !(dry_run && arguments.json) {
+        return done(arguments, revision, "nothing changes: this is what the cluster has agreed on");
     }
-    show(arguments, &found, &wanted, revision)?;
-    if arguments.dry_run {
+    show(arguments, dry_run, &found, wanted, revision)?;
+    if dry_run {
         return Ok(Exit::Done);
     }
-    let applied = apply(&client, &former, &wanted, revision).await?;
-    done(&arguments.client, applied, &format!("applied: {}", counted(&found)))
+    let applied = apply(client, &former, wanted, revision).await?;
+    done(arguments, applied, &format!("applied: {}", counted(&found)))
 }
 
 fn read(arguments: &ApplyArguments) -> Result<ClusterSpec, CliError> {
@@ -50,14 +60,15 @@ async fn agreed(client: &Client) -> Result<(ClusterSpec, Revision), CliError> {
 }
 
 fn show(
-    arguments: &ApplyArguments,
+    arguments: &ClientArguments,
+    dry_run: bool,
     found: &[Change],
     wanted: &ClusterSpec,
     revision: Revision,
 ) -> Result<(), CliError> {
     let warnings: Vec<_> = validate::warnings(wanted).iter().map(ToString::to_string).collect();
-    if arguments.client.json {
-        if !arguments.dry_run {
+    if arguments.json {
+        if !dry_run {
             return Ok(());
         }
         let all = found
@@ -72,7 +83,7 @@ fn show(
     for warning in warnings {
         anstream::eprintln!("warning: {warning}");
     }
-    if arguments.dry_run {
+    if dry_run {
         output::line(&format!("{}; nothing was changed (--dry-run)", counted(found)))?;
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, with examples.
 
+use super::adapt::AdaptArguments;
 use super::drill_arguments::DrillCommand;
 use super::lab_arguments::LabCommand;
 use super::schema::SchemaArguments;
@@ -88,8 +89,13 @@ pub enum Command {
     /// Close the breaker after too many automatic moves
     #[command(subcommand)]
     Breaker(BreakerCommand),
+    /// Say what a Caddyfile means as routes and upstreams, and where twinsite does otherwise
+    Adapt(AdaptArguments),
     /// Agree on the specification in a file, after a look at what that changes
     Apply(ApplyArguments),
+    /// Show the agreed specification, what it was before, and go back
+    #[command(subcommand)]
+    Spec(SpecCommand),
     /// Stop automatic moves for a while
     Pause(PauseArguments),
     /// Let automatic moves happen again
@@ -278,6 +284,51 @@ pub struct ApplyArguments {
     /// The whole specification, as in `cluster.toml`
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Only show what would change
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `spec`.
+#[derive(Debug, Subcommand)]
+pub enum SpecCommand {
+    /// Print the specification as `cluster.toml` has it
+    #[command(after_help = "Examples:
+  twinsite spec show > cluster.toml
+  twinsite spec show --revision 1234")]
+    Show(SpecArguments),
+    /// List what the specification was before
+    #[command(after_help = "Examples:
+  twinsite spec history
+  twinsite spec history --json | jq .earlier")]
+    History(QueryArguments),
+    /// Agree on an earlier specification again, after a look at what that changes
+    #[command(after_help = "Examples:
+  twinsite spec rollback --dry-run
+  twinsite spec rollback --revision 1234")]
+    Rollback(RollbackArguments),
+}
+
+/// Which specification.
+#[derive(Debug, Args)]
+pub struct SpecArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// An earlier one, by the revision at which it was applied
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<u64>,
+}
+
+/// `spec rollback`.
+#[derive(Debug, Args)]
+pub struct RollbackArguments {
+    /// How the cluster is reached
+    #[command(flatten)]
+    pub client: ClientArguments,
+    /// The revision at which it was applied, as `twinsite spec history` lists it; without it, the one before this
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<u64>,
     /// Only show what would change
     #[arg(long)]
     pub dry_run: bool,

@@ -11,6 +11,7 @@ use twinsite_model::FloatingIpName;
 use twinsite_model::spec::validate;
 use twinsite_model::timing::Inequality;
 use twinsite_model::{Profile, Timing};
+use twinsite_proxy::{CertificateFinding, examine_certificates};
 
 /// Checks the configuration, or only the timings of a profile.
 pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
@@ -29,6 +30,14 @@ pub fn run(arguments: &CheckArguments) -> Result<Exit, CliError> {
     for (ip, HostFinding { forbids, what }) in loaded.iter().flat_map(of_host) {
         let list = if forbids { &mut problems } else { &mut warnings };
         list.push(format!("floating IP `{ip}`: {what}"));
+    }
+    if let Some(loaded) = loaded.as_ref().filter(|loaded| loaded.me.kind.serves()) {
+        for found in examine_certificates(&loaded.spec.certificates) {
+            match found {
+                CertificateFinding::Unusable(what) => problems.push(what),
+                CertificateFinding::EndsSoon(what) => warnings.push(what),
+            }
+        }
     }
     let rules = timing.inequalities();
     let holds = problems.is_empty() && rules.iter().all(|rule| rule.holds);

@@ -1,7 +1,9 @@
 //! The way from a command to the cluster.
 
 use super::CliError;
-use super::arguments::{BreakerCommand, ClientArguments, Command, MembersCommand, UpstreamCommand};
+use super::arguments::{
+    BreakerCommand, ClientArguments, Command, MembersCommand, SpecCommand, UpstreamCommand,
+};
 use crate::client_file::ClientFile;
 use crate::identity::{Credentials, server_name};
 use twinsite_api::{ApiError, Client, ClientOptions, ClientTls, Reason};
@@ -37,16 +39,20 @@ fn client_of(command: &Command) -> Option<&ClientArguments> {
         | Command::Resume(arguments)
         | Command::Sessions(arguments)
         | Command::Breaker(BreakerCommand::Reset(arguments))
+        | Command::Spec(SpecCommand::History(arguments))
         | Command::Upstream(UpstreamCommand::List(arguments))
         | Command::Members(MembersCommand::List(arguments)) => &arguments.client,
         Command::Upstream(UpstreamCommand::Drain(arguments) | UpstreamCommand::Undrain(arguments)) => {
             &arguments.client
         }
+        Command::Spec(SpecCommand::Show(arguments)) => &arguments.client,
+        Command::Spec(SpecCommand::Rollback(arguments)) => &arguments.client,
         Command::Members(MembersCommand::Add(arguments)) => &arguments.client,
         Command::Members(MembersCommand::Remove(arguments) | MembersCommand::Lead(arguments)) => {
             &arguments.client
         }
         Command::Demo(_)
+        | Command::Adapt(_)
         | Command::Lab(_)
         | Command::Drill(_)
         | Command::Schema(_)

@@ -40,6 +40,7 @@ pub fn line(names: &Names, item: &WatchItem) -> String {
 pub fn told(names: &Names, event: &Event) -> String {
     match event {
         Event::SpecApplied => "there is a new specification".to_owned(),
+        Event::TicketKeyRotated => "TLS session tickets are made with another key".to_owned(),
         Event::NodePut(node) => format!("{} was added or changed", names.name(*node)),
         Event::NodeRetired(node) => format!("{} was removed for good", names.name(*node)),
         Event::FormatRaised(format) => format!("the cluster uses encoding {}", format.0),

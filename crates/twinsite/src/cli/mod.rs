@@ -1,5 +1,6 @@
 //! The command line. One module for each thing that can be done; `arguments` says what can be typed.
 
+mod adapt;
 mod apply;
 pub mod arguments;
 mod check;
@@ -25,6 +26,7 @@ mod recover;
 mod rto;
 mod schema;
 mod sim;
+mod specs;
 mod status;
 mod upkeep;
 mod words;
@@ -220,8 +222,8 @@ pub enum CliError {
 impl From<ProxyError> for CliError {
     fn from(error: ProxyError) -> Self {
         match error {
-            ProxyError::Bind { address, source } => Self::Bind { key: "node.http", address, source },
-            other @ ProxyError::Thread(_) => Self::Proxy(other),
+            ProxyError::Bind { address, source } => Self::Bind { key: "node.http or https", address, source },
+            other @ (ProxyError::Thread(_) | ProxyError::AccessLog { .. }) => Self::Proxy(other),
         }
     }
 }
@@ -265,6 +267,7 @@ impl CliError {
 /// Does what was typed.
 pub fn run(arguments: Arguments) -> Result<Exit, CliError> {
     match arguments.command {
+        Command::Adapt(arguments) => adapt::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "twinsite", &mut io::stdout());
@@ -313,6 +316,7 @@ async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliE
         Command::Abort(arguments) => moves::abort(&arguments).await,
         Command::Breaker(command) => upkeep::breaker(&command).await,
         Command::Apply(arguments) => apply::run(&arguments).await,
+        Command::Spec(command) => specs::run(&command).await,
         Command::Pause(arguments) => upkeep::pause(&arguments).await,
         Command::Resume(arguments) => upkeep::resume(&arguments).await,
         Command::Upstream(command) => upkeep::upstream(&command).await,
@@ -330,7 +334,8 @@ async fn run_async(command: Command, lab: Option<Arc<Lab>>) -> Result<Exit, CliE
             meeting::run(config).await?;
             Ok(Exit::Done)
         }
-        Command::Check(_)
+        Command::Adapt(_)
+        | Command::Check(_)
         | Command::Completion { .. }
         | Command::Node(_)
         | Command::Guardian(_)

@@ -10,6 +10,7 @@ use twinsite_announce::{Announcement, Announcer, Reconciled};
 use twinsite_controller::OutsideView;
 use twinsite_health::{OutsideAnswers, ReadBack};
 use twinsite_model::{ClusterName, ClusterSpec, FloatingIpName, UpstreamName};
+use twinsite_upstream::Target;
 
 /// A handle to the delivery.
 #[derive(Clone)]
@@ -30,7 +31,7 @@ impl Announced {
     pub fn configure(&self, spec: &ClusterSpec) {
         let mine = spec.upstreams.iter().filter(|upstream| self.instances.contains(&upstream.name));
         self.read_back
-            .configure(mine.map(|upstream| (upstream.name.clone(), upstream.address.clone())).collect());
+            .configure(mine.map(|upstream| (upstream.name.clone(), Target::of(upstream))).collect());
     }
 }
 

@@ -201,7 +201,7 @@ async fn rehearse(
     messages: mpsc::Sender<Result<v1::RunDrillResponse, ApiError>>,
 ) {
     let Prepared { scenario, spec, ip, api, .. } = prepared;
-    let port = ip.ports.first().copied().unwrap_or(80);
+    let port = ip.probe_port().unwrap_or(80);
     let probes = HttpProbes::start(dial.resolve(SocketAddr::new(ip.address, port)));
     let mandate = Mandate { drill, me: format!("node {}", shared.me), spec, ip };
     let listener = messages.clone();

@@ -17,6 +17,7 @@ use twinsite_health::{OutsideProbes, UpstreamProbes, UpstreamTarget};
 use twinsite_model::spec::FloatingIpSpec;
 use twinsite_model::{ClusterSpec, DrillId, DrillOutcome, Event, FloatingIpName, State, Verdict};
 use twinsite_proxy::RoutingTable;
+use twinsite_upstream::Target;
 
 /// How often it is looked whether a drained address is empty.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
@@ -87,15 +88,15 @@ impl Surroundings for Here {
         self.shared.peers.update(spec);
         let timing = spec.timing();
         if let Some(upstreams) = &self.upstreams {
-            let targets = spec.upstreams.iter().map(|upstream| UpstreamTarget {
-                name: upstream.name.clone(),
-                address: upstream.address.clone(),
-            });
+            let targets = spec
+                .upstreams
+                .iter()
+                .map(|upstream| UpstreamTarget { name: upstream.name.clone(), target: Target::of(upstream) });
             upstreams.configure(&spec.health, targets.collect());
         }
         let targets = spec.floating_ips.iter().filter_map(|ip| {
-            let port = ip.ports.first()?;
-            Some((ip.name.clone(), SocketAddr::new(ip.address, *port)))
+            let port = ip.probe_port()?;
+            Some((ip.name.clone(), SocketAddr::new(ip.address, port)))
         });
         let interval = (timing.lease / 4).clamp(Duration::from_millis(50), Duration::from_secs(1));
         let patience = (timing.lease / 2).clamp(Duration::from_millis(150), Duration::from_secs(1));

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use twinsite_proxy::Proxy;
 
 /// Scrapes that are answered at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 16;
@@ -55,6 +56,7 @@ pub fn install() -> Option<PrometheusHandle> {
 pub async fn serve(
     listener: TcpListener,
     handle: PrometheusHandle,
+    proxy: Option<Proxy>,
     readiness: Readiness,
     stop: CancellationToken,
 ) -> io::Result<()> {
@@ -76,17 +78,17 @@ pub async fn serve(
             continue;
         };
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
-        let (handle, readiness) = (handle.clone(), readiness.clone());
+        let (handle, proxy, readiness) = (handle.clone(), proxy.clone(), readiness.clone());
         tokio::spawn(async move {
-            converse(stream, handle, readiness).await;
+            converse(stream, handle, proxy, readiness).await;
             drop(place);
         });
     }
 }
 
-async fn converse(stream: TcpStream, handle: PrometheusHandle, readiness: Readiness) {
+async fn converse(stream: TcpStream, handle: PrometheusHandle, proxy: Option<Proxy>, readiness: Readiness) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = answer(request.uri().path(), &handle, &readiness);
+        let response = answer(request.uri().path(), &handle, proxy.as_ref(), &readiness);
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -98,9 +100,17 @@ async fn converse(stream: TcpStream, handle: PrometheusHandle, readiness: Readin
     }
 }
 
-fn answer(path: &str, handle: &PrometheusHandle, readiness: &Readiness) -> Response<Full<Bytes>> {
+fn answer(
+    path: &str,
+    handle: &PrometheusHandle,
+    proxy: Option<&Proxy>,
+    readiness: &Readiness,
+) -> Response<Full<Bytes>> {
     let (status, body) = match path {
-        "/metrics" => (StatusCode::OK, handle.render()),
+        "/metrics" => {
+            let of_proxy = proxy.map(Proxy::metrics).unwrap_or_default();
+            (StatusCode::OK, handle.render() + &of_proxy)
+        }
         "/live" => (StatusCode::OK, "live\n".to_owned()),
         "/ready" if readiness.get() => (StatusCode::OK, "ready\n".to_owned()),
         "/ready" => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),

@@ -10,6 +10,7 @@
 //! | `rooms` | session placement: store, other nodes, proxy |
 //! | `connections` | the connections of floating IPs, for the next owner |
 //! | `servers`, `api`, `answers`, `metrics` | what listens beside the proxy |
+//! | `ticket_keys` | new keys of TLS session tickets, in time |
 //! | `drill_desk`, `drill_runner` | drills: whether one may begin, and running one |
 //! | `life` | incarnations |
 //!
@@ -31,6 +32,7 @@ mod passive;
 mod rooms;
 mod run;
 mod servers;
+mod ticket_keys;
 
 pub use drill_desk::{DrillDesk, DrillWish, EndedDrill};
 pub use hands::may_hold;

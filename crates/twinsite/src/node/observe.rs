@@ -59,7 +59,7 @@ impl Observations for Sources {
             format_max: Format::NEWEST,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             applied: Revision(state.revision.0),
-            not_ready: self.not_ready(),
+            not_ready: self.not_ready(state),
             draining: self.draining.load(Ordering::Relaxed),
             store: self.store(),
             peers_heard,
@@ -97,9 +97,20 @@ pub fn outside_view(answer: OutsideAnswer) -> OutsideView {
 }
 
 impl Sources {
-    fn not_ready(&self) -> Option<String> {
-        let nothing_known = self.proxy.is_some() && self.upstreams.borrow().is_empty();
-        nothing_known.then(|| "no upstream has been probed yet".to_owned())
+    fn not_ready(&self, state: &State) -> Option<String> {
+        let proxy = self.proxy.as_ref()?;
+        if self.upstreams.borrow().is_empty() {
+            return Some("no upstream has been probed yet".to_owned());
+        }
+        // With one of several it serves some, and that is better than nobody.
+        let certificates = proxy.certificates();
+        let has_none = certificates.certificates.iter().all(|certificate| certificate.expires.is_none());
+        let mut ips = state.spec.iter().flat_map(|spec| &spec.floating_ips);
+        (has_none && ips.any(|ip| !ip.tls_ports.is_empty())).then(|| {
+            let mut problems =
+                certificates.certificates.iter().filter_map(|certificate| certificate.problem.as_deref());
+            format!("it has no certificate: {}", problems.next().unwrap_or("none was read yet"))
+        })
     }
 
     fn store(&self) -> StoreView {

@@ -262,6 +262,8 @@ async fn attend(
         luggage: Luggage { spec: loaded.spec.clone(), recovery },
     };
     tasks.spawn(supervisor.lasting("the keeper of the membership", keeper.run(stop.clone())));
+    let rotating = super::ticket_keys::rotate(shared.raft.clone(), stop.clone());
+    tasks.spawn(supervisor.lasting("the keys of session tickets", rotating));
     if let Some(proxy) = shared.proxy.clone() {
         let spreading = connections::spreading(&shared, proxy).run::<TokioRuntime>(stop.clone());
         tasks.spawn(supervisor.lasting("the roll of connections", spreading));
@@ -407,6 +409,8 @@ fn start_proxy(
         incarnation,
         cores: loaded.node.cores.unwrap_or(cores).max(1),
         own: loaded.me.http.clone(),
+        own_tls: loaded.me.https.clone(),
+        access_log: loaded.node.access_log.clone(),
         dial: loaded.node.dial.clone(),
     };
     Ok(Some(Proxy::start(options, Arc::new(ProxyRooms(sessions.clone())))?))

@@ -124,9 +124,9 @@ pub async fn start(
     }));
 
     if let Some((listener, handle)) = listeners.metrics {
-        let (readiness, stop) = (readiness.clone(), stop.clone());
+        let (proxy, readiness, stop) = (shared.proxy.clone(), readiness.clone(), stop.clone());
         tasks.spawn(supervisor.lasting("the metrics listener", async move {
-            if let Err(error) = metrics::serve(listener, handle, readiness, stop).await {
+            if let Err(error) = metrics::serve(listener, handle, proxy, readiness, stop).await {
                 tracing::error!(%error, "the metrics listener ended");
             }
         }));
