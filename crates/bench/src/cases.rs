@@ -2,7 +2,7 @@
 
 use crate::accounting::{memory, on_processor};
 use crate::error::BenchError;
-use crate::load::{Requests, as_fast_as_possible};
+use crate::load::{Answered, Requests, Speaks, as_fast_as_possible, at_a_rate};
 use crate::peers::{OTHER_PROCESSOR, Peer, Places, Running};
 use crate::sockets::Echoed;
 use serde::Serialize;
@@ -22,20 +22,42 @@ pub(crate) struct Case {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum What {
     Requests(Requests),
-    Messages { bytes: usize, connections: usize },
-    Idle { connections: usize },
+    /// At half of what it can do at most.
+    Half(Requests),
+    /// TLS 1.3 handshakes, none of them resumed.
+    Handshakes,
+    Messages {
+        bytes: usize,
+        connections: usize,
+        tls: bool,
+    },
+    Idle {
+        connections: usize,
+        tls: bool,
+    },
 }
 
 /// All cases.
-pub(crate) const CASES: [Case; 7] = [
-    Case { name: "small", what: What::Requests(Requests { path: "/small", connections: 32 }) },
-    Case { name: "64k", what: What::Requests(Requests { path: "/64k", connections: 16 }) },
-    Case { name: "10m", what: What::Requests(Requests { path: "/10m", connections: 4 }) },
-    Case { name: "ws-64", what: What::Messages { bytes: 64, connections: 64 } },
-    Case { name: "ws-16k", what: What::Messages { bytes: 16 * 1024, connections: 16 } },
-    Case { name: "ws-idle-5000", what: What::Idle { connections: 5_000 } },
-    Case { name: "ws-idle-9000", what: What::Idle { connections: 9_000 } },
+pub(crate) const CASES: [Case; 14] = [
+    Case { name: "small", what: What::Requests(requests("/small", 32, Speaks::Http1)) },
+    Case { name: "small-half", what: What::Half(requests("/small", 32, Speaks::Http1)) },
+    Case { name: "64k", what: What::Requests(requests("/64k", 16, Speaks::Http1)) },
+    Case { name: "10m", what: What::Requests(requests("/10m", 4, Speaks::Http1)) },
+    Case { name: "small-tls", what: What::Requests(requests("/small", 32, Speaks::Tls)) },
+    Case { name: "64k-tls", what: What::Requests(requests("/64k", 16, Speaks::Tls)) },
+    Case { name: "small-h2", what: What::Requests(requests("/small", 8, Speaks::Http2)) },
+    Case { name: "handshakes", what: What::Handshakes },
+    Case { name: "ws-64", what: What::Messages { bytes: 64, connections: 64, tls: false } },
+    Case { name: "ws-16k", what: What::Messages { bytes: 16 * 1024, connections: 16, tls: false } },
+    Case { name: "ws-64-tls", what: What::Messages { bytes: 64, connections: 64, tls: true } },
+    Case { name: "ws-idle-5000", what: What::Idle { connections: 5_000, tls: false } },
+    Case { name: "ws-idle-9000", what: What::Idle { connections: 9_000, tls: false } },
+    Case { name: "ws-idle-5000-tls", what: What::Idle { connections: 5_000, tls: true } },
 ];
+
+const fn requests(path: &'static str, connections: u32, speaks: Speaks) -> Requests {
+    Requests { path, connections, speaks }
+}
 
 /// One measurement.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -77,13 +99,34 @@ pub(crate) fn measure(
     };
     match case.what {
         What::Requests(requests) => {
-            let answered = as_fast_as_possible(requests, places.proxy, lasts)?;
+            let answered = as_fast_as_possible(requests, places, lasts)?;
             let cpu_us = per(answered.good);
             check(answered.bad, answered.good + answered.bad)?;
             Ok(Measured { cpu_us, per_second: answered.per_second, p50_us: None, p99_us: None, memory: None })
         }
-        What::Messages { bytes, connections } => {
-            let arguments = [connections, bytes, lasts.as_secs() as usize].map(|number| number.to_string());
+        What::Half(requests) => {
+            let most = as_fast_as_possible(requests, places, lasts)?;
+            let before = on_processor(&processes);
+            let answered = at_a_rate(requests, places, lasts, most.per_second / 2.0, programs.folder)?;
+            let used = on_processor(&processes).saturating_sub(before);
+            let cpu_us = used.as_secs_f64() * 1e6 / answered.good.max(1) as f64;
+            check(answered.bad, answered.good + answered.bad)?;
+            let Answered { per_second, p50_us, p99_us, .. } = answered;
+            Ok(Measured { cpu_us, per_second, p50_us, p99_us, memory: None })
+        }
+        What::Handshakes => {
+            let mut generator = Generator::start("handshakes", places, &[lasts.as_secs().to_string()])?;
+            let shaken: Echoed = generator.line()?;
+            let cpu_us = per(shaken.good);
+            check(shaken.lost, shaken.good)?;
+            let per_second = shaken.good as f64 / shaken.seconds;
+            let (p50_us, p99_us) = (Some(shaken.p50_us), Some(shaken.p99_us));
+            Ok(Measured { cpu_us, per_second, p50_us, p99_us, memory: None })
+        }
+        What::Messages { bytes, connections, tls } => {
+            let mut arguments =
+                [connections, bytes, lasts.as_secs() as usize].map(|number| number.to_string()).to_vec();
+            arguments.extend(tls.then(|| "--tls".to_owned()));
             let mut generator = Generator::start("echo", places, &arguments)?;
             let echoed: Echoed = generator.line()?;
             let cpu_us = per(echoed.good);
@@ -92,9 +135,11 @@ pub(crate) fn measure(
             let (p50_us, p99_us) = (Some(echoed.p50_us), Some(echoed.p99_us));
             Ok(Measured { cpu_us, per_second, p50_us, p99_us, memory: None })
         }
-        What::Idle { connections } => {
+        What::Idle { connections, tls } => {
             let empty = memory(&processes);
-            let mut generator = Generator::start("idle", places, &[connections.to_string()])?;
+            let mut arguments = vec![connections.to_string()];
+            arguments.extend(tls.then(|| "--tls".to_owned()));
+            let mut generator = Generator::start("idle", places, &arguments)?;
             let open: usize = generator.line()?;
             let cpu_us = per(open as u64);
             // What was only needed for the handshakes is given back first.
@@ -122,7 +167,8 @@ impl Generator {
         if role == "upstream" {
             command.args(places.upstreams.map(|one| one.to_string()));
         } else {
-            command.arg(places.proxy.to_string());
+            let by_tls = role == "handshakes" || arguments.iter().any(|argument| argument == "--tls");
+            command.arg(if by_tls { places.tls() } else { places.proxy }.to_string());
         }
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(Self(command.spawn().map_err(start)?))

@@ -35,10 +35,25 @@ enum Command {
     Upstream { addresses: Vec<SocketAddr> },
     /// Be clients that wait for echoes
     #[command(hide = true)]
-    Echo { at: SocketAddr, connections: usize, bytes: usize, seconds: u64 },
+    Echo {
+        at: SocketAddr,
+        connections: usize,
+        bytes: usize,
+        seconds: u64,
+        #[arg(long)]
+        tls: bool,
+    },
+    /// Be clients that shake hands and go
+    #[command(hide = true)]
+    Handshakes { at: SocketAddr, seconds: u64 },
     /// Be clients that wait for nothing
     #[command(hide = true)]
-    Idle { at: SocketAddr, connections: usize },
+    Idle {
+        at: SocketAddr,
+        connections: usize,
+        #[arg(long)]
+        tls: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -67,11 +82,16 @@ fn main() -> ExitCode {
     let ended = match Arguments::parse().command {
         Command::Proxy(comparison) => compare(&comparison),
         Command::Upstream { addresses } => upstream::serve(&addresses).map_err(BenchError::io("upstream")),
-        Command::Echo { at, connections, bytes, seconds } => {
-            sockets::echo(at, connections, bytes, Duration::from_secs(seconds))
+        Command::Echo { at, connections, bytes, seconds, tls } => {
+            sockets::echo(at, tls, connections, bytes, Duration::from_secs(seconds))
                 .map_err(BenchError::io("echo"))
         }
-        Command::Idle { at, connections } => sockets::idle(at, connections).map_err(BenchError::io("idle")),
+        Command::Handshakes { at, seconds } => {
+            sockets::handshakes(at, Duration::from_secs(seconds)).map_err(BenchError::io("handshakes"))
+        }
+        Command::Idle { at, connections, tls } => {
+            sockets::idle(at, tls, connections).map_err(BenchError::io("idle"))
+        }
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -119,11 +139,11 @@ fn compare(comparison: &Comparison) -> Result<(), BenchError> {
     if failed > 0 { Err(BenchError::NotAll(failed)) } else { Ok(()) }
 }
 
-/// Ports that nobody has: three in a row for the proxy, which twinsite needs for its other listeners.
+/// Ports that nobody has: three in a row for the proxy, which twinsite needs for its other listeners, and one for TLS.
 fn places() -> Result<Places, BenchError> {
     let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut blocks = (0..100).map(|block| 21_000 + 10 * block).filter(|first| (*first..*first + 6).all(free));
+    let mut blocks = (0..100).map(|block| 21_000 + 10 * block).filter(|first| (*first..*first + 7).all(free));
     let first: u16 =
         blocks.next().ok_or_else(|| BenchError::io("ports")(std::io::ErrorKind::AddrInUse.into()))?;
     Ok(Places { proxy: at(first), upstreams: [at(first + 3), at(first + 4), at(first + 5)] })

@@ -2,6 +2,7 @@
 
 use crate::accounting;
 use crate::error::BenchError;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
@@ -56,6 +57,16 @@ pub(crate) struct Places {
     pub(crate) proxy: SocketAddr,
     pub(crate) upstreams: [SocketAddr; 3],
 }
+
+impl Places {
+    /// Where the proxy speaks TLS.
+    pub(crate) fn tls(&self) -> SocketAddr {
+        SocketAddr::new(self.proxy.ip(), self.proxy.port() + 6)
+    }
+}
+
+/// The host in every certificate and request.
+pub(crate) const HOST: &str = "bench.example";
 
 /// A running proxy; it ends with this value.
 #[derive(Debug)]
@@ -190,22 +201,28 @@ fn configured(
         fs::write(&path, text).map_err(BenchError::io(path.display().to_string()))
     };
     let word = |name: &str| path(name).display().to_string();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([HOST.to_owned()])
+        .map_err(std::io::Error::other)
+        .map_err(BenchError::io("a certificate"))?;
+    write("tls.pem", &cert.pem())?;
+    write("tls.key", &signing_key.serialize_pem())?;
+    write("both.pem", &(cert.pem() + &signing_key.serialize_pem()))?;
     Ok(match peer {
         Peer::Nginx => {
             write("nginx.conf", &nginx(places, home))?;
             ("nginx".into(), vec!["-p".into(), home.display().to_string(), "-c".into(), word("nginx.conf")])
         }
         Peer::Haproxy => {
-            write("haproxy.cfg", &haproxy(places))?;
+            write("haproxy.cfg", &haproxy(places, home))?;
             ("haproxy".into(), vec!["-db".into(), "-f".into(), word("haproxy.cfg")])
         }
         Peer::Caddy => {
-            write("Caddyfile", &caddy(places))?;
+            write("Caddyfile", &caddy(places, home))?;
             let arguments = ["run", "--adapter", "caddyfile", "--config"].map(str::to_owned);
             ("caddy".into(), arguments.into_iter().chain([word("Caddyfile")]).collect())
         }
         Peer::Twinsite => {
-            write("cluster.toml", &cluster(places))?;
+            write("cluster.toml", &cluster(places, home))?;
             write("node.toml", NODE)?;
             let cluster: ClusterName =
                 ClusterName::new("bench").map_err(std::io::Error::other).map_err(BenchError::io("bench"))?;
@@ -249,6 +266,10 @@ http {{
   }}
   server {{
     listen {proxy} backlog=4096;
+    listen {tls} ssl http2 backlog=4096;
+    ssl_certificate {home}/tls.pem;
+    ssl_certificate_key {home}/tls.key;
+    ssl_protocols TLSv1.2 TLSv1.3;
     tcp_nodelay on;
     location / {{
       proxy_pass http://instances;
@@ -267,11 +288,12 @@ http {{
 }}
 ",
         home = home.display(),
-        proxy = places.proxy
+        proxy = places.proxy,
+        tls = places.tls()
     )
 }
 
-fn haproxy(places: &Places) -> String {
+fn haproxy(places: &Places, home: &Path) -> String {
     let mut servers = String::new();
     for (number, one) in places.upstreams.iter().enumerate() {
         servers += &format!("  server s{number} {one} check inter 1s\n");
@@ -289,6 +311,7 @@ defaults
   timeout http-keep-alive 75s
 frontend public
   bind {}
+  bind {} ssl crt {} alpn h2,http/1.1
   default_backend instances
 backend instances
   balance source
@@ -301,18 +324,20 @@ backend instances
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
   http-request set-header X-Forwarded-Port %[dst_port]
 {servers}",
-        places.proxy
+        places.proxy,
+        places.tls(),
+        home.join("both.pem").display()
     )
 }
 
-fn caddy(places: &Places) -> String {
+fn caddy(places: &Places, home: &Path) -> String {
     let upstreams = places.upstreams.map(|one| one.to_string()).join(" ");
     format!(
         "{{
 	admin off
 	auto_https off
 }}
-http://:{} {{
+(instances) {{
 	bind {}
 	reverse_proxy {upstreams} {{
 		lb_policy ip_hash
@@ -322,9 +347,18 @@ http://:{} {{
 		header_up X-Forwarded-Port {{port}}
 	}}
 }}
+http://:{} {{
+	import instances
+}}
+https://:{} {{
+	tls {home}/tls.pem {home}/tls.key
+	import instances
+}}
 ",
+        places.proxy.ip(),
         places.proxy.port(),
-        places.proxy.ip()
+        places.tls().port(),
+        home = home.display()
     )
 }
 
@@ -340,7 +374,7 @@ cert = "node.pem"
 key = "node.key"
 "#;
 
-fn cluster(places: &Places) -> String {
+fn cluster(places: &Places, home: &Path) -> String {
     let numbered = places.upstreams.iter().enumerate();
     let upstreams = numbered.map(|(number, one)| {
         format!("[[upstream]]\nname = \"meet-{number}\"\nsite = \"gra\"\naddress = \"{one}\"\n\n")
@@ -365,6 +399,12 @@ site = "gra"
 peer = "{ip}:{}"
 api = "{ip}:{}"
 http = ["{ip}:{port}"]
+https = ["{}"]
+
+[[certificate]]
+name = "bench"
+chain = "{home}/tls.pem"
+key = "{home}/tls.key"
 
 {}[[route]]
 name = "all"
@@ -372,6 +412,8 @@ balance = "ip_hash"
 "#,
         port + 1,
         port + 2,
-        upstreams.collect::<String>()
+        places.tls(),
+        upstreams.collect::<String>(),
+        home = home.display()
     )
 }

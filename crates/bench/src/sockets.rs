@@ -1,16 +1,26 @@
 //! `WebSockets`: many that wait for an echo, and many that wait for nothing.
 
+use crate::peers::HOST;
 use crate::upstream::ECHO;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -30,9 +40,15 @@ pub(crate) struct Echoed {
 }
 
 /// Each of so many connections sends a message, waits for its echo, and again; prints what came of it.
-pub(crate) fn echo(at: SocketAddr, connections: usize, bytes: usize, lasts: Duration) -> io::Result<()> {
+pub(crate) fn echo(
+    at: SocketAddr,
+    tls: bool,
+    connections: usize,
+    bytes: usize,
+    lasts: Duration,
+) -> io::Result<()> {
     let echoed = block_on(async {
-        let sockets = open(at, connections).await?;
+        let sockets = open(at, tls, connections).await?;
         let times = Rc::new(RefCell::new(Vec::new()));
         let (began, mut lost) = (Instant::now(), 0);
         let until = began + lasts;
@@ -52,12 +68,7 @@ pub(crate) fn echo(at: SocketAddr, connections: usize, bytes: usize, lasts: Dura
     println_json(&echoed)
 }
 
-async fn ping_pong(
-    mut socket: WebSocketStream<TcpStream>,
-    text: Bytes,
-    until: Instant,
-    times: Rc<RefCell<Vec<u64>>>,
-) -> bool {
+async fn ping_pong(mut socket: Socket, text: Bytes, until: Instant, times: Rc<RefCell<Vec<u64>>>) -> bool {
     while Instant::now() < until {
         let sent = Instant::now();
         if socket.send(Message::Binary(text.clone())).await.is_err() {
@@ -74,9 +85,9 @@ async fn ping_pong(
 }
 
 /// Opens so many, says so with a line, and holds them until its input ends.
-pub(crate) fn idle(at: SocketAddr, connections: usize) -> io::Result<()> {
+pub(crate) fn idle(at: SocketAddr, tls: bool, connections: usize) -> io::Result<()> {
     block_on(async {
-        let sockets = open(at, connections).await?;
+        let sockets = open(at, tls, connections).await?;
         println_json(&sockets.len())?;
         tokio::task::spawn_blocking(|| io::stdin().read_to_end(&mut Vec::new())).await.ok();
         drop(sockets);
@@ -84,15 +95,78 @@ pub(crate) fn idle(at: SocketAddr, connections: usize) -> io::Result<()> {
     })
 }
 
-async fn open(at: SocketAddr, connections: usize) -> io::Result<Vec<WebSocketStream<TcpStream>>> {
+/// Shakes hands again and again, on eight connections at a time; prints what came of it.
+pub(crate) fn handshakes(at: SocketAddr, lasts: Duration) -> io::Result<()> {
+    let shaken = block_on(async {
+        let connector = connector()?;
+        let times = Rc::new(RefCell::new(Vec::new()));
+        let (began, mut lost) = (Instant::now(), 0);
+        let mut all = JoinSet::new();
+        for _ in 0..8 {
+            let (connector, times) = (connector.clone(), Rc::clone(&times));
+            all.spawn_local(async move {
+                while began.elapsed() < lasts {
+                    let sent = Instant::now();
+                    shake_hands(at, &connector).await?;
+                    times.borrow_mut().push(u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX));
+                }
+                io::Result::Ok(())
+            });
+        }
+        while let Some(ended) = all.join_next().await {
+            lost += u64::from(!ended.is_ok_and(|ended| ended.is_ok()));
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let mut times = times.take();
+        times.sort_unstable();
+        let at = |percent| times.get(times.len() * percent / 100).copied().unwrap_or_default();
+        Ok(Echoed { good: times.len() as u64, lost, seconds, p50_us: at(50), p99_us: at(99) })
+    })?;
+    println_json(&shaken)
+}
+
+/// Something to read and write, in clear or by TLS.
+trait Wire: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+
+type Socket = WebSocketStream<Box<dyn Wire>>;
+
+fn connector() -> io::Result<TlsConnector> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).map_err(io::Error::other)?;
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+async fn shake_hands(at: SocketAddr, connector: &TlsConnector) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(at).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(HOST).map_err(io::Error::other)?;
+    connector.connect(name, stream).await
+}
+
+async fn open(at: SocketAddr, tls: bool, connections: usize) -> io::Result<Vec<Socket>> {
+    let connector = connector()?;
     let mut open = Vec::with_capacity(connections);
     while open.len() < connections {
         let mut begun = JoinSet::new();
         for _ in 0..AT_A_TIME.min(connections - open.len()) {
+            let connector = connector.clone();
             begun.spawn_local(async move {
-                let stream = TcpStream::connect(at).await?;
-                stream.set_nodelay(true)?;
-                let opened = client_async(format!("ws://{at}{ECHO}"), stream).await;
+                let stream: Box<dyn Wire> = if tls {
+                    Box::new(shake_hands(at, &connector).await?)
+                } else {
+                    let stream = TcpStream::connect(at).await?;
+                    stream.set_nodelay(true)?;
+                    Box::new(stream)
+                };
+                let opened = client_async(format!("ws://{HOST}{ECHO}"), stream).await;
                 opened.map(|(socket, _)| socket).map_err(io::Error::other)
             });
         }
@@ -101,6 +175,45 @@ async fn open(at: SocketAddr, connections: usize) -> io::Result<Vec<WebSocketStr
         }
     }
     Ok(open)
+}
+
+/// Looks at no certificate: what is measured is the other side.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn block_on<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
