@@ -166,11 +166,19 @@ impl Lab {
     /// # Panics
     /// If it does not become healthy.
     pub async fn start_with(store: Store, profile: Profile) -> Self {
+        Self::start_shaped(store, profile, Shape::default()).await
+    }
+
+    /// The same in another shape.
+    ///
+    /// # Panics
+    /// If it does not become healthy.
+    pub async fn start_shaped(store: Store, profile: Profile, shape: Shape) -> Self {
         let options = ClusterOptions {
             launcher: Launcher::new(program()),
             directory: None,
             profile,
-            shape: Shape::default(),
+            shape,
             store,
             lab: None,
         };

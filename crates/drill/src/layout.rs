@@ -15,11 +15,12 @@ use crate::lab::INTERFACE;
 use crate::wan::{FloatingPassage, Passage};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use twinsite_model::dial::DialRule;
 use twinsite_model::spec::{
-    AnnounceMode, Cidr, FloatingIpSpec, HealthSpec, HumanDuration, NodeKind, NodeSpec, PolicySpec,
-    ProviderKind, RouteSpec, SessionStoreKind, SessionsSpec, SiteSpec, UpstreamSpec,
+    AnnounceMode, CertificateSpec, Cidr, FloatingIpSpec, HealthSpec, HumanDuration, NodeKind, NodeSpec,
+    PolicySpec, ProviderKind, RouteSpec, SessionStoreKind, SessionsSpec, SiteSpec, UpstreamSpec,
 };
 use twinsite_model::{
     ClusterName, ClusterSpec, FloatingIpName, InterfaceName, NodeId, NodeName, Profile, SiteName,
@@ -34,6 +35,8 @@ pub const API_PORT: u16 = 7101;
 pub const METRICS_PORT: u16 = 7102;
 /// The port on which nodes and the floating address serve HTTP.
 pub const HTTP_PORT: u16 = 8080;
+/// The same by TLS, where that is spoken.
+pub const HTTPS_PORT: u16 = 8443;
 /// The port of the meeting instances.
 pub const MEETING_PORT: u16 = 3443;
 /// The port of Redis.
@@ -77,6 +80,8 @@ pub struct Shape {
     pub disk_mib: Option<u32>,
     /// In a lab: of which family all addresses are. Loopback addresses are of IPv4.
     pub family: Family,
+    /// Whether the nodes speak TLS too, at ports of its own, with a certificate for `localhost`.
+    pub https: bool,
 }
 
 impl Default for Shape {
@@ -87,6 +92,7 @@ impl Default for Shape {
             announce: AnnounceMode::Floating,
             disk_mib: None,
             family: Family::Ipv4,
+            https: false,
         }
     }
 }
@@ -165,6 +171,8 @@ pub struct Layout {
     pub store: Store,
     /// Which address the meeting instances announce.
     pub announce: AnnounceMode,
+    /// The folder of the certificate for clients, `tls.pem` and `tls.key`; none if no TLS is spoken.
+    pub https: Option<PathBuf>,
 }
 
 /// The names of the sites; the last is the witness.
@@ -224,6 +232,7 @@ impl Layout {
             floating: SocketAddr::new(address(FLOATING_NETWORK, 10), HTTP_PORT),
             store,
             announce: shape.announce,
+            https: None, // nobody has made a certificate yet
         }
     }
 
@@ -424,6 +433,7 @@ impl Layout {
             Store::Embedded => SessionStoreKind::Embedded,
             Store::OwnRedis | Store::OtherRedis(_) => SessionStoreKind::Redis,
         };
+        let tls_port = self.https.as_ref().map(|_| HTTPS_PORT);
         ClusterSpec {
             version: twinsite_model::spec::SPEC_VERSION,
             cluster: self.cluster.clone(),
@@ -435,7 +445,8 @@ impl Layout {
             floating_ips: vec![FloatingIpSpec {
                 name: self.floating_ip.clone(),
                 address: self.floating.ip(),
-                ports: vec![self.floating.port()],
+                ports: std::iter::once(self.floating.port()).chain(tls_port).collect(),
+                tls_ports: tls_port.into_iter().collect(),
                 provider: match self.ground {
                     Ground::Loopback => ProviderKind::Loopback,
                     Ground::Lab => ProviderKind::Netlink,
@@ -448,6 +459,7 @@ impl Layout {
                 failback: twinsite_model::spec::Failback::Manual,
                 on_quorum_unknown: None,
             }],
+            certificates: self.https.as_deref().map(certificate).into_iter().collect(),
             routes: vec![RouteSpec {
                 room_query: Some("roomId".to_owned()),
                 connect_timeout: ms(500),
@@ -474,6 +486,7 @@ impl Layout {
     }
 
     fn node_spec(&self, node: &NodePlace) -> NodeSpec {
+        let serves = node.kind.serves();
         NodeSpec {
             id: node.id,
             name: node.name.clone(),
@@ -481,7 +494,13 @@ impl Layout {
             kind: node.kind,
             peer: SocketAddr::new(node.ip, PEER_PORT),
             api: self.api(node),
-            http: node.kind.serves().then(|| self.own_http(node)).into_iter().collect(),
+            http: serves.then(|| self.own_http(node)).into_iter().collect(),
+            https: self
+                .https
+                .iter()
+                .map(|_| SocketAddr::new(node.ip, HTTPS_PORT))
+                .filter(|_| serves)
+                .collect(),
         }
     }
 
@@ -491,12 +510,12 @@ impl Layout {
     }
 }
 
+fn certificate(folder: &Path) -> CertificateSpec {
+    CertificateSpec { name: name("clients"), chain: folder.join("tls.pem"), key: folder.join("tls.key") }
+}
+
 fn upstream_spec(instance: &InstancePlace) -> UpstreamSpec {
-    UpstreamSpec {
-        name: instance.name.clone(),
-        site: instance.site.clone(),
-        address: instance.address.to_string(),
-    }
+    UpstreamSpec::new(instance.name.clone(), instance.site.clone(), instance.address.to_string())
 }
 
 /// An address and no other one, as `ip` writes it.

@@ -97,6 +97,7 @@ pub(crate) fn in_words(event: &Event, name: impl Fn(NodeId) -> String) -> Option
         Event::NodeRetired(node) => format!("{} is retired", name(*node)),
         Event::NodePut(node) => format!("{} is a member", name(*node)),
         Event::SpecApplied => "a new specification".to_owned(),
+        Event::TicketKeyRotated => "another key of session tickets".to_owned(),
         Event::FormatRaised(_) => "a newer format".to_owned(),
         Event::ErrandSent { errand, .. } => format!("{} calls the provider", name(errand.by)),
         Event::ErrandRecalled { .. } => "the call at the provider is recalled".to_owned(),

@@ -54,6 +54,16 @@ impl Authority {
         self.issue(&format!("operator/{name}"), &[])
     }
 
+    /// What clients of a host are shown.
+    pub fn server(&self, host: &str) -> Result<Identity, CertificateError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new([host.to_owned()])?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
     fn issue(&self, who: &str, addresses: &[IpAddr]) -> Result<Identity, CertificateError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();

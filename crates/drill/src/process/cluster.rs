@@ -118,6 +118,11 @@ impl Cluster {
         // Absolute, because each process may look at it from elsewhere.
         let root = std::path::absolute(&root).map_err(|source| FilesError::Write { path: root, source })?;
         let files = Files::new(root);
+        if options.shape.https {
+            // Where the working directory cannot be told, the nodes say what is wrong with the path.
+            let root = std::path::absolute(files.root());
+            layout.https = Some(root.unwrap_or_else(|_| files.root().to_owned()));
+        }
         files.write(&layout)?;
         let disks = match (&options.lab, options.shape.disk_mib) {
             (Some(_), Some(mib)) => disks(&layout, &files, mib)?,

@@ -147,6 +147,9 @@ impl Files {
         write(&self.root.join("ca.pem"), authority.pem())?;
         let operator = authority.operator("demo")?;
         write_identity(&self.root, "operator", &operator)?;
+        if layout.https.is_some() {
+            write_identity(&self.root, "tls", &authority.server("localhost")?)?;
+        }
         for node in &layout.nodes {
             self.write_node(layout, node, &spec, &authority)?;
         }

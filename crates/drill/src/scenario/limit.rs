@@ -140,7 +140,7 @@ mod tests {
     fn limits_follow_the_profile() {
         let limit: Limit = "election_max + lease + 400ms".parse().unwrap();
         let ms = Duration::from_millis;
-        assert_eq!(limit.in_timing(&Timing::of(Profile::Lan)), ms(120 + 320 + 400));
+        assert_eq!(limit.in_timing(&Timing::of(Profile::Lan)), ms(120 + 300 + 400));
         assert_eq!(limit.in_timing(&Timing::of(Profile::Wan)), ms(800 + 3_000 + 400));
         assert_eq!(limit.to_string(), "election_max + lease + 400ms");
         assert_eq!("2*renew".parse::<Limit>().unwrap().in_timing(&Timing::of(Profile::Lan)), ms(50));

@@ -128,6 +128,7 @@ impl Topology {
             announce: self.announce,
             disk_mib: self.disk_mib,
             family: self.family,
+            https: false,
         }
     }
 }

@@ -73,9 +73,9 @@ fn stated_limits_of_the_exercises() {
         limits.iter().find(|(limit, _)| *limit == "http_gap").map(|(_, limit)| limit.as_millis())
     };
     assert_eq!(gap("owner-killed"), Some(500));
-    assert_eq!(gap("owner-frozen"), Some(320 + 200));
-    assert_eq!(gap("site-loss"), Some(320 + 200));
-    assert_eq!(gap("site-loss-with-leader"), Some(120 + 25 + 320 + 350));
+    assert_eq!(gap("owner-frozen"), Some(300 + 200));
+    assert_eq!(gap("site-loss"), Some(300 + 200));
+    assert_eq!(gap("site-loss-with-leader"), Some(120 + 25 + 300 + 350));
     let switchover = builtin("switchover").unwrap().scenario().unwrap();
     assert_eq!(switchover.limits.failed_requests, Some(0));
 }
@@ -177,7 +177,7 @@ fn a_lab_has_its_own_limits_where_it_says_so() {
         (limits.durations(Profile::Lan), limits.failed_requests)
     };
     assert_eq!(limits(Ground::Loopback), (vec![("http_gap", Duration::from_secs(1))], Some(0)));
-    assert_eq!(limits(Ground::Lab), (vec![("http_gap", Duration::from_millis(640))], Some(0)));
+    assert_eq!(limits(Ground::Lab), (vec![("http_gap", Duration::from_millis(600))], Some(0)));
 }
 
 #[test]
