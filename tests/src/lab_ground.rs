@@ -57,11 +57,14 @@ pub fn in_namespace<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Se
 
 /// The connections on other nodes that a node knows of, by its metrics.
 pub fn connections_noted(metrics: SocketAddr) -> Option<f64> {
+    metric(metrics, "twinsite_connections_noted{of=\"other_nodes\"}")
+}
+
+/// What a node's metrics say of this one, named with its labels.
+pub fn metric(metrics: SocketAddr, name: &str) -> Option<f64> {
     let mut stream = TcpStream::connect_timeout(&metrics, Duration::from_secs(1)).ok()?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
-    let line =
-        text.lines().find(|line| line.starts_with("twinsite_connections_noted{of=\"other_nodes\"}"))?;
-    line.rsplit(' ').next()?.parse().ok()
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }

@@ -8,7 +8,7 @@ mod lab_ground;
 mod lone;
 mod socketio;
 
-pub use lab_ground::{connections_noted, in_namespace, lab_is_possible, lab_namespaces};
+pub use lab_ground::{connections_noted, in_namespace, lab_is_possible, lab_namespaces, metric};
 pub use lone::LoneNode;
 pub use socketio::SocketIo;
 

@@ -10,10 +10,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use twinsite_drill::layout::{HTTPS_PORT, Shape, Store};
+use twinsite_drill::layout::{HTTPS_PORT, METRICS_PORT, Shape, Store};
 use twinsite_drill::process::ProcessName;
 use twinsite_model::Profile;
-use twinsite_tests::{Lab, owner};
+use twinsite_tests::{Lab, metric, owner};
 
 const SOON: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -75,15 +75,22 @@ async fn a_session_is_resumed_with_the_node_that_took_over() {
     assert_eq!(kind, HandshakeKind::Resumed, "the ticket of one node is good with another");
     lab.start_missing();
 
-    // A new certificate is served without anything being started anew; one that makes no sense changes nothing.
+    // One that makes no sense changes nothing; a new one is served without anything being started anew.
     let (chain, key) = (root.join("tls.pem"), root.join("tls.key"));
-    let good = (fs::read(&chain).unwrap(), fs::read(&key).unwrap());
     fs::write(&chain, "nonsense").unwrap();
-    std::thread::sleep(Duration::from_secs(3));
+    let holder = owner(&lab.status().unwrap()).unwrap();
+    let holder = lab.cluster.layout().node(&holder.parse().unwrap()).unwrap().ip;
+    let refused = "twinsite_certificate_loads_total{result=\"failed\"}";
+    let deadline = Instant::now() + SOON;
+    while metric(SocketAddr::new(holder, METRICS_PORT), refused).is_none_or(|count| count < 1.0) {
+        assert!(Instant::now() < deadline, "nobody looks at the file");
+        std::thread::sleep(PAUSE);
+    }
     ask_until_answered(at, &trusting(&root.join("ca.pem")));
-    fs::write(&key, &good.1).unwrap();
-    fs::write(&chain, &good.0).unwrap();
-    ask_until_answered(at, &trusting(&root.join("ca.pem")));
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(&key, other.signing_key.serialize_pem()).unwrap();
+    fs::write(&chain, other.cert.pem()).unwrap();
+    ask_until_answered(at, &trusting(&chain));
 
     // No secret is shown to anybody.
     let said = lab.ask(&["status", "--json"]);

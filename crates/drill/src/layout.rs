@@ -486,7 +486,7 @@ impl Layout {
     }
 
     fn node_spec(&self, node: &NodePlace) -> NodeSpec {
-        let serves = node.kind.serves();
+        let (serves, https) = (node.kind.serves(), SocketAddr::new(node.ip, HTTPS_PORT));
         NodeSpec {
             id: node.id,
             name: node.name.clone(),
@@ -495,12 +495,7 @@ impl Layout {
             peer: SocketAddr::new(node.ip, PEER_PORT),
             api: self.api(node),
             http: serves.then(|| self.own_http(node)).into_iter().collect(),
-            https: self
-                .https
-                .iter()
-                .map(|_| SocketAddr::new(node.ip, HTTPS_PORT))
-                .filter(|_| serves)
-                .collect(),
+            https: self.https.as_ref().filter(|_| serves).map(|_| https).into_iter().collect(),
         }
     }
 

@@ -19,15 +19,10 @@ pub fn choose_weighted<'a, T>(
     address_and_weight: impl Fn(&T) -> (&'a str, u32),
     key: &[u8],
 ) -> Option<T> {
-    let mut best: Option<(f64, T)> = None;
-    for candidate in candidates {
-        let (address, weight) = address_and_weight(&candidate);
-        let weighted = f64::from(weight) / -fraction(score(address, key)).ln();
-        if best.as_ref().is_none_or(|(top, _)| weighted > *top) {
-            best = Some((weighted, candidate));
-        }
-    }
-    best.map(|(_, candidate)| candidate)
+    highest(candidates, |candidate| {
+        let (address, weight) = address_and_weight(candidate);
+        f64::from(weight) / -fraction(score(address, key)).ln()
+    })
 }
 
 /// A score as a number between zero and one, both excluded.
@@ -43,9 +38,13 @@ pub fn choose<'a, T>(
     address: impl Fn(&T) -> &'a str,
     key: &[u8],
 ) -> Option<T> {
-    let mut best: Option<(u64, T)> = None;
+    highest(candidates, |candidate| score(address(candidate), key))
+}
+
+fn highest<T, S: PartialOrd>(candidates: impl IntoIterator<Item = T>, score: impl Fn(&T) -> S) -> Option<T> {
+    let mut best: Option<(S, T)> = None;
     for candidate in candidates {
-        let candidate_score = score(address(&candidate), key);
+        let candidate_score = score(&candidate);
         if best.as_ref().is_none_or(|(top, _)| candidate_score > *top) {
             best = Some((candidate_score, candidate));
         }

@@ -3,6 +3,7 @@
 
 use crate::client_address::Origin;
 use crate::facts::scheme_name;
+use crate::wall::wall_clock;
 use http::{Method, Version};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use twinsite_model::{ClusterName, RouteName, UpstreamName};
 
 /// Lines that wait for a slow disk; more are left out, and counted.
@@ -56,7 +57,7 @@ impl Record {
     ) -> Self {
         let key = twinsite_model::RoomKey::of(cluster, path).0;
         Self {
-            time_ms: now(),
+            time_ms: wall_clock().0,
             client: origin.client,
             scheme: scheme_name(origin.scheme),
             version: match version {
@@ -78,12 +79,6 @@ impl Record {
             bytes_out: 0,
         }
     }
-}
-
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "people compare it with other logs")]
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The log. Clones write to the same file.

@@ -64,14 +64,24 @@ enum Turn {
     Fault,
 }
 
-/// How far a body has come, for those who wait for the answer.
+/// How far a body has come, for those who wait for the answer, and those who count.
 #[derive(Debug, Clone)]
-pub(crate) struct Upload(Rc<Cell<Turn>>);
+pub(crate) struct Upload(Rc<Progress>);
+
+#[derive(Debug)]
+struct Progress {
+    turn: Cell<Turn>,
+    bytes: Cell<u64>,
+}
 
 impl Upload {
     /// Whether the request failed by its own body.
     pub(crate) fn is_at_fault(&self) -> bool {
-        matches!(self.0.get(), Turn::Fault)
+        matches!(self.0.turn.get(), Turn::Fault)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.bytes.get()
     }
 
     /// Ends when it has been the upstream's turn for so long. An upload takes its time, as long as it moves.
@@ -79,7 +89,7 @@ impl Upload {
         let begun = Instant::now();
         loop {
             let now = Instant::now();
-            let over = match upload.as_ref().map_or(Turn::Upstreams(begun), |upload| upload.0.get()) {
+            let over = match upload.as_ref().map_or(Turn::Upstreams(begun), |upload| upload.0.turn.get()) {
                 // Whatever begins meanwhile ends later; a fault ends the request by itself.
                 Turn::Clients | Turn::Fault => now + limit,
                 Turn::Upstreams(since) => since.max(begun) + limit,
@@ -100,34 +110,20 @@ pub(crate) struct RequestBody {
     patience: Patience,
     /// None if there is nothing to upload.
     upload: Option<Upload>,
-    /// How much has come, for whoever counts it; none if nothing will.
-    counted: Option<Rc<Cell<u64>>>,
 }
 
 impl RequestBody {
     /// `max` zero means without limit.
     pub(crate) fn new(inner: Incoming, max: u64, silence: Duration) -> Self {
         let left = if max == 0 { u64::MAX } else { max };
-        let upload =
-            (!inner.is_end_stream()).then(|| Upload(Rc::new(Cell::new(Turn::Upstreams(Instant::now())))));
-        let counted = upload.is_some().then(Rc::default);
-        Self { inner: Some(inner), left, max, patience: Patience::new(silence), upload, counted }
+        let progress = || Progress { turn: Cell::new(Turn::Upstreams(Instant::now())), bytes: Cell::new(0) };
+        let upload = (!inner.is_end_stream()).then(|| Upload(Rc::new(progress())));
+        Self { inner: Some(inner), left, max, patience: Patience::new(silence), upload }
     }
 
     /// A request without one.
     pub(crate) const fn none() -> Self {
-        Self {
-            inner: None,
-            left: 0,
-            max: 0,
-            patience: Patience::new(Duration::ZERO),
-            upload: None,
-            counted: None,
-        }
-    }
-
-    pub(crate) fn counted(&self) -> Option<Rc<Cell<u64>>> {
-        self.counted.clone()
+        Self { inner: None, left: 0, max: 0, patience: Patience::new(Duration::ZERO), upload: None }
     }
 
     pub(crate) fn upload(&self) -> Option<Upload> {
@@ -136,7 +132,7 @@ impl RequestBody {
 
     fn turn(&self, turn: Turn) {
         if let Some(upload) = &self.upload {
-            upload.0.set(turn);
+            upload.0.turn.set(turn);
         }
     }
 }
@@ -162,8 +158,8 @@ impl Body for RequestBody {
         let frame = frame.transpose().inspect_err(|_| this.turn(Turn::Fault))?;
         let Some(frame) = frame else { return Poll::Ready(None) };
         let size = frame.data_ref().map_or(0, |data| data.len() as u64);
-        if let Some(counted) = &this.counted {
-            counted.set(counted.get() + size);
+        if let Some(upload) = &this.upload {
+            upload.0.bytes.set(upload.bytes() + size);
         }
         match this.left.checked_sub(size) {
             Some(left) => this.left = left,
@@ -190,7 +186,8 @@ pub(crate) struct Counting {
     pub(crate) core: usize,
     pub(crate) began: std::time::Instant,
     pub(crate) status: u16,
-    pub(crate) bytes_in: Option<Rc<Cell<u64>>>,
+    /// What is uploaded, if anything is.
+    pub(crate) upload: Option<Upload>,
     pub(crate) bytes_out: u64,
     /// What is written of it, and where, if anything is.
     pub(crate) logged: Option<Box<(Record, AccessLog)>>,
@@ -198,7 +195,7 @@ pub(crate) struct Counting {
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        let bytes_in = self.bytes_in.as_ref().map_or(0, |bytes| bytes.get());
+        let bytes_in = self.upload.as_ref().map_or(0, Upload::bytes);
         let (status, duration, bytes_out) = (self.status, self.began.elapsed(), self.bytes_out);
         self.tally.count(self.core, Counts { status, duration, bytes_in, bytes_out });
         if let Some(logged) = self.logged.take() {

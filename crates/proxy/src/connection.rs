@@ -177,11 +177,7 @@ async fn drive<C: Future>(
                         if leaves == Leaves::WhenDraining || waiting.is_idle() {
                             leave(connection.as_mut());
                         }
-                        tokio::select! {
-                            biased;
-                            _ = timeout(LAST_BYTES, connection.as_mut()) => {}
-                            () = cut_off(phases) => {}
-                        }
+                        say_last_bytes(connection.as_mut(), phases).await;
                         break;
                     }
                     Phase::Closed(Closing::Involuntary) => break,
@@ -191,13 +187,22 @@ async fn drive<C: Future>(
                 if waiting.is_over() {
                     if leaves == Leaves::WhenDraining {
                         leave(connection.as_mut());
-                        let _unheard = timeout(LAST_BYTES, connection.as_mut()).await;
+                        say_last_bytes(connection.as_mut(), phases).await;
                     }
                     break;
                 }
                 look.as_mut().reset(waiting.look_at());
             }
         }
+    }
+}
+
+/// Lets a connection end in good order, for a moment, and as long as anything may be said.
+async fn say_last_bytes<C: Future>(connection: Pin<&mut C>, phases: &mut watch::Receiver<Phase>) {
+    tokio::select! {
+        biased;
+        _ = timeout(LAST_BYTES, connection) => {}
+        () = cut_off(phases) => {}
     }
 }
 

@@ -131,7 +131,7 @@ impl Forwarding<'_> {
             core: self.core.number,
             began,
             status: 0,
-            bytes_in: None,
+            upload: None,
             bytes_out: 0,
             logged: self.core.access_log.as_ref().map(|log| {
                 let cluster = &self.core.options.cluster;
@@ -283,7 +283,7 @@ impl Forwarding<'_> {
         head.version = Version::HTTP_11;
         let body = RequestBody::new(body, max, route.body_idle_timeout);
         if let Some(counting) = &mut attached.counting {
-            counting.bytes_in = body.counted();
+            counting.upload = body.upload();
         }
         let request = Some(Request::from_parts(head, body));
         Ok(Box::new(Prepared { request, client, room, address }))

@@ -6,7 +6,7 @@ mod patient;
 pub(crate) use flood::Guarded;
 pub(crate) use patient::{StreamPatience, current_stream};
 
-use patient::Patient;
+use patient::patiently;
 use std::future::Future;
 use std::time::Duration;
 
@@ -35,6 +35,6 @@ pub(crate) struct PatientlyOnThisCore;
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for PatientlyOnThisCore {
     fn execute(&self, future: F) {
-        drop(tokio::task::spawn_local(Patient::new(future)));
+        drop(tokio::task::spawn_local(patiently(future)));
     }
 }

@@ -36,6 +36,7 @@ mod table;
 mod tally;
 mod tls;
 mod tunnel;
+mod wall;
 mod worker;
 
 pub use authority::Authority;

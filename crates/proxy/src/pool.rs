@@ -50,7 +50,6 @@ struct Idle {
 }
 
 /// An HTTP/2 connection, which many requests share.
-#[derive(Clone)]
 struct Line {
     sender: http2::SendRequest<RequestBody>,
     streams: Rc<Streams>,
@@ -314,10 +313,12 @@ mod tests {
                 }
             });
             let pool = Pool::new(DialMap::default());
-            let made = pool.connection(&target, SOON).await.unwrap();
+            let mut made = pool.connection(&target, SOON).await.unwrap();
             assert!(!made.reused);
+            if let Sender::Http1(sender) = &mut made.sender {
+                sender.ready().await.unwrap(); // as after an answer
+            }
             pool.returning(Arc::clone(&target), made.sender, 1).give_back();
-            tokio::time::sleep(Duration::from_millis(20)).await; // its task has seen that it may be used
             assert!(pool.kept(&other).is_none());
             let kept = pool.connection(&target, SOON).await.unwrap();
             assert!(kept.reused && pool.idle.borrow()[&target].is_empty());

@@ -242,6 +242,10 @@ impl Proxy {
         for route in &mut table.routes {
             route.tally = self.inner.routes.of(route.name.as_str(), self.inner.cores.len());
         }
+        self.inner.routes.keep(|name| table.routes.iter().any(|route| route.name.as_str() == name));
+        self.inner
+            .upstreams
+            .keep(|name| table.upstreams.iter().any(|upstream| upstream.name.as_str() == name));
         let mut given_up: Vec<_> = table
             .upstreams
             .iter()

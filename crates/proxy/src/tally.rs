@@ -99,6 +99,11 @@ impl Tallies {
         Arc::clone(tally)
     }
 
+    /// Forgets those that have gone: who changes names all day must not be kept count of for ever.
+    pub(crate) fn keep(&self, exists: impl Fn(&str) -> bool) {
+        self.all().retain(|name, _| exists(name));
+    }
+
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Tally>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,6 +167,8 @@ mod tests {
         tally.count(0, took(60_000, 101));
         tally.count(9, took(0, 200)); // there is no such core
         assert!(Arc::ptr_eq(&tally, &tallies.of("web", 2)));
+        tallies.of("gone", 2);
+        tallies.keep(|name| name == "web");
         let mut text = String::new();
         tallies.render("route", &mut text);
         for line in [
@@ -181,5 +188,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+        assert!(!text.contains("gone"), "{text}");
     }
 }

@@ -306,8 +306,10 @@ struct Direction {
 
 impl Direction {
     /// `first` was read ahead during the handshake.
-    const fn new(first: Bytes) -> Self {
-        Self { rest: first, read_ended: false, unflushed: false, done: false }
+    fn new(first: Bytes) -> Self {
+        // Nothing of a handshake's buffer still is that buffer, and would keep it for as long as the tunnel.
+        let rest = if first.is_empty() { Bytes::new() } else { first };
+        Self { rest, read_ended: false, unflushed: false, done: false }
     }
 
     fn is_empty(&self) -> bool {

@@ -23,3 +23,4 @@ pub use connector::{ConnectError, Connector, Purpose, Spoken};
 pub use pem::pem_problem;
 pub use stream::Stream;
 pub use target::Target;
+pub use trust::anybody;

@@ -48,8 +48,7 @@ fn config(spec: &UpstreamTlsSpec) -> Result<ClientConfig, String> {
     let mut config = if spec.verify {
         builder.with_root_certificates(roots(spec.authorities.as_ref())?).with_no_client_auth()
     } else {
-        let anybody = Arc::new(Anybody(provider));
-        builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth()
+        builder.dangerous().with_custom_certificate_verifier(anybody(provider)).with_no_client_auth()
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
@@ -69,6 +68,11 @@ fn roots(authorities: Option<&PathBuf>) -> Result<RootCertStore, String> {
         roots.add(certificate).map_err(|error| told(error.to_string()))?;
     }
     if roots.is_empty() { Err(told("there is no certificate in it".to_owned())) } else { Ok(roots) }
+}
+
+/// What takes anybody's certificate.
+pub fn anybody(provider: Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody(provider))
 }
 
 /// Takes anybody's certificate, as `verify = false` says: what is said is hidden from listeners, and who hears it is not known.

@@ -2,10 +2,10 @@
 //! connection goes on: nobody would ask for the body again, and its upstream would wait for ever.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -47,48 +47,33 @@ pub(crate) fn current_stream() -> Option<Rc<StreamPatience>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// Runs a future until its client takes nothing any more.
-pub(crate) struct Patient<F> {
-    /// Boxed by its task anyway.
-    future: Pin<Box<F>>,
-    patience: Rc<StreamPatience>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl<F: Future> Patient<F> {
-    pub(crate) fn new(future: F) -> Self {
-        Self { future: Box::pin(future), patience: Rc::default(), timer: None }
-    }
-}
-
-impl<F: Future> Future for Patient<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        CURRENT.set(Some(Rc::clone(&this.patience)));
-        let polled = this.future.as_mut().poll(cx);
+/// Runs a future until its client takes nothing any more. What is dropped unfinished resets its stream.
+pub(super) async fn patiently<F: Future>(future: F) {
+    let mut future = pin!(future);
+    let (patience, mut timer) = (Rc::<StreamPatience>::default(), None::<Pin<Box<Sleep>>>);
+    let answered = poll_fn(|cx| {
+        CURRENT.set(Some(Rc::clone(&patience)));
+        let polled = future.as_mut().poll(cx);
         CURRENT.set(None);
         if polled.is_ready() {
             return Poll::Ready(());
         }
-        let Some(over) = this.patience.over_at() else {
-            this.timer = None;
+        let Some(over) = patience.over_at() else {
+            timer = None;
             return Poll::Pending;
         };
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(over)));
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(over)));
         if timer.deadline() != over {
             timer.as_mut().reset(over);
         }
-        // What is dropped unfinished resets its stream.
         timer.as_mut().poll(cx)
-    }
+    });
+    answered.await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
     use tokio::time::timeout;
 
     #[tokio::test]
@@ -96,7 +81,7 @@ mod tests {
         let limit = Duration::from_millis(50);
         let given = |asks: bool| {
             let mut first = true;
-            Patient::new(poll_fn(move |_| {
+            patiently(poll_fn(move |_| {
                 let stream = current_stream().unwrap();
                 stream.set_limit(limit);
                 if std::mem::take(&mut first) {

@@ -1,8 +1,9 @@
 //! Certificates on this host, looked at before anybody needs them.
 
 use super::certificates::Loaded;
+use crate::wall::wall_clock;
 use rustls::crypto::ring::default_provider;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use twinsite_model::spec::CertificateSpec;
 
 /// A certificate that ends within this should have been renewed: those of Let's Encrypt are 30 days before their end.
@@ -20,18 +21,12 @@ pub enum CertificateFinding {
 /// Reads all certificates as a node does.
 pub fn examine_certificates(certificates: &[CertificateSpec]) -> Vec<CertificateFinding> {
     let provider = default_provider();
-    let now = wall_clock();
+    let now = i64::try_from(wall_clock().0 / 1_000).unwrap_or(i64::MAX);
     let finding = |spec: &CertificateSpec| match Loaded::read(spec, &provider) {
         Err(error) => Some(CertificateFinding::Unusable(format!("certificate `{}`: {error}", spec.name))),
         Ok(loaded) => of_end(&spec.name.to_string(), loaded.expires, now),
     };
     certificates.iter().filter_map(finding).collect()
-}
-
-#[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "certificates end by the calendar")]
-fn wall_clock() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn of_end(name: &str, expires: i64, now: i64) -> Option<CertificateFinding> {
@@ -51,6 +46,20 @@ fn of_end(name: &str, expires: i64, now: i64) -> Option<CertificateFinding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::certificates::tests::written;
+
+    #[test]
+    fn files_are_read_as_a_node_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = written(&folder, "good", &["a.example"]);
+        let missing = CertificateSpec { chain: folder.path().join("none.pem"), ..good.clone() };
+        assert_eq!(examine_certificates(std::slice::from_ref(&good)), []);
+        let found = examine_certificates(&[missing, good]);
+        assert!(
+            matches!(&found[..], [CertificateFinding::Unusable(what)] if what.contains("none.pem")),
+            "{found:?}"
+        );
+    }
 
     #[test]
     fn the_end_is_told_in_time() {

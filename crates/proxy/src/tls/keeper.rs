@@ -28,6 +28,16 @@ impl CertificatesState {
     pub fn is_complete(&self) -> bool {
         self.certificates.iter().all(|certificate| certificate.expires.is_some())
     }
+
+    /// Why no client at all can be served; none if some can. With one of several it serves some, and that is better than
+    /// nobody.
+    pub fn nobody_because(&self) -> Option<&str> {
+        if self.certificates.iter().any(|certificate| certificate.expires.is_some()) {
+            return None;
+        }
+        let mut problems = self.certificates.iter().filter_map(|certificate| certificate.problem.as_deref());
+        Some(problems.next().unwrap_or("none was read yet"))
+    }
 }
 
 /// One certificate.
@@ -91,6 +101,10 @@ fn mark(path: &Path) -> Mark {
     Some((found.dev(), found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
 }
 
+fn named<'a>(specs: &'a [CertificateSpec], name: &CertificateName) -> Option<&'a CertificateSpec> {
+    specs.iter().find(|spec| spec.name == *name)
+}
+
 struct Work {
     resolver: Arc<Resolver>,
     provider: Arc<CryptoProvider>,
@@ -116,14 +130,10 @@ impl Work {
     fn follow(&mut self, specs: Vec<CertificateSpec>) {
         // What another name or other files stand for now is read anew.
         let known = std::mem::replace(&mut self.specs, specs);
-        let stays = |name: &CertificateName, specs: &[CertificateSpec]| {
-            let new = specs.iter().find(|spec| spec.name == *name);
-            new.is_some() && new == known.iter().find(|spec| spec.name == *name)
-        };
         let specs = &self.specs;
-        self.seen.retain(|name, _| stays(name, specs));
-        self.loaded.retain(|name, _| specs.iter().any(|spec| spec.name == *name));
-        self.problems.retain(|name, _| specs.iter().any(|spec| spec.name == *name));
+        self.seen.retain(|name, _| named(specs, name) == named(&known, name));
+        self.loaded.retain(|name, _| named(specs, name).is_some());
+        self.problems.retain(|name, _| named(specs, name).is_some());
         self.read_what_changed();
         self.publish();
     }
@@ -251,5 +261,20 @@ mod tests {
         work.follow(vec![missing, one]);
         assert_eq!(hosts(&work), [vec![], vec!["a.example".to_owned()]]);
         assert!(!work.state.load().is_complete());
+        assert_eq!(work.state.load().nobody_because(), None);
+    }
+
+    #[test]
+    fn without_any_it_is_told_why() {
+        assert_eq!(CertificatesState::default().nobody_because(), Some("none was read yet"));
+        let missing = CertificateSpec {
+            name: "missing".parse().unwrap(),
+            chain: "/none.pem".into(),
+            key: "/none".into(),
+        };
+        let mut work = work();
+        work.follow(vec![missing]);
+        let state = work.state.load();
+        assert!(state.nobody_because().is_some_and(|why| why.contains("/none.pem")), "{state:?}");
     }
 }

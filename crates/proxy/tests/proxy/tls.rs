@@ -4,7 +4,7 @@ use crate::bench::{Bench, SOON, until, upstream};
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
@@ -52,16 +52,24 @@ impl Certificate {
         CertificateSpec { name: self.name.parse().unwrap(), chain: path("pem"), key: path("key") }
     }
 
-    /// What trusts it alone.
+    /// What trusts it alone, and speaks this, in the newest version.
     pub(crate) fn trusted(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+        let mut config = self.client(rustls::DEFAULT_VERSIONS);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// What trusts it alone, in one version of TLS.
+    fn trusted_in(&self, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+        Arc::new(self.client(&[version]))
+    }
+
+    fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-        Arc::new(config)
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        builder.with_root_certificates(roots).with_no_client_auth()
     }
 }
 
@@ -108,10 +116,14 @@ async fn requests_and_websockets_come_by_tls() {
     bench.speak_tls(&[&certificate]).await;
     let config = certificate.trusted(&[b"http/1.1"]);
 
-    let mut stream = shake_hands(bench.floating, &config, HOST).await.unwrap();
-    let answer = exchange(&mut stream, "/web/").await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    assert!(answer.contains("x-forwarded-proto: https\r\n"), "{answer}");
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let config = certificate.trusted_in(version);
+        let mut stream = shake_hands(bench.floating, &config, HOST).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(version.version));
+        let answer = exchange(&mut stream, "/web/").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("x-forwarded-proto: https\r\n"), "{answer}");
+    }
 
     let stream = shake_hands(bench.floating, &config, HOST).await.unwrap();
     let url = format!("wss://{HOST}/rooms/?roomId=a");

@@ -196,7 +196,8 @@ async fn an_upstream_that_comes_back_is_not_given_everything_at_once() {
         spec.health.slow_start = HumanDuration(Duration::from_secs(3_600));
     })
     .await;
-    assert_eq!(who_answers(&bench, 20).await["one"], 10);
+    // Each core has turns of its own.
+    assert!(who_answers(&bench, 20).await["one"].abs_diff(10) <= 2);
     bench.judge("one", Verdict::Unhealthy);
     assert!(!who_answers(&bench, 10).await.contains_key("one"));
     bench.judge("one", Verdict::Healthy);

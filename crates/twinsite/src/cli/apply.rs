@@ -1,7 +1,8 @@
 //! `twinsite apply`: the specification in a file becomes the agreed one, after a look at what that changes.
 
-use super::arguments::{ApplyArguments, ClientArguments};
+use super::arguments::ClientArguments;
 use super::connect::connect;
+use super::spec_arguments::ApplyArguments;
 use super::upkeep::done;
 use super::{CliError, Exit, output};
 use crate::config::ConfigError;

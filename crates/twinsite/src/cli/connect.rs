@@ -1,9 +1,8 @@
 //! The way from a command to the cluster.
 
 use super::CliError;
-use super::arguments::{
-    BreakerCommand, ClientArguments, Command, MembersCommand, SpecCommand, UpstreamCommand,
-};
+use super::arguments::{BreakerCommand, ClientArguments, Command, MembersCommand, UpstreamCommand};
+use super::spec_arguments::SpecCommand;
 use crate::client_file::ClientFile;
 use crate::identity::{Credentials, server_name};
 use twinsite_api::{ApiError, Client, ClientOptions, ClientTls, Reason};

@@ -26,6 +26,7 @@ mod recover;
 mod rto;
 mod schema;
 mod sim;
+pub mod spec_arguments;
 mod specs;
 mod status;
 mod upkeep;

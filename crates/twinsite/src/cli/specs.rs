@@ -1,8 +1,9 @@
 //! `twinsite spec`: the agreed specification, what it was before, and the way back.
 
 use super::apply::agree_on;
-use super::arguments::{QueryArguments, RollbackArguments, SpecArguments, SpecCommand};
+use super::arguments::QueryArguments;
 use super::connect::connect;
+use super::spec_arguments::{RollbackArguments, SpecArguments, SpecCommand};
 use super::words::ago;
 use super::{CliError, Exit, output};
 use serde_json::{Value, json};

@@ -102,15 +102,12 @@ impl Sources {
         if self.upstreams.borrow().is_empty() {
             return Some("no upstream has been probed yet".to_owned());
         }
-        // With one of several it serves some, and that is better than nobody.
-        let certificates = proxy.certificates();
-        let has_none = certificates.certificates.iter().all(|certificate| certificate.expires.is_none());
         let mut ips = state.spec.iter().flat_map(|spec| &spec.floating_ips);
-        (has_none && ips.any(|ip| !ip.tls_ports.is_empty())).then(|| {
-            let mut problems =
-                certificates.certificates.iter().filter_map(|certificate| certificate.problem.as_deref());
-            format!("it has no certificate: {}", problems.next().unwrap_or("none was read yet"))
-        })
+        if !ips.any(|ip| !ip.tls_ports.is_empty()) {
+            return None;
+        }
+        let certificates = proxy.certificates();
+        certificates.nobody_because().map(|why| format!("it has no certificate: {why}"))
     }
 
     fn store(&self) -> StoreView {
