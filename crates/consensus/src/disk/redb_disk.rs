@@ -13,8 +13,9 @@ use redb::{
     Builder, Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend,
     TableDefinition,
 };
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -67,6 +68,9 @@ struct Job {
     done: Done,
 }
 
+/// Read and written by the node's own user alone.
+const PRIVATE: u32 = 0o600;
+
 impl RedbDisk {
     /// The name of the database in its directory.
     pub const FILE: &'static str = "consensus.redb";
@@ -76,7 +80,13 @@ impl RedbDisk {
     /// Opens the data directory, making it if it is missing or empty.
     pub fn open(directory: &Path, identity: &Identity) -> Result<Self, DiskError> {
         Self::open_by(directory, identity, |path| {
-            let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(false).mode(PRIVATE);
+            let file = options.open(path)?;
+            // One that an earlier program made, too: it may hold what TLS session tickets are made with now.
+            if let Err(error) = file.set_permissions(Permissions::from_mode(PRIVATE)) {
+                tracing::warn!(path = %path.display(), %error, "it holds secrets, and cannot be made this user's alone");
+            }
             redb::backends::FileBackend::new(file).map_err(as_redb)
         })
     }

@@ -11,6 +11,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use redb::StorageBackend;
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -104,6 +105,20 @@ fn a_directory_in_use_of_another_node_or_cluster_is_refused() {
     assert!(!other.to_string().contains('\n'));
     // Refusing damaged nothing.
     assert!(open(directory.path()).is_ok());
+}
+
+/// The log and the state hold secrets.
+#[test]
+fn the_database_is_its_users_alone() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join(RedbDisk::FILE);
+    let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    open(directory.path()).unwrap().close();
+    assert_eq!(mode(), 0o600);
+    // As an earlier program left it.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    open(directory.path()).unwrap().close();
+    assert_eq!(mode(), 0o600);
 }
 
 #[test]
